@@ -1,0 +1,1 @@
+"""What the operator's machine and the nodes agree on; standard library only."""

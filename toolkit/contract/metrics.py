@@ -1,0 +1,131 @@
+"""Every metric toolkit exposes: name, type, unit, labels. Exporters, rules and dashboards use only these.
+
+Conventions: Prometheus naming (base units, `_total` on counters). Target labels `testbed, node, kind, service, role` are
+added by the scrape configuration; the labels listed here are the process' own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+BUCKETS_S = (
+    10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+)  # fmt: skip
+"""Upper bounds of delay histograms, seconds: 10 us to 10 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric family."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+HOP_DELAY = Metric(
+    name="toolkit_hop_delay_seconds",
+    kind="histogram",
+    help="One-way delay of one hop, from sampled messages; negative delays are counted apart.",
+    labels=("run", "hop"),
+)
+END_TO_END_DELAY = Metric(
+    name="toolkit_end_to_end_delay_seconds",
+    kind="histogram",
+    help="From the intended sending instant to the subscriber's receive.",
+    labels=("run",),
+)
+HOP_NEGATIVE = Metric(
+    name="toolkit_hop_negative_total",
+    kind="counter",
+    help="Sampled hops that came out negative.",
+    labels=("run", "hop"),
+)
+HOP_SAMPLED = Metric(
+    name="toolkit_hop_sampled_total", kind="counter", help="Stamps that reached the hop exporter.", labels=("run",)
+)
+HOP_UNMATCHED = Metric(
+    name="toolkit_hop_unmatched_total", kind="counter", help="Sampled messages given up before every hop was known.",
+    labels=("run",),
+)  # fmt: skip
+MESSAGES_SENT = Metric(
+    name="toolkit_messages_sent_total", kind="counter", help="Messages handed to the protocol.", labels=("run", "qos")
+)
+MESSAGES_ACKNOWLEDGED = Metric(
+    name="toolkit_messages_acknowledged_total", kind="counter", help="Messages the broker answered for.",
+    labels=("run", "qos"),
+)  # fmt: skip
+MESSAGES_RECEIVED = Metric(
+    name="toolkit_messages_received_total", kind="counter", help="Messages read by a subscriber.", labels=("run", "qos")
+)
+MESSAGES_DUPLICATE = Metric(
+    name="toolkit_messages_duplicate_total", kind="counter", help="Second and later copies.", labels=("run",)
+)
+MESSAGES_FOREIGN = Metric(
+    name="toolkit_messages_foreign_total", kind="counter", help="Messages that are not of this run, or damaged.",
+    labels=("run",),
+)  # fmt: skip
+MESSAGES_DROPPED = Metric(
+    name="toolkit_messages_dropped_total", kind="counter", help="Messages dropped, with the place and the cause.",
+    labels=("run", "stage", "reason"),
+)  # fmt: skip
+MESSAGES_EXPECTED = Metric(
+    name="toolkit_messages_expected_total", kind="counter", help="Deliveries that were due.", labels=("run", "qos")
+)
+MESSAGES_LOST = Metric(
+    name="toolkit_messages_lost_total", kind="counter", help="Deliveries that did not come in time.",
+    labels=("run", "qos"),
+)  # fmt: skip
+SCHEDULE_DELAY = Metric(
+    name="toolkit_schedule_delay_seconds", kind="histogram", help="Actual minus intended sending instant.",
+    labels=("run",),
+)  # fmt: skip
+BROKER_RECEIVED = Metric(
+    name="toolkit_broker_messages_received_total", kind="counter", help="Messages that reached the broker."
+)
+BROKER_SENT = Metric(
+    name="toolkit_broker_messages_sent_total", kind="counter", help="Messages that left the broker, all subscribers."
+)
+BROKER_RECEIVED_BYTES = Metric(
+    name="toolkit_broker_received_bytes_total", kind="counter", help="Payload bytes that reached the broker."
+)
+BROKER_SENT_BYTES = Metric(
+    name="toolkit_broker_sent_bytes_total", kind="counter", help="Payload bytes that left the broker."
+)
+BROKER_DROPPED = Metric(
+    name="toolkit_broker_messages_dropped_total",
+    kind="counter",
+    help="Messages the broker dropped.",
+    labels=("reason",),
+)
+BROKER_SUBSCRIBERS = Metric(name="toolkit_broker_subscribers", kind="gauge", help="Subscriptions open now.")
+BROKER_QUEUED = Metric(name="toolkit_broker_queued_messages", kind="gauge", help="Messages waiting in the broker.")
+GATEWAY_RECEIVED = Metric(name="toolkit_gateway_messages_received_total", kind="counter", help="Messages from devices.")
+GATEWAY_SENT = Metric(name="toolkit_gateway_messages_sent_total", kind="counter", help="Messages to the brokers.")
+HUB_RECEIVED = Metric(name="toolkit_hub_messages_received_total", kind="counter", help="Messages from the brokers.")
+HUB_SENT = Metric(name="toolkit_hub_messages_sent_total", kind="counter", help="Messages to customers.")
+CLOCK_OFFSET = Metric(name="toolkit_clock_offset_seconds", kind="gauge", help="This clock minus the reference.")
+CLOCK_BOUND = Metric(
+    name="toolkit_clock_error_bound_seconds",
+    kind="gauge",
+    help="|offset| + root dispersion + root delay / 2; 0 where every node shares one clock.",
+)
+CLOCK_SYNCHRONISED = Metric(
+    name="toolkit_clock_synchronised", kind="gauge", help="1 when the clock follows its server."
+)
+CLOCK_SHARED = Metric(name="toolkit_clock_shared", kind="gauge", help="1 when this node shares its host's clock.")
+CLOCK_STEPS = Metric(name="toolkit_clock_steps_total", kind="counter", help="Steps of the clock seen since the start.")
+PROBE_PACKETS = Metric(name="toolkit_probe_packets_total", kind="counter", help="Packets the hop probe looked at.")
+PROBE_LOST = Metric(
+    name="toolkit_probe_packets_lost_total",
+    kind="counter",
+    help="Packets the kernel dropped before the probe saw them.",
+)
+PROBE_CPU = Metric(name="toolkit_probe_cpu_seconds_total", kind="counter", help="Processor time the probe has used.")
+RUN_PHASE = Metric(
+    name="toolkit_run_phase", kind="gauge", help="1 for the phase this process is in.", labels=("run", "phase")
+)
+
+ALL: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -1,0 +1,1 @@
+"""What happened: collecting, joining and counting samples."""

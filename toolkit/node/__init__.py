@@ -1,0 +1,1 @@
+"""Runs in containers on the nodes."""

@@ -1,0 +1,1 @@
+"""KPIs and predictions become tables, figures and HTML."""

@@ -1,0 +1,1 @@
+"""What was asked for: the testbed file and its workloads."""

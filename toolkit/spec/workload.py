@@ -1,0 +1,41 @@
+"""A workload as asked for: who publishes what to whom, how often, for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.contract.orders import Arrivals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """The traffic of a run; the product of `matrix` times `repeat` makes several."""
+
+    name: str
+    publishers: str = "publisher"
+    """A service's name or role."""
+    subscribers: str = "subscriber"
+    broker: str = "broker"
+    connections: int = 1
+    """Per publisher process."""
+    subscriber_connections: int = 1
+    topics: int = 1
+    qos: int = 0
+    messages: int | None = 2000
+    """Per publisher connection."""
+    duration_s: float | None = None
+    payload_bytes: int = 71
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    warmup_messages: int = 0
+    drain_s: float = 2.0
+    repeat: int = 1
+    seed: int = 1
+    order: str = "shuffled"
+    matrix: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    asserts: Mapping[str, str] = field(default_factory=dict)
+    """KPI -> condition, for example `lost: "== 0"`; a broken one is exit code 7."""
+    reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Published figures to print beside ours, in ms."""

@@ -1,0 +1,132 @@
+"""What exists now: hosts and deployments, saved as JSON in the workspace; and the lock on it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from toolkit import paths
+from toolkit.errors import LockedError
+
+SCHEMA = 1
+LABEL = "org.toolkit.testbed"
+"""Every container, network, volume, process and file that toolkit makes carries this label (or lies below a path that names the testbed)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshAccess:
+    """How to enter a host; every user of SSH (Ansible, OpenSSH, paramiko) is configured from this."""
+
+    address: str
+    port: int = 22
+    user: str = "root"
+    identity_file: str | None = None
+    """None: the agent."""
+    known_hosts: str
+    """Path; host keys are always checked against it."""
+    jump: str | None = None
+    become: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """The machine acquired for a node."""
+
+    node: str
+    provider: str
+    """The provider's name in the file."""
+    type: str
+    """container, ssh, vm."""
+    address: str
+    """On the testbed's network: what other nodes use."""
+    ssh: SshAccess
+    architecture: str
+    """What the machine really is, in Docker's words: amd64, arm64, arm/v7, arm/v6."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """os, kernel, model, cpus, memory_bytes, python, engine, shared_clock (bool), has_engine (bool), has_images ([digest])."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What the last deploy made, or was making when it stopped."""
+
+    name: str
+    file: str
+    stage: Literal["acquired", "provisioned", "deployed", "teardown"]
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """node -> hash of the bundle it was last brought to."""
+    node_hashes: Mapping[str, str] = field(default_factory=dict)
+    """node -> hash of the machine asked for; another one means another machine."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """node -> why, from the last deploy."""
+    changes: tuple[Mapping[str, Any], ...] = ()
+    """What was changed on hosts that are not ours alone, noted before the change, newest last; teardown undoes it."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Facts for people, such as why there is no Grafana."""
+    subnet: str = ""
+    twin: bool = False
+    deployed_at: float = 0.0
+
+
+def state_file(name: str) -> Path:
+    """Where a deployment is saved."""
+    return paths.testbed_dir(name) / "state.json"
+
+
+def load_deployment(name: str) -> Deployment | None:
+    """The saved deployment, or None where the testbed has never been deployed (or is gone)."""
+    file = state_file(name)
+    if not file.is_file():
+        return None
+    raw = json.loads(file.read_text())
+    raw.pop("schema")
+    raw["hosts"] = {node: Host(**{**host, "ssh": SshAccess(**host["ssh"])}) for node, host in raw["hosts"].items()}
+    raw["changes"] = tuple(raw["changes"])
+    return Deployment(**raw)
+
+
+def save_deployment(deployment: Deployment) -> Deployment:
+    """Save atomically; an interrupt leaves the old or the new state, never half of one."""
+    file = state_file(deployment.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".json.new")
+    draft.write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(deployment)}, indent=1, sort_keys=True))
+    draft.replace(file)
+    return deployment
+
+
+def deployed_names() -> list[str]:
+    """Testbeds this workspace has a state for."""
+    home = paths.workspace()
+    return sorted(f.parent.name for f in home.glob("*/state.json")) if home.is_dir() else []
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the testbed's lock; raises LockedError naming who holds it. The kernel frees it when the process ends."""
+    file = paths.testbed_dir(name) / "lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise LockedError(
+                f"testbed {name} is locked by {handle.read().strip() or 'another process'}; "
+                "wait for it to end, or stop it, and run this again"
+            ) from None
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')}")
+        handle.flush()
+        yield
+        handle.truncate(0)
