@@ -1,7 +1,7 @@
 """Every metric toolkit exposes: name, type, unit, labels. Exporters, rules and dashboards use only these.
 
-Conventions: Prometheus naming (base units, `_total` on counters). Target labels `testbed, node, kind, service, role` are
-added by the scrape configuration; the labels listed here are the process' own.
+Conventions: Prometheus naming (base units, `_total` on counters). The scrape configuration adds the target labels
+`testbed, node, kind, service, role`; the labels listed here are the process' own.
 """
 
 from __future__ import annotations

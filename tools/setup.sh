@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Make this machine able to run toolkit: system packages, Docker engine, virtual environment.
+# Usage: tools/setup.sh [--tests]     Safe to run again: what is there already is left alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests=no
+[ "${1:-}" = --tests ] && tests=yes
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else
+    fail "needs root for: $*; run it as root, or install sudo"
+  fi
+}
+
+confirm() { # Asks on a terminal; goes on by itself where there is none, or with YES=1.
+  [ -t 0 ] && [ "${YES:-}" != 1 ] || return 0
+  read -r -p "$1 [Y/n] " answer
+  case "$answer" in [nN]*) fail "stopped; nothing was installed" ;; esac
+}
+
+missing_packages() {
+  local name
+  for name in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || printf '%s ' "$name"
+  done
+}
+
+system_packages() {
+  local wanted=(ca-certificates openssh-client iproute2 iptables mmdebstrap)
+  command -v dockerd >/dev/null || wanted+=(docker.io)
+  python_ok || wanted+=(python3 python3-venv)
+  [ "$tests" = no ] || wanted+=(chromium fonts-dejavu-core prometheus mosquitto mosquitto-clients qemu-system-x86 e2fsprogs procps)
+  local lacking
+  lacking=$(missing_packages "${wanted[@]}")
+  [ -n "$lacking" ] || return 0
+  say "Debian packages to install: $lacking"
+  confirm "Install them with apt-get?"
+  as_root apt-get update -qq
+  # Packages that start services when installed are kept from doing so: toolkit starts what it needs itself.
+  # shellcheck disable=SC2086
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $lacking >/dev/null
+}
+
+python_ok() {
+  local found
+  found=$(find_python) && "$found" -c 'import venv, ensurepip' 2>/dev/null
+}
+
+find_python() {
+  local name
+  for name in python3.13 python3.12 python3.11 python3.14 python3; do
+    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$name"
+      return 0
+    fi
+  done
+  return 1
+}
+
+virtual_environment() {
+  local lock=requirements.lock
+  [ "$tests" = no ] || lock=requirements-dev.lock
+  local python mark=.venv/.lock-digest digest
+  python=$(find_python) || fail "no Python 3.11 or newer; on Debian 12, Ubuntu 24.04 and newer: apt-get install python3 python3-venv"
+  digest=$(cat "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)
+  # The larger set serves both: demo after test installs nothing.
+  if [ -f "$mark" ] && { grep -qx "$lock $digest" "$mark" || { [ "$tests" = no ] && grep -q '^requirements-dev.lock' "$mark"; }; }; then
+    return 0
+  fi
+  say "Python environment in .venv from $lock (about a minute the first time)"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  .venv/bin/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'
+  .venv/bin/uv pip install -q --python .venv/bin/python --require-hashes -r "$lock"
+  .venv/bin/uv pip install -q --python .venv/bin/python --no-deps -e .
+  echo "$lock $digest" >"$mark"
+}
+
+command_on_path() { # So that `toolkit teardown` works as it is written in the README.
+  local folder=/usr/local/bin
+  [ -w "$folder" ] || folder="$HOME/.local/bin"
+  [ "$(readlink "$folder/toolkit" 2>/dev/null)" = "$PWD/.venv/bin/toolkit" ] && return 0
+  if [ -e "$folder/toolkit" ] && [ ! -L "$folder/toolkit" ]; then
+    say "$folder/toolkit is something else; use .venv/bin/toolkit"
+    return 0
+  fi
+  mkdir -p "$folder" && ln -sfn "$PWD/.venv/bin/toolkit" "$folder/toolkit"
+  say "toolkit is now a command ($folder/toolkit)"
+}
+
+started=$SECONDS
+system_packages
+tools/engine.sh start
+virtual_environment
+command_on_path
+say "ready after $((SECONDS - started)) s"
