@@ -62,10 +62,22 @@ class Bundle:
     containers: tuple[Container, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+        """Plain JSON values; each container with the `hash` that its label org.toolkit.hash carries on the node."""
+        document = dataclasses.asdict(self)
+        for container, values in zip(self.containers, document["containers"], strict=True):
+            values["hash"] = self.container_hash(container)
+        return document
+
+    def container_hash(self, container: Container) -> str:
+        """sha256 over the container and the files it reads, 16 hex digits; another one means another container."""
+        contents = {file.path: file.content for file in self.files if file.path in container.files}
+        return _digest([dataclasses.asdict(container), contents])
 
     def digest(self) -> str:
         """sha256 over the canonical document, 16 hex digits."""
-        text = json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(self.document())
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
