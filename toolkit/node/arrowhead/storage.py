@@ -1,0 +1,193 @@
+"""The database of a local cloud: connections, transactions, and what happens when it is away.
+
+SQLite answers a look-up in a fraction of a millisecond, less than a hop to another thread costs, so reads run where
+they are asked for; writes, which may wait for another process, and everything on a database server run in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, create_engine, event, exc, text
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.pool import QueuePool
+
+from toolkit.errors import UsageError
+from toolkit.node.arrowhead.refusals import Refusal
+from toolkit.node.arrowhead.schema import migrate
+from toolkit.node.arrowhead.trace import Trace
+
+T = TypeVar("T")
+
+_LOCK = 5_240_219
+"""Number of the lock that keeps two processes from migrating at once."""
+DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg"}
+"""SQLAlchemy's name where people write only the database."""
+
+
+class Storage:
+    """Runs units of work, each in a transaction of its own."""
+
+    def __init__(self, engine: Engine, *, pool: int) -> None:
+        self.engine = engine
+        self._embedded = engine.dialect.name == "sqlite"
+        # One writer at a time is all that SQLite has.
+        self._writers = ThreadPoolExecutor(1 if self._embedded else pool, thread_name_prefix="database")
+        self.observe: Callable[[str, float], None] = lambda _operation, _seconds: None
+
+    async def read(self, work: Callable[[Connection], T], *, operation: str, trace: Trace | None = None) -> T:
+        """Run a short look-up; raises Refusal UNAVAILABLE when the database is away."""
+        if self._embedded:
+            return self._timed(self._read_once, work, operation, trace)
+        return await self._in_thread(self._read_once, work, operation, trace)
+
+    async def read_all(self, work: Callable[[Connection], T], *, operation: str) -> T:
+        """Run a look-up that may return many rows."""
+        return await self._in_thread(self._read_once, work, operation, None)
+
+    async def write(self, work: Callable[[Connection], T], *, operation: str, trace: Trace | None = None) -> T:
+        """Run a change: all of it is in the database when this returns, or nothing.
+
+        Raises Refusal DUPLICATE_ENTRY or UNAVAILABLE.
+        """
+        return await self._in_thread(self._write_once, work, operation, trace)
+
+    def write_now(self, work: Callable[[Connection], T]) -> T:
+        """`write` for those who have no event loop, or who must not go on before it is done."""
+        return self._write_once(work)
+
+    def close(self) -> None:
+        """Wait for running work and close every connection."""
+        self._writers.shutdown(wait=True)
+        self.engine.dispose()
+
+    async def _in_thread(
+        self,
+        run: Callable[[Callable[[Connection], T]], T],
+        work: Callable[[Connection], T],
+        operation: str,
+        trace: Trace | None,
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writers, self._timed, run, work, operation, trace)
+
+    def _timed(
+        self,
+        run: Callable[[Callable[[Connection], T]], T],
+        work: Callable[[Connection], T],
+        operation: str,
+        trace: Trace | None,
+    ) -> T:
+        start_ns = time.time_ns()
+        try:
+            return run(work)
+        finally:
+            end_ns = time.time_ns()
+            self.observe(operation, (end_ns - start_ns) / 1e9)
+            if trace is not None:
+                trace.record("query", operation, start_ns, end_ns)
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self.engine.connect() as connection:
+                return work(connection)
+        except exc.SQLAlchemyError as error:
+            raise _refusal(error) from error
+
+    def _write_once(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self.engine.connect() as connection:
+                connection = connection.execution_options(writes=True)
+                with connection.begin():
+                    return work(connection)
+        except exc.SQLAlchemyError as error:
+            raise _refusal(error) from error
+
+
+def _refusal(error: exc.SQLAlchemyError) -> Refusal:
+    if isinstance(error, exc.IntegrityError):
+        return Refusal("DUPLICATE_ENTRY", "There is already an entry in the database with these unique fields")
+    if isinstance(error, exc.DataError):
+        return Refusal("BAD_PAYLOAD", f"The database cannot keep a value: {error.orig}")
+    if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError | exc.TimeoutError):
+        cause = getattr(error, "orig", None) or error
+        return Refusal("UNAVAILABLE", f"The database is not available: {cause}", status=503)
+    return Refusal("GENERIC", f"class {type(error).__name__}: {error}")
+
+
+def open_storage(url: str, *, pool: int, timeout_s: float, patience_s: float = 60.0) -> Storage:
+    """Connect, waiting up to `patience_s` for a server that is still starting, and migrate.
+
+    Raises UsageError for an address that names no database that can be used.
+    """
+    engine = _make_engine(url, pool=pool, timeout_s=timeout_s)
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            _migrate(engine)
+            return Storage(engine, pool=pool)
+        except (exc.OperationalError, exc.InterfaceError) as error:
+            if time.monotonic() > deadline:
+                place = engine.url.render_as_string(hide_password=True)
+                message = f"database {place} does not answer after {patience_s:g} s: {error.orig}; is it running?"
+                raise UsageError(message) from None
+            time.sleep(0.5)
+
+
+def _make_engine(url: str, *, pool: int, timeout_s: float) -> Engine:
+    try:
+        address = make_url(url)
+        address = address.set(drivername=DRIVERS.get(address.drivername, address.drivername))
+        options: dict[str, Any] = {"pool_size": pool, "max_overflow": 0, "pool_timeout": timeout_s}
+        if address.get_backend_name() == "sqlite":
+            if address.database and address.database != ":memory:":
+                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+            options |= {"poolclass": QueuePool, "connect_args": {"check_same_thread": False, "timeout": timeout_s}}
+        else:
+            # A server that restarted is noticed before its dead connection is used: 0.1 ms a look-up.
+            options |= {"pool_pre_ping": True, "pool_recycle": 1800, "connect_args": {"connect_timeout": int(timeout_s)}}
+        engine = create_engine(address, future=True, **options)
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, OSError) as error:
+        message = f"TOOLKIT_ARROWHEAD_DATABASE_URL cannot be used: {error}; try sqlite:////data/arrowhead.sqlite"
+        raise UsageError(message) from None
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine)
+    return engine
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    """Readers beside a writer (WAL), foreign keys, and transactions that begin when we say so."""
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DB-API connection
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        # In WAL mode this survives a crash of the process; only a power cut can lose the last commits.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        # A transaction that begins as a reader cannot become a writer while another process writes.
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _migrate(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection = connection.execution_options(writes=True)
+        with connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            elif engine.dialect.name in {"mysql", "mariadb"}:
+                connection.execute(text("SELECT GET_LOCK(:lock, 60)"), {"lock": f"toolkit-{_LOCK}"})
+            try:
+                migrate(connection)
+            finally:
+                if engine.dialect.name in {"mysql", "mariadb"}:
+                    connection.execute(text("SELECT RELEASE_LOCK(:lock)"), {"lock": f"toolkit-{_LOCK}"})

@@ -1,0 +1,167 @@
+"""Who may use what: the rules of the Authorization system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, delete, insert, select
+
+from toolkit.node.arrowhead.messages import (
+    ArrowheadCloud,
+    ArrowheadService,
+    ArrowheadSystem,
+    InterCloudAuthorization,
+    InterCloudAuthRequest,
+    IntraCloudAuthorization,
+    IntraCloudAuthRequest,
+)
+from toolkit.node.arrowhead.schema import CLOUD, INTER_CLOUD, INTRA_CLOUD, SERVICE, SYSTEM
+from toolkit.node.arrowhead.stores import identities
+
+_CONSUMER = SYSTEM.alias("consumer")
+_PROVIDER = SYSTEM.alias("provider")
+_INTRA = (
+    select(
+        INTRA_CLOUD.c.id,
+        SERVICE.c.id.label("service_id"),
+        SERVICE.c.service_definition,
+        *identities.system_columns(_CONSUMER, "consumer_"),
+        *identities.system_columns(_PROVIDER, "provider_"),
+    )
+    .select_from(
+        INTRA_CLOUD.join(SERVICE, SERVICE.c.id == INTRA_CLOUD.c.arrowhead_service_id)
+        .join(_CONSUMER, _CONSUMER.c.id == INTRA_CLOUD.c.consumer_system_id)
+        .join(_PROVIDER, _PROVIDER.c.id == INTRA_CLOUD.c.provider_system_id)
+    )
+    .order_by(INTRA_CLOUD.c.id)
+)
+_INTER = (
+    select(
+        INTER_CLOUD.c.id.label("rule_id"),
+        SERVICE.c.id.label("service_id"),
+        SERVICE.c.service_definition,
+        *identities.cloud_columns(CLOUD, "cloud_"),
+    )
+    .select_from(INTER_CLOUD.join(SERVICE).join(CLOUD))
+    .order_by(INTER_CLOUD.c.id)
+)
+
+
+def allowed_providers(connection: Connection, request: IntraCloudAuthRequest) -> list[bool] | None:
+    """For each provider of the request, whether it may be used; None when the consumer is unknown."""
+    consumer = identities.find_system(connection, request.consumer)
+    if consumer is None:
+        return None
+    service = identities.find_service(connection, request.service.service_definition)
+    if service is None:
+        return [False] * len(request.providers)
+    query = (
+        select(*identities.system_columns(SYSTEM))
+        .select_from(INTRA_CLOUD.join(SYSTEM, SYSTEM.c.id == INTRA_CLOUD.c.provider_system_id))
+        .where(and_(INTRA_CLOUD.c.consumer_system_id == consumer, INTRA_CLOUD.c.arrowhead_service_id == service))
+    )
+    allowed = {identities.system_from(row).key for row in connection.execute(query).mappings()}
+    return [provider.key in allowed for provider in request.providers]
+
+
+def is_cloud_allowed(connection: Connection, request: InterCloudAuthRequest) -> bool | None:
+    """Whether the cloud may use the service; None when the cloud is unknown."""
+    cloud = identities.find_cloud(connection, request.cloud.operator, request.cloud.cloud_name)
+    if cloud is None:
+        return None
+    service = identities.find_service(connection, request.service.service_definition)
+    return service is not None and _find_inter(connection, cloud, service) is not None
+
+
+def allow_intra(
+    connection: Connection,
+    consumer: ArrowheadSystem,
+    providers: Sequence[ArrowheadSystem],
+    services: Sequence[ArrowheadService],
+) -> list[IntraCloudAuthorization]:
+    """Make the rules that do not exist yet, and what they name; returns the new ones."""
+    consumer_id = identities.keep_system(connection, consumer)
+    made = []
+    for provider in providers:
+        provider_id = identities.keep_system(connection, provider)
+        for service in services:
+            row = {
+                "consumer_system_id": consumer_id,
+                "provider_system_id": provider_id,
+                "arrowhead_service_id": identities.keep_service(connection, service),
+            }
+            same = and_(*(INTRA_CLOUD.c[name] == value for name, value in row.items()))
+            if connection.execute(select(INTRA_CLOUD.c.id).where(same)).scalar() is None:
+                made.append(identities.new_id(connection, insert(INTRA_CLOUD).values(**row)))
+    return [rule for rule in list_intra(connection) if rule.id in made] if made else []
+
+
+def allow_inter(
+    connection: Connection, cloud: ArrowheadCloud, services: Sequence[ArrowheadService]
+) -> list[InterCloudAuthorization]:
+    """Make the rules that do not exist yet, and what they name; returns the new ones."""
+    cloud_id = identities.keep_cloud(connection, cloud)
+    made = []
+    for service in services:
+        service_id = identities.keep_service(connection, service)
+        if _find_inter(connection, cloud_id, service_id) is None:
+            row = {"consumer_cloud_id": cloud_id, "arrowhead_service_id": service_id}
+            made.append(identities.new_id(connection, insert(INTER_CLOUD).values(**row)))
+    return [rule for rule in list_inter(connection) if rule.id in made] if made else []
+
+
+def _find_inter(connection: Connection, cloud: int, service: int) -> int | None:
+    query = select(INTER_CLOUD.c.id).where(
+        and_(INTER_CLOUD.c.consumer_cloud_id == cloud, INTER_CLOUD.c.arrowhead_service_id == service)
+    )
+    return connection.execute(query).scalar()
+
+
+def list_intra(connection: Connection, **equal: Any) -> list[IntraCloudAuthorization]:  # noqa: ANN401 - column values
+    """The rules whose columns have these values."""
+    query: Select[Any] = _INTRA.where(*(INTRA_CLOUD.c[name] == value for name, value in equal.items()))
+    rows = connection.execute(query).mappings().all()
+    interfaces = identities.interfaces_of(connection, [row["service_id"] for row in rows])
+    return [
+        IntraCloudAuthorization(
+            id=row["id"],
+            consumer=identities.system_from(row, "consumer_"),
+            provider=identities.system_from(row, "provider_"),
+            service=_service(row, interfaces),
+        )
+        for row in rows
+    ]
+
+
+def list_inter(connection: Connection, **equal: Any) -> list[InterCloudAuthorization]:  # noqa: ANN401 - column values
+    """The rules whose columns have these values."""
+    query: Select[Any] = _INTER.where(*(INTER_CLOUD.c[name] == value for name, value in equal.items()))
+    rows = connection.execute(query).mappings().all()
+    interfaces = identities.interfaces_of(connection, [row["service_id"] for row in rows])
+    return [
+        InterCloudAuthorization(
+            id=row["rule_id"], cloud=identities.cloud_from(row, "cloud_"), service=_service(row, interfaces)
+        )
+        for row in rows
+    ]
+
+
+def _service(row: identities.Row, interfaces: dict[int, tuple[str, ...]]) -> ArrowheadService:
+    return ArrowheadService(
+        id=row["service_id"],
+        service_definition=row["service_definition"],
+        interfaces=interfaces.get(row["service_id"], ()),
+    )
+
+
+def delete_intra(connection: Connection, **equal: Any) -> int:  # noqa: ANN401 - column values
+    """Delete the rules whose columns have these values; returns how many there were."""
+    statement = delete(INTRA_CLOUD).where(*(INTRA_CLOUD.c[name] == value for name, value in equal.items()))
+    return connection.execute(statement).rowcount
+
+
+def delete_inter(connection: Connection, **equal: Any) -> int:  # noqa: ANN401 - column values
+    """Delete the rules whose columns have these values; returns how many there were."""
+    statement = delete(INTER_CLOUD).where(*(INTER_CLOUD.c[name] == value for name, value in equal.items()))
+    return connection.execute(statement).rowcount
