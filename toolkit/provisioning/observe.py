@@ -1,0 +1,140 @@
+"""What nodes are and run right now: one remote Python start per node, all nodes at the same time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit import paths, ssh
+from toolkit.contract.bundle import Bundle
+from toolkit.contract.settings import node_root
+from toolkit.errors import ToolkitError, UnreachableError
+from toolkit.state import Host
+
+_MODULES = ("toolkit_engine", "toolkit_look")
+"""Sent along with each look, in this order; the same files that Ansible sends with the converge module."""
+_LOADER = """
+import json, sys, types
+for name in ("ansible", "ansible.module_utils"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = []
+order = json.loads(sys.stdin.readline())
+for name, source in order["modules"]:
+    module = types.ModuleType(name)
+    sys.modules["ansible.module_utils." + name] = module
+    exec(compile(source, name, "exec"), module.__dict__)
+print(json.dumps(module.look(**order["arguments"])))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedContainer:
+    """A container that carries the testbed's label."""
+
+    name: str
+    id: str
+    service: str
+    role: str
+    hash: str
+    """Of the specification it was made from; equals `Bundle.container_hash`."""
+    content: str
+    """Content hash of the image it runs."""
+    image: str
+    state: str
+    """running, exited, restarting, paused, created, dead."""
+    status: str
+    """The engine's words, such as `Exited (1) 3 seconds ago`."""
+    health: str
+    """healthy, unhealthy, starting, or empty where it has no check or does not run."""
+    created: float
+
+    @property
+    def well(self) -> bool:
+        """Running, and healthy where it says."""
+        return self.state == "running" and self.health in {"", "healthy"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One node at one instant."""
+
+    node: str
+    containers: Mapping[str, ObservedContainer]
+    engine_version: str | None
+    """None: there is no engine, or it does not answer; `engine_error` says which."""
+    engine_api: str | None
+    engine_error: str
+    clock: Mapping[str, Any] | None
+    """The answer of the node's clock process; None where it does not answer."""
+    boot_id: str
+    uptime_s: float
+    kernel: str
+    machine: str
+    python: str
+    load: float
+    disk: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """`/` and `/var/lib/docker` -> total_bytes, free_bytes."""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """total_bytes, available_bytes."""
+    bundle: str
+    """Digest of the bundle that the node was last brought to whole; empty: none, or the last converge stopped."""
+    drift: tuple[str, ...] = ()
+    """Files that were changed since."""
+
+    def differs_from(self, bundle: Bundle) -> list[str]:
+        """Why this node is not as the bundle says; empty: nothing to do."""
+        if self.engine_version is None:
+            return [self.engine_error]
+        why = [] if self.bundle == bundle.digest() else ["the bundle is another one"]
+        why += [f"{path} was changed on the node" for path in self.drift]
+        wanted = {container.name: bundle.container_hash(container) for container in bundle.containers}
+        for name, digest in wanted.items():
+            seen = self.containers.get(name)
+            if seen is None:
+                why.append(f"{name} is missing")
+            elif seen.hash != digest:
+                why.append(f"{name} is of another specification")
+            elif not seen.well:
+                why.append(f"{name} is {seen.health or seen.state}")
+        return why + [f"{name} is not wanted" for name in self.containers if name not in wanted]
+
+
+def observe(hosts: Mapping[str, Host], testbed: str, *, clock_port: int = 9101) -> dict[str, Observed | ToolkitError]:
+    """Look at every host: node -> what it runs, or the error that kept us from seeing it."""
+    order = json.dumps(
+        {
+            "modules": [[name, (paths.PLAYBOOKS / "module_utils" / f"{name}.py").read_text()] for name in _MODULES],
+            "arguments": {"testbed": testbed, "root": node_root(testbed), "clock_port": clock_port},
+        }
+    )
+    return ssh.on_every(hosts, lambda host: _observe(host, order))
+
+
+def _observe(host: Host, order: str) -> Observed:
+    python = str(host.facts.get("python") or "python3")
+    command = [python if python.startswith("/") else "python3", "-I", "-S", "-c", _LOADER]
+    answer = ssh.run(host, command, stdin=order + "\n", as_root=True, timeout_s=30.0, check=False)
+    if answer.status == 127:  # noqa: PLR2004 - the shell's word for a missing program
+        raise UnreachableError(
+            f"node {host.node}: there is no python3 on it; deploy installs it, or: apt-get install python3"
+        )
+    if answer.status != 0:
+        last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ToolkitError(f"node {host.node} cannot be looked at: {last}")
+    seen = json.loads(answer.stdout)
+    engine = seen["engine"] or {"version": None, "api": None}
+    return Observed(
+        node=host.node,
+        containers={name: ObservedContainer(name=name, **entry) for name, entry in seen["containers"].items()},
+        engine_version=engine["version"],
+        engine_api=engine["api"],
+        drift=tuple(seen["drift"]),
+        **{key: seen[key] for key in _SAME},
+    )
+
+
+_SAME = (
+    "engine_error", "clock", "boot_id", "uptime_s", "kernel", "machine", "python", "load", "disk", "memory", "bundle",
+)  # fmt: skip
