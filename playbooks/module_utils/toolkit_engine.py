@@ -79,13 +79,13 @@ class Engine:
         self._prefix = "/v" + self.api
         return self
 
-    def get(self, path, **query):
+    def get(self, path, /, **query):
         return self.call("GET", path, query)
 
-    def post(self, path, body=None, **query):
+    def post(self, path, body=None, /, **query):
         return self.call("POST", path, query, body)
 
-    def delete(self, path, **query):
+    def delete(self, path, /, **query):
         return self.call("DELETE", path, query)
 
     def call(self, method, path, query=None, body=None, accept=()):
