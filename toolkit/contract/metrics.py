@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 BUCKETS_S = (
-    10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+    10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3,
+    10e-3, 20e-3, 50e-3, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
 """Upper bounds of delay histograms, seconds: 10 us to 10 s."""
 
@@ -24,6 +25,19 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
 
+
+HOPS: dict[str, str] = {
+    "uplink": "a device's send to the gateway's receive",
+    "gateway": "inside the gateway",
+    "publish": "the publisher's (or gateway's) send to the broker's receive",
+    "broker": "inside the broker: its receive to its send to one subscriber",
+    "deliver": "the broker's send to the subscriber's (or hub's) receive",
+    "hub": "inside the hub",
+    "downlink": "the hub's send to the customer's receive",
+    "transport": "the first send to the last receive",
+    "acknowledge": "the publisher's send to the broker's answer",
+}
+"""Values of the label `hop`, in the order a message meets them; the last two span others."""
 
 HOP_DELAY = Metric(
     name="toolkit_hop_delay_seconds",
@@ -117,6 +131,37 @@ CLOCK_SYNCHRONISED = Metric(
 )
 CLOCK_SHARED = Metric(name="toolkit_clock_shared", kind="gauge", help="1 when this node shares its host's clock.")
 CLOCK_STEPS = Metric(name="toolkit_clock_steps_total", kind="counter", help="Steps of the clock seen since the start.")
+CLOCK_ROOT_DELAY = Metric(name="toolkit_clock_root_delay_seconds", kind="gauge", help="Round trip to the root of time.")
+CLOCK_ROOT_DISPERSION = Metric(
+    name="toolkit_clock_root_dispersion_seconds", kind="gauge", help="Dispersion gathered from the root of time on."
+)
+CLOCK_FREQUENCY_ERROR = Metric(
+    name="toolkit_clock_frequency_error_ratio", kind="gauge", help="How much too fast this clock would run by itself."
+)
+CLOCK_STRATUM = Metric(name="toolkit_clock_stratum", kind="gauge", help="Servers between this clock and a reference.")
+BOARD_UNDER_VOLTAGE = Metric(
+    name="toolkit_board_under_voltage", kind="gauge", help="1 while (now) or once (boot) the supply was too low.",
+    labels=("since",),
+)  # fmt: skip
+BOARD_FREQUENCY_CAPPED = Metric(
+    name="toolkit_board_frequency_capped", kind="gauge", help="1 while or once the processor's clock was capped.",
+    labels=("since",),
+)  # fmt: skip
+BOARD_THROTTLED = Metric(
+    name="toolkit_board_throttled", kind="gauge", help="1 while or once the firmware throttled the processor.",
+    labels=("since",),
+)  # fmt: skip
+BOARD_SOFT_TEMPERATURE_LIMIT = Metric(
+    name="toolkit_board_soft_temperature_limit", kind="gauge", help="1 while or once the soft temperature limit held.",
+    labels=("since",),
+)  # fmt: skip
+EXPORTER_RUNS = Metric(name="toolkit_exporter_runs", kind="gauge", help="Runs the hop exporter holds histograms of.")
+EXPORTER_PENDING = Metric(
+    name="toolkit_exporter_pending_messages", kind="gauge", help="Sampled messages whose hops are not all known yet."
+)
+EXPORTER_REFUSED = Metric(
+    name="toolkit_exporter_datagrams_refused_total", kind="counter", help="Datagrams that are not stamps."
+)
 PROBE_PACKETS = Metric(name="toolkit_probe_packets_total", kind="counter", help="Packets the hop probe looked at.")
 PROBE_LOST = Metric(
     name="toolkit_probe_packets_lost_total",
@@ -126,6 +171,30 @@ PROBE_LOST = Metric(
 PROBE_CPU = Metric(name="toolkit_probe_cpu_seconds_total", kind="counter", help="Processor time the probe has used.")
 RUN_PHASE = Metric(
     name="toolkit_run_phase", kind="gauge", help="1 for the phase this process is in.", labels=("run", "phase")
+)
+ARROWHEAD_REQUEST = Metric(
+    name="toolkit_arrowhead_request_seconds",
+    kind="histogram",
+    help="From the last byte of a request to a core system to the first byte of its answer.",
+    labels=("operation", "status"),
+)
+ARROWHEAD_QUERY = Metric(
+    name="toolkit_arrowhead_query_seconds",
+    kind="histogram",
+    help="One unit of database work of a core system.",
+    labels=("operation",),
+)
+ARROWHEAD_CONNECTIONS = Metric(
+    name="toolkit_arrowhead_connections", kind="gauge", help="Connections open to a core system now.", labels=("port",)
+)
+ARROWHEAD_READY = Metric(
+    name="toolkit_arrowhead_ready", kind="gauge", help="1 when the system is registered and has found those it needs."
+)
+ORCHESTRATION = Metric(
+    name="toolkit_orchestration_seconds",
+    kind="histogram",
+    help="A consumer's orchestration request, from sending it to reading its answer.",
+    labels=("run", "outcome"),
 )
 
 ALL: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
