@@ -34,6 +34,8 @@ class Request:
     """node -> what it will run."""
     directory: Path
     """The testbed's folder in the workspace: keys, known_hosts, serial logs."""
+    node_image: str = ""
+    """Reference of the built image `node`, for providers whose machines are made of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,67 @@
+"""The operator's Docker engine: one connection for all threads, and an error that says what to do where there is none.
+
+The SDK takes half a second to import, so nothing imports it before an engine is really needed.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from toolkit.errors import UnreachableError
+
+if TYPE_CHECKING:
+    import docker
+
+TIMEOUT_S = 120
+"""Longest silence of one call; a builder says something more often than that."""
+CONNECTIONS = 32
+ARCHITECTURES = {
+    "x86_64": "amd64",
+    "amd64": "amd64",
+    "aarch64": "arm64",
+    "arm64": "arm64",
+    "armv8l": "arm/v7",
+    "armv7l": "arm/v7",
+    "armv6l": "arm/v6",
+    "arm": "arm/v7",
+}
+"""What an engine calls its machine -> Docker's platform word."""
+
+
+@functools.cache
+def connect(docker_host: str | None = None) -> docker.DockerClient:
+    """A client of the engine at `docker_host` (None: `$DOCKER_HOST` or the usual socket) that has just answered.
+
+    Raises UnreachableError saying whether the engine does not run, or may not be used, and what to try.
+    """
+    import docker
+    import requests
+
+    try:
+        if docker_host is None:
+            client = docker.DockerClient.from_env(timeout=TIMEOUT_S, max_pool_size=CONNECTIONS)
+        else:
+            client = docker.DockerClient(base_url=docker_host, timeout=TIMEOUT_S, max_pool_size=CONNECTIONS)
+        client.ping()
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise UnreachableError(_why(error, docker_host)) from error
+    return client
+
+
+def architecture(docker_host: str | None = None) -> str:
+    """The engine's own architecture in Docker's words."""
+    machine = str(connect(docker_host).info()["Architecture"])
+    return ARCHITECTURES.get(machine, machine)
+
+
+def _why(error: Exception, docker_host: str | None) -> str:
+    place = f" at {docker_host}" if docker_host else ""
+    if "Permission denied" in str(error):
+        return (
+            f"this user may not use the Docker engine{place}; "
+            'try "sudo usermod -aG docker $USER" and log in again, or run as root'
+        )
+    if "No such file" in str(error) or "Connection refused" in str(error):
+        return f'no Docker engine runs{place or " here"}; "make setup" installs and starts it'
+    return f'the Docker engine{place} does not answer ({error}); try "docker version"'

@@ -1,0 +1,167 @@
+"""Golden stores: image sets that new virtual nodes are born with, loaded once and then shared by links.
+
+A golden store is a volume that holds an engine's /var/lib/docker after the images were loaded and the engine was
+stopped. It is complete when no builder container of its name exists any more; so a build that was cut off shows
+itself and is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit import paths
+from toolkit.errors import UnreachableError
+from toolkit.events import Emit, Event
+from toolkit.providers.base import NodeImage, Resource
+
+if TYPE_CHECKING:
+    from docker.api import APIClient
+
+LABEL = "org.toolkit.store"
+CONTENTS = "org.toolkit.images"
+BUILD_WITHIN_S = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A prepared engine store."""
+
+    key: str
+    volume: str
+    contents: tuple[str, ...]
+    """Content hashes of its images."""
+
+
+def prepare(api: APIClient, images: Sequence[NodeImage], node_image: str, emit: Emit) -> Store:
+    """The golden store of this set of images; built where there is none, which takes seconds per new image set."""
+    contents = tuple(sorted({image.content for image in images}))
+    references = sorted({image.reference for image in images})
+    key = hashlib.sha256("\n".join([*contents, *references]).encode()).hexdigest()[:12]
+    store = Store(key=key, volume=f"toolkit-store-{key}", contents=contents)
+    if not _is_complete(api, store):
+        with _building(store):
+            if not _is_complete(api, store):
+                _build(api, store, references, node_image, emit)
+    return store
+
+
+def stores(api: APIClient) -> list[Resource]:
+    """Every golden store (and what is left of builds that were cut off)."""
+    return [
+        *(Resource(kind="volume", name=v["Name"]) for v in _volumes(api)),
+        *(Resource(kind="container", name=c["Names"][0].removeprefix("/")) for c in _builders(api)),
+    ]
+
+
+def remove_unused_stores(api: APIClient, keep: frozenset[str] = frozenset()) -> list[Resource]:
+    """Remove golden stores (but for the keys in `keep`) that no node uses; the engine itself guards those in use."""
+    from docker.errors import APIError
+
+    removed = []
+    for volume in _volumes(api):
+        key = volume["Labels"][LABEL]
+        if key in keep:
+            continue
+        with _building(Store(key=key, volume=volume["Name"], contents=())), contextlib.suppress(APIError):
+            _drop_builder(api, volume["Name"])
+            api.remove_volume(volume["Name"])
+            removed.append(Resource(kind="volume", name=volume["Name"]))
+    return removed
+
+
+def _volumes(api: APIClient) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api.volumes(filters={"label": [LABEL]})["Volumes"] or []
+    return found
+
+
+def _builders(api: APIClient, name: str = "") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api.containers(all=True, filters={"label": [LABEL + "-builder"]})
+    return [c for c in found if not name or f"/{name}" in c["Names"]]
+
+
+def _is_complete(api: APIClient, store: Store) -> bool:
+    return any(v["Name"] == store.volume for v in _volumes(api)) and not _builders(api, store.volume)
+
+
+def _drop_builder(api: APIClient, name: str) -> None:
+    for container in _builders(api, name):
+        api.remove_container(container["Id"], v=True, force=True)
+
+
+def _build(api: APIClient, store: Store, references: Sequence[str], node_image: str, emit: Emit) -> None:
+    from docker.errors import APIError, NotFound
+    from docker.types import LogConfig, Mount
+
+    started = time.monotonic()
+    emit(Event(stage="acquire", state="started", message=f"preparing an engine store with {len(references)} images"))
+    _drop_builder(api, store.volume)
+    with contextlib.suppress(NotFound):
+        api.remove_volume(store.volume)
+    labels = {LABEL: store.key, CONTENTS: ",".join(store.contents)}
+    config: dict[str, Any] = api.create_host_config(
+        cap_add=["ALL"],
+        cap_drop=["SYS_RESOURCE"],
+        security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+        cgroupns="private",
+        network_mode="none",
+        tmpfs={"/run": "exec,mode=755"},
+        mounts=[
+            Mount("/var/lib/docker", store.volume, type="volume", no_copy=True, labels=labels),
+            Mount("/load", None, type="volume", no_copy=True),
+        ],
+        log_config=LogConfig(type="json-file", config={}),
+    )
+    builder = api.create_container(
+        node_image,
+        entrypoint=["/usr/lib/toolkit/store", "build"],
+        name=store.volume,
+        labels={LABEL + "-builder": store.key},
+        host_config=config | {"MaskedPaths": [], "ReadonlyPaths": []},
+    )["Id"]
+    try:
+        api.put_archive(builder, "/load", _saved(api, references))
+        api.start(builder)
+        status = api.wait(builder, timeout=BUILD_WITHIN_S)["StatusCode"]
+    except APIError as error:
+        raise UnreachableError(f"the engine store cannot be prepared: {error.explanation}") from error
+    if status:
+        log = api.logs(builder, tail=25).decode(errors="replace").strip()
+        raise UnreachableError(f"the engine store cannot be prepared (code {status}); the builder's log ends:\n{log}")
+    api.remove_container(builder, v=True, force=True)
+    emit(
+        Event(
+            stage="acquire",
+            state="done",
+            changed=True,
+            message=f"prepared an engine store with {len(references)} images",
+            duration_s=time.monotonic() - started,
+        )
+    )
+
+
+def _saved(api: APIClient, references: Sequence[str]) -> Iterator[bytes]:
+    """One archive of all images, each shared layer once, streamed; the SDK itself can only ask for one image."""
+    address = f"{api.base_url}/v{api.api_version}/images/get"
+    with api.get(address, params={"names": list(references)}, stream=True) as response:
+        if not response.ok:
+            raise UnreachableError(
+                f"the operator's engine cannot hand over {', '.join(references)}: {response.json().get('message')}; "
+                'try "toolkit images build"'
+            )
+        yield from response.iter_content(1 << 20)
+
+
+@contextlib.contextmanager
+def _building(store: Store) -> Iterator[None]:
+    """One builder at a time for each store, also among several toolkit processes."""
+    folder = paths.cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{store.volume}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
