@@ -50,6 +50,10 @@ left:
   description: With O(state=absent), what is still there afterwards.
   returned: state is absent
   type: list
+machine_changes:
+  description: With O(state=absent), notes about the machine itself that are now to be undone, newest first.
+  returned: state is absent
+  type: list
 notes:
   description: Remarks of the engine, such as limits that its kernel cannot impose.
   returned: always
@@ -65,6 +69,7 @@ import json
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.toolkit_engine import Engine, EngineError
 from ansible.module_utils.toolkit_node import Node, NodeError
+from ansible.module_utils.toolkit_notes import notes_to_undo
 
 
 def main():
@@ -93,6 +98,7 @@ def main():
     try:
         if module.params["state"] == "absent":
             result["left"] = node.absent()
+            result["machine_changes"] = [] if module.check_mode else notes_to_undo()
         else:
             node.converge()
     except NodeError as error:

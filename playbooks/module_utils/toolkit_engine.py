@@ -91,7 +91,7 @@ class Engine:
     def call(self, method, path, query=None, body=None, accept=()):
         """The answer's JSON, or its text where it is none; raises EngineError."""
         answer, data = self._exchange(method, path, query, body)
-        if answer.status >= 400 and answer.status not in accept:  # noqa: PLR2004
+        if answer.status >= 400 and answer.status not in accept:
             raise EngineError(_message(data) or answer.reason, answer.status)
         if not data:
             return None
@@ -130,7 +130,7 @@ class Engine:
                 ) from error
             except (OSError, http.client.HTTPException) as error:
                 self.close()
-                if fresh or attempt == 2:  # noqa: PLR2004
+                if fresh or attempt == 2:
                     raise EngineError(_unreachable(self._path, error)) from error
         raise AssertionError
 
@@ -150,7 +150,7 @@ class Engine:
         try:
             return self.get("/images/%s/json" % urllib.parse.quote(reference, safe="/:@"))
         except EngineError as error:
-            if error.status == 404:  # noqa: PLR2004
+            if error.status == 404:
                 return None
             raise
 
@@ -159,7 +159,7 @@ class Engine:
         try:
             return self.get("/containers/%s/json" % name)
         except EngineError as error:
-            if error.status == 404:  # noqa: PLR2004
+            if error.status == 404:
                 return None
             raise
 
@@ -190,7 +190,7 @@ def _frames(data):
     parts, at = [], 0
     while at + 8 <= len(data):
         kind, length = struct.unpack(">BxxxI", data[at : at + 8])
-        if kind > 2:  # noqa: PLR2004 - not framed: the container has a terminal
+        if kind > 2:  # not framed: the container has a terminal
             return data
         parts.append(data[at + 8 : at + 8 + length])
         at += 8 + length
@@ -211,7 +211,7 @@ def _message(data):
 
 def _unreachable(path, error):
     if isinstance(error, FileNotFoundError):
-        return "there is no engine socket %s: is a Docker engine installed and running? try: systemctl status docker" % path
+        return "there is no engine socket %s: is a Docker engine running? try: systemctl status docker" % path
     if isinstance(error, PermissionError):
         return "%s may not be used by uid %d: become root, or join the group docker" % (path, os.getuid())
     if isinstance(error, ConnectionRefusedError):

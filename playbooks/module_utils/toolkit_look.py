@@ -109,7 +109,7 @@ def _clock(port):
     try:
         line.request("GET", "/clock")
         answer = line.getresponse()
-        return json.loads(answer.read()) if answer.status == 200 else None  # noqa: PLR2004
+        return json.loads(answer.read()) if answer.status == 200 else None
     except (OSError, ValueError, http.client.HTTPException):
         return None
     finally:

@@ -6,6 +6,7 @@ Runs on nodes: Python 3.8 and later, standard library only. In check mode everyt
 
 from __future__ import annotations
 
+import calendar
 import difflib
 import hashlib
 import hmac
@@ -28,7 +29,7 @@ from ansible.module_utils.toolkit_engine import (
     LABEL_TESTBED,
     EngineError,
 )
-from ansible.module_utils.toolkit_look import MANIFEST, drift, read_manifest
+from ansible.module_utils.toolkit_look import MANIFEST, read_manifest
 
 IMAGES_NOTE = "images.json"
 """Below the node root: images that toolkit brought here, so that teardown takes them away again."""
@@ -74,7 +75,7 @@ class Node:
 
     def converge(self):
         """Make the node as the bundle says; raises NodeError when parts of it failed, after trying all parts."""
-        if not os.path.isabs(self.root) or os.path.normpath(self.root).count("/") < 3:  # noqa: PLR2004
+        if not os.path.isabs(self.root) or os.path.normpath(self.root).count("/") < 3:
             raise NodeError(["%s is no folder that toolkit may own" % self.root])
         self._timed("files", self._files)
         self._timed("engine", self.engine.negotiate)
@@ -394,7 +395,7 @@ class Node:
         try:
             return self.engine.post(path, body, name=container["name"])
         except EngineError as error:
-            if error.status != 409:  # noqa: PLR2004
+            if error.status != 409:
                 raise
             # A container of this name without our label: half made by an interrupted deploy, or somebody's.
             other = self.engine.inspect(container["name"])
@@ -441,7 +442,7 @@ class Node:
             data = self.engine.get("/containers/%s/archive" % made, path="/etc/" + file)
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
                 lines = archive.extractfile(archive.next()).read().decode(errors="replace").splitlines()
-            entries[file] = {line.split(":")[0]: line.split(":") for line in lines if line.count(":") >= 3}  # noqa: PLR2004
+            entries[file] = {line.split(":")[0]: line.split(":") for line in lines if line.count(":") >= 3}
         line = entries["passwd"].get(name)
         uid = int(name) if name.isdigit() else int(line[2]) if line else 0
         gid = int(line[3]) if line else 0
@@ -465,7 +466,7 @@ class Node:
                 return ""
         code = state.get("ExitCode", 0)
         ended = state["Status"] in ("exited", "dead", "restarting") or state.get("Restarting")
-        if ended and code == 132:  # noqa: PLR2004 - 128 + SIGILL
+        if ended and code == 132:  # 128 + SIGILL
             return self._failure(container, "was stopped by SIGILL: its image is for a newer processor than this one")
         if restarts >= RESTARTS_TOO_MANY:
             return self._failure(container, "ended %d times, last with status %d" % (restarts, code))
@@ -660,6 +661,4 @@ def _age_s(started, now):
         instant = time.strptime((started or "")[:19], "%Y-%m-%dT%H:%M:%S")
     except ValueError:
         return 0.0
-    import calendar  # noqa: PLC0415
-
     return now - calendar.timegm(instant)
