@@ -1,0 +1,513 @@
+"""Solve a net: choose the method (or take the one named), and say how good the answer is."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from toolkit.errors import ModelError
+from toolkit.model.distributions import FloatArray
+from toolkit.model.net import Measure, Net
+from toolkit.model.semantics import MOST_STATES, StateSpace, TooManyStatesError, one_clock, state_space
+from toolkit.model.semimarkov import SemiMarkov
+from toolkit.model.simulate import (
+    Interval,
+    Outcome,
+    mean_interval,
+    quantile_interval,
+    sd_interval,
+    simulate,
+    why_not_followed,
+)
+from toolkit.model.transient import PassageTime, TooLongError, steady_state, watch
+
+QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9995)
+METHODS = ("auto", "semi-markov", "phases", "simulation")
+ORDER, ROUGH_ORDER = 9, 5
+"""Phases for a bounded delay that has none of its own, and the coarser number that the error is judged by."""
+_AUTO_STATES = 60_000
+"""States up to which the chain is solved unasked; above, the simulator answers sooner."""
+_EULER_ERROR = 1e-7
+_SPAWN_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """One random time: mean, standard deviation and quantiles by probability (None where never reached)."""
+
+    mean: float
+    sd: float
+    quantiles: dict[float, float | None]
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    """95 % confidence intervals by `mean`, `sd` and probability, when simulated."""
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        made: dict[str, Any] = {
+            "mean": self.mean,
+            "sd": self.sd,
+            "quantiles": {f"{p:g}": value for p, value in self.quantiles.items()},
+        }
+        if self.intervals:
+            made["confidence"] = {name: [i.low, i.high] for name, i in self.intervals.items()}
+        return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """The n-th message: when the n-th delivery happens, and how long the n-th to set out takes."""
+
+    number: int
+    delivered_at: Spread
+    latency: Spread | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """What a net does, how that was found and how good it is. Times in the net's unit."""
+
+    net: Net
+    method: str
+    reason: str
+    """Why this method."""
+    error_bound: float
+    """Largest relative error of the times and absolute error of the probabilities; for a simulation the largest
+    relative half-width of the 95 % intervals of mean and quantiles."""
+    states: int | None
+    seconds: float
+    at: tuple[float, ...]
+    occupied: dict[str, tuple[float, ...]]
+    """Probability that each place holds a token, at each time of `at`."""
+    tokens: dict[str, tuple[float, ...]]
+    """Expected tokens, at each time of `at`."""
+    time: Spread | None = None
+    """End-to-end: the net's first-passage measure."""
+    probability: float | None = None
+    """Of ever completing; the times are given completion."""
+    messages: tuple[Message, ...] = ()
+    latency: Spread | None = None
+    """Of a message chosen at random."""
+    rewards: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Further measures, at each time of `at`."""
+    steady: dict[str, dict[str, float]] | None = None
+    simulated: dict[str, float] | None = None
+    """Replications, firings and firings per second."""
+
+    def document(self) -> dict[str, Any]:
+        """For JSON: the end-to-end time on top, then places by time, then the rest."""
+        measure = self.net.completion()
+        made: dict[str, Any] = {
+            "net": self.net.name,
+            "unit": self.net.unit,
+            "params": dict(self.net.params),
+            "measure": f"first passage of {measure.expression}" if measure else None,
+            "mean": None,
+            "sd": None,
+            "quantiles": {},
+        }
+        if self.time is not None:
+            made |= self.time.document()
+        made |= {
+            "probability": self.probability,
+            "at": list(self.at),
+            "places": {place: list(values) for place, values in self.occupied.items()},
+            "tokens": {place: list(values) for place, values in self.tokens.items()},
+            "method": self.method,
+            "reason": self.reason,
+            "error_bound": self.error_bound,
+            "states": self.states,
+            "seconds": round(self.seconds, 4),
+        }
+        if self.rewards:
+            made["measures"] = {name: list(values) for name, values in self.rewards.items()}
+        if self.latency is not None:
+            made["latency"] = self.latency.document()
+        if self.messages:
+            made["messages"] = [
+                {"message": m.number, "delivered_at": m.delivered_at.document()}
+                | ({"latency": m.latency.document()} if m.latency else {})
+                for m in self.messages
+            ]
+        if self.steady is not None:
+            made["steady"] = self.steady
+        if self.simulated is not None:
+            made["simulated"] = self.simulated
+        return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How hard to try: the simulator's seed, precision and time, the chain's size and phases."""
+
+    seed: int = 1
+    precision: float = 0.005
+    most_seconds: float = 15.0
+    workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
+    most_states: int = _AUTO_STATES
+    order: int = ORDER
+    horizon: float = math.inf
+
+
+def solve(
+    net: Net,
+    *,
+    method: str = "auto",
+    at: Sequence[float] | None = None,
+    quantiles: Sequence[float] | None = None,
+    effort: Effort | None = None,
+) -> Solution:
+    """Times, place probabilities and messages of a net.
+
+    Methods: `semi-markov` (one clock at a time, any distributions), `phases` (exact for phase-type delays; bounded
+    ones by matched mixtures of Erlangs), `simulation`; `auto` takes the first of these that applies and is accurate.
+    A method asked for by name that does not apply raises ModelError.
+    """
+    if method not in METHODS:
+        raise ModelError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+    if at is not None and any(not 0 <= t < math.inf for t in at):
+        raise ModelError(f"--at {', '.join(f'{t:g}' for t in at)}: times are finite and 0 or more")
+    measure = net.completion()
+    wanted = tuple(quantiles or (measure.quantiles if measure else ()) or QUANTILES)
+    if any(not 0 < q < 1 for q in wanted):
+        raise ModelError("quantiles lie between 0 and 1")
+    effort = effort or Effort()
+    started = time.monotonic()
+    if method == "auto":
+        solution = _automatic(net, at, wanted, effort)
+    elif method == "semi-markov":
+        found = _semi_markov(net, at, wanted, "asked for")
+        if found is None:
+            raise ModelError(f"net {net.name}: clocks run at the same time; semi-markov needs one at a time; try phases")
+        solution = found
+    elif method == "phases":
+        allowed = max(effort.most_states, MOST_STATES)
+        solution = _phases(net, at, wanted, replace(effort, most_states=allowed), "asked for")
+    else:
+        solution = _simulation(net, at, wanted, effort, "asked for")
+    return replace(solution, seconds=time.monotonic() - started)
+
+
+def _automatic(net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...], effort: Effort) -> Solution:
+    found = _semi_markov(net, at, quantiles, "one clock runs at a time")
+    if found is not None and found.error_bound <= _EULER_ERROR:
+        return found
+    try:
+        return _phases(net, at, quantiles, effort, "several clocks run at the same time; the state space is small")
+    except TooManyStatesError:
+        reason = f"more than {effort.most_states:,} states"
+    except TooLongError as error:
+        reason = f"uniformisation too long: {error}"
+    except ModelError as error:
+        if "use the simulator" not in str(error):
+            raise
+        reason = str(error)
+    return _simulation(net, at, quantiles, effort, reason)
+
+
+def default_times(mean: float, sd: float) -> tuple[float, ...]:
+    """Nine instants from the start to well past completion."""
+    return tuple(float(f"{t:.6g}") for t in np.linspace(0, mean + 4 * sd, 9))
+
+
+def _semi_markov(
+    net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...], reason: str
+) -> Solution | None:
+    process = one_clock(net)
+    measure = net.completion()
+    if process is None:
+        return None
+    target = np.zeros(len(process.delays), dtype=bool)
+    if measure is not None:
+        target = process.rules.holds(measure.expression, process.markings)
+    solver = SemiMarkov(process, target)
+    if not solver.is_solvable or (measure is None and at is None):
+        return None
+    spread: Spread | None = None
+    if target.any() and solver.probability > 0:
+        mean, sd = solver.moments()
+        if sd < 1e-9 * mean:
+            return None
+        found = solver.quantiles(np.array(quantiles))
+        spread = Spread(
+            mean=mean,
+            sd=sd,
+            quantiles={p: None if math.isnan(q) else float(q) for p, q in zip(quantiles, found, strict=True)},
+        )
+        at = at if at is not None else default_times(mean, sd)
+    times = np.array(at if at is not None else (0.0,), dtype=np.float64)
+    # After completion the net may go on: places are followed without stopping at the target.
+    onward = SemiMarkov(process, np.zeros_like(target)) if any(target[a] for a, _, _ in process.edges) else solver
+    if not onward.is_solvable:
+        return None
+    shares = onward.state_probabilities(times)
+    messages: tuple[Message, ...] = ()
+    if spread is not None and sum(net.places.values()) == 1 and why_not_followed(net) is None:
+        messages = (Message(number=1, delivered_at=spread, latency=spread),)
+    return Solution(
+        net=net,
+        method="semi-markov",
+        reason=reason,
+        error_bound=max(solver.error, onward.error),
+        states=len(process.delays),
+        seconds=0.0,
+        at=tuple(float(t) for t in times),
+        time=spread,
+        probability=(1.0 if solver.probability > 1 - 1e-12 else solver.probability) if measure else None,
+        messages=messages,
+        latency=messages[0].latency if messages else None,
+        **_by_place(net, process.markings, shares.T, process.rules),
+    )
+
+
+def _by_place(net: Net, markings: Any, shares: FloatArray, rules: Any) -> dict[str, Any]:
+    """Place probabilities, expected tokens and further measures from state probabilities (times x states)."""
+    occupied = shares @ (markings > 0).T.astype(np.float64)
+    tokens = shares @ markings.T.astype(np.float64)
+    rewards = {name: shares @ _reward(m, markings, rules) for name, m in _over_time(net).items()}
+    return {
+        "occupied": {p: tuple(float(v) for v in occupied[:, i]) for i, p in enumerate(rules.places)},
+        "tokens": {p: tuple(float(v) for v in tokens[:, i]) for i, p in enumerate(rules.places)},
+        "rewards": {name: tuple(float(v) for v in values) for name, values in rewards.items()},
+    }
+
+
+def _over_time(net: Net) -> dict[str, Measure]:
+    return {name: m for name, m in net.measures.items() if m.kind != "first_passage"}
+
+
+def _reward(measure: Measure, markings: Any, rules: Any) -> FloatArray:
+    if measure.kind == "probability":
+        return np.asarray(rules.holds(measure.expression, markings), dtype=np.float64)
+    return np.asarray(rules.value(measure.expression, markings), dtype=np.float64)
+
+
+def _deliveries(net: Net) -> tuple[int, int]:
+    """(row of the place messages end in, how many) if the n-th delivery is well defined, else (-1, 0)."""
+    if net.latency is None or any(net.latency.end in t.inputs for t in net.transitions):
+        return -1, 0
+    if any(sum(t.inputs.values()) != sum(t.outputs.values()) for t in net.transitions):
+        return -1, 0
+    return list(net.places).index(net.latency.end), sum(net.places.values())
+
+
+def _phases(
+    net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...], effort: Effort, reason: str
+) -> Solution:
+    space = state_space(net, order=effort.order, most_states=effort.most_states)
+    solution = _chain(net, space, at, quantiles, reason)
+    if space.is_exact:
+        return solution
+    rough_order = ROUGH_ORDER if effort.order > ROUGH_ORDER else max(effort.order - 2, 1)
+    rough = state_space(net, order=rough_order, most_states=effort.most_states)
+    other = _chain(net, rough, solution.at, quantiles, reason)
+    return replace(
+        solution,
+        error_bound=solution.error_bound + _difference(solution, other),
+        reason=f"{reason}; {effort.order} phases for each bounded delay, error judged by {rough_order}",
+    )
+
+
+def _difference(a: Solution, b: Solution) -> float:
+    """Largest relative difference of times, absolute of probabilities."""
+    worst = 0.0
+    if a.time is not None and b.time is not None:
+        pairs = [(a.time.mean, b.time.mean), (a.time.sd, b.time.sd)]
+        pairs += [(x, b.time.quantiles[p] or x) for p, x in a.time.quantiles.items() if x is not None]
+        worst = max(abs(x - y) / max(abs(x), 1e-300) for x, y in pairs)
+    for place, values in a.occupied.items():
+        worst = max([worst, *(abs(x - y) for x, y in zip(values, b.occupied[place], strict=True))])
+    return worst
+
+
+def _chain(
+    net: Net, space: StateSpace, at: Sequence[float] | None, quantiles: tuple[float, ...], reason: str
+) -> Solution:
+    measure = net.completion()
+    markings = space.markings
+    row, total = _deliveries(net)
+    columns = [(markings > 0).T.astype(np.float64), markings.T.astype(np.float64)]
+    extra = _over_time(net)
+    columns += [_reward(m, markings, space.rules)[:, None] for m in extra.values()]
+    spread: Spread | None = None
+    probability: float | None = None
+    messages: tuple[Message, ...] = ()
+    passage: PassageTime | None = None
+    goes_on = False
+    target = np.zeros(space.size, dtype=bool)
+    if measure is not None:
+        target = space.rules.holds(measure.expression, markings)
+        goes_on = bool(space.rates[target].nnz)
+    horizon = max(at) if at else 0.0
+    steps = [target.astype(np.float64)[:, None]]
+    if total > 1:
+        steps.append((markings[row][:, None] >= np.arange(1, total + 1)).astype(np.float64))
+    rewards = np.concatenate([*steps, *columns], axis=1)
+    first = watch(
+        space,
+        rewards,
+        frozen=target if goes_on else None,
+        horizon=0.0 if goes_on else horizon,
+        until=0 if target.any() else None,
+    )
+    skip = sum(s.shape[1] for s in steps)
+    if target.any() and first.values[-1, 0] > 0:
+        passage = PassageTime(rate=first.rate, reached=first.values[:, 0])
+        probability = passage.probability
+        spread = _spread(passage, quantiles)
+        at = at if at is not None else default_times(spread.mean, spread.sd)
+        arrivals = [PassageTime(rate=first.rate, reached=first.values[:, 1 + n]) for n in range(total if total > 1 else 0)]
+        messages = tuple(
+            Message(number=n + 1, delivered_at=_spread(p, quantiles)) for n, p in enumerate(arrivals) if p.reached[-1] > 0
+        )
+    elif measure is not None:
+        probability = 0.0
+    times = np.array(at if at is not None else (0.0,), dtype=np.float64)
+    over_time = watch(space, rewards, horizon=float(times.max())) if goes_on else first
+    values = over_time.at(times)[:, skip:]
+    places = list(net.places)
+    count = len(places)
+    steady = None
+    if measure is None:
+        shares = steady_state(space)
+        steady = {
+            "places": {p: float(shares @ (markings[i] > 0)) for i, p in enumerate(places)},
+            "tokens": {p: float(shares @ markings[i]) for i, p in enumerate(places)},
+            "throughput": {name: float(shares @ rate) for name, rate in space.firing.items()},
+            "measures": {name: float(shares @ _reward(m, markings, space.rules)) for name, m in extra.items()},
+        }
+    return Solution(
+        net=net,
+        method="phases",
+        reason=reason,
+        error_bound=1e-9,
+        states=space.size,
+        seconds=0.0,
+        at=tuple(float(t) for t in times),
+        occupied={p: tuple(float(v) for v in values[:, i]) for i, p in enumerate(places)},
+        tokens={p: tuple(float(v) for v in values[:, count + i]) for i, p in enumerate(places)},
+        rewards={n: tuple(float(v) for v in values[:, 2 * count + i]) for i, n in enumerate(extra)},
+        time=spread,
+        probability=probability,
+        messages=messages,
+        steady=steady,
+    )
+
+
+def _spread(passage: PassageTime, quantiles: Sequence[float]) -> Spread:
+    return Spread(mean=passage.mean, sd=passage.sd, quantiles={p: passage.quantile(p) for p in quantiles})
+
+
+def sampled(values: FloatArray, quantiles: Sequence[float]) -> Spread:
+    """Mean, standard deviation and quantiles of independent values with their intervals."""
+    intervals = {"mean": mean_interval(values), "sd": sd_interval(values)}
+    intervals |= {f"{p:g}": quantile_interval(values, p) for p in quantiles}
+    return Spread(
+        mean=intervals["mean"].value,
+        sd=intervals["sd"].value,
+        quantiles={p: intervals[f"{p:g}"].value for p in quantiles},
+        intervals=intervals,
+    )
+
+
+def _simulation(
+    net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...], effort: Effort, reason: str
+) -> Solution:
+    if net.completion() is None and not effort.horizon < math.inf:
+        raise ModelError(f"net {net.name}: has no first_passage measure; the simulator needs --horizon")
+    pilot = simulate(net, seed=effort.seed + 1_000_003, least=256, most=256, follow=False, horizon=effort.horizon)
+    finite = pilot.completed[np.isfinite(pilot.completed)]
+    if at is None:
+        at = default_times(float(finite.mean()), float(finite.std())) if finite.size else (0.0,)
+    # Processes cost seconds to start: share the work only if there is work for them.
+    is_long = pilot.seconds * effort.most_seconds > 0 and pilot.firings * 100 > 1e6 * _SPAWN_SECONDS
+    extra = _over_time(net)
+    outcome = simulate(
+        net,
+        at=at,
+        rewards=[m.expression for m in extra.values()],
+        seed=effort.seed,
+        precision=effort.precision,
+        quantiles=[q for q in quantiles if q <= 0.99],
+        least=max(8192, int(20 / (1 - max(quantiles)))) if net.completion() else 8192,
+        most_seconds=effort.most_seconds,
+        workers=effort.workers if is_long else 1,
+        horizon=effort.horizon,
+        warm_up=0.0 if net.completion() else effort.horizon / 2,
+    )
+    return _from_outcome(net, outcome, tuple(sorted(at)), quantiles, reason)
+
+
+def _from_outcome(
+    net: Net, outcome: Outcome, at: tuple[float, ...], quantiles: tuple[float, ...], reason: str
+) -> Solution:
+    finished = np.isfinite(outcome.completed)
+    completed = outcome.completed[finished]
+    spread = sampled(completed, quantiles) if completed.size > 1 else None
+    bound = max((i.relative for n, i in spread.intervals.items() if n != "sd"), default=math.inf) if spread else math.inf
+    steady = None
+    if net.completion() is None:
+        means = [mean_interval(outcome.averages[:, i]) for i in range(len(net.places))]
+        steady = {"tokens": {p: m.value for p, m in zip(net.places, means, strict=True)}}
+        bound = max((m.relative for m in means if m.value > 0), default=math.inf)
+    messages: tuple[Message, ...] = ()
+    pooled: Spread | None = None
+    if outcome.latency is not None and outcome.delivered is not None and finished.any():
+        latency, delivered = outcome.latency[finished], outcome.delivered[finished]
+        used = np.flatnonzero(np.isfinite(latency).all(axis=0))
+        messages = tuple(
+            Message(
+                number=int(n) + 1,
+                delivered_at=sampled(delivered[:, n], quantiles),
+                latency=sampled(latency[:, n], quantiles),
+            )
+            for n in used
+        )
+        if used.size:
+            pooled = _pooled(latency[:, used], quantiles)
+    occupied, tokens, rewards = (part.mean(axis=0) for part in (outcome.occupied, outcome.tokens, outcome.rewards))
+    return Solution(
+        net=net,
+        method="simulation",
+        reason=reason,
+        error_bound=bound,
+        states=None,
+        seconds=outcome.seconds,
+        at=at,
+        occupied={p: tuple(float(v) for v in occupied[i]) for i, p in enumerate(net.places)},
+        tokens={p: tuple(float(v) for v in tokens[i]) for i, p in enumerate(net.places)},
+        rewards={n: tuple(float(v) for v in rewards[i]) for i, n in enumerate(_over_time(net))},
+        time=spread,
+        probability=float(finished.mean()) if net.completion() else None,
+        messages=messages,
+        latency=pooled,
+        steady=steady,
+        simulated={
+            "replications": outcome.replications,
+            "firings": outcome.firings,
+            "firings_per_second": round(outcome.firings / max(outcome.seconds, 1e-9)),
+        },
+    )
+
+
+def _pooled(latency: FloatArray, quantiles: Sequence[float]) -> Spread:
+    """Of a message taken at random; intervals from groups of replications, since messages of one are not independent."""
+    groups = np.array_split(latency, 20)
+    flat = latency.ravel()
+    found = np.quantile(flat, quantiles)
+    intervals = {"mean": mean_interval(latency.mean(axis=1, dtype=np.float64))}
+    parts = np.array([np.quantile(g.ravel(), quantiles) for g in groups])
+    half = 2.093 * parts.std(axis=0, ddof=1) / math.sqrt(len(groups))
+    for p, value, h in zip(quantiles, found, half, strict=True):
+        intervals[f"{p:g}"] = Interval(value=float(value), low=float(value - h), high=float(value + h))
+    return Spread(
+        mean=float(flat.mean(dtype=np.float64)),
+        sd=float(flat.std(dtype=np.float64)),
+        quantiles={p: float(v) for p, v in zip(quantiles, found, strict=True)},
+        intervals=intervals,
+    )

@@ -1,0 +1,172 @@
+"""Guards, rates and measures as text: parsed against a whitelist, evaluated on numbers or on whole arrays of markings."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolkit.errors import ModelError
+from toolkit.model.distributions import Distribution, make_distribution
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {"min": np.minimum, "max": np.maximum, "abs": np.abs}
+_LONGEST = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expression:
+    """A parsed expression; `names` are the places (and parameters) that it reads."""
+
+    text: str
+    names: frozenset[str]
+    tree: ast.expr
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        """The value with each name taken from `values`: a number, or an array if those are arrays."""
+        return _evaluate(self.tree, values)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_expression(text: str | float) -> Expression:
+    """The expression in `text`; ModelError names the first thing that is not allowed in it."""
+    written = str(text)
+    if len(written) > _LONGEST:
+        raise ModelError(f"the expression is longer than {_LONGEST} characters")
+    try:
+        tree = ast.parse(written.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ModelError(f"cannot read the expression {written!r}: {error}") from error
+    names = _check(tree, written)
+    return Expression(text=written.strip(), names=frozenset(names), tree=tree)
+
+
+def bind(expression: Expression, params: Mapping[str, float]) -> Expression:
+    """The same expression with the parameters replaced by their values."""
+    used = {name: params[name] for name in expression.names if name in params}
+    if not used:
+        return expression
+    tree = _Binder(used).visit(ast.parse(expression.text, mode="eval").body)
+    return Expression(text=ast.unparse(tree), names=expression.names - set(used), tree=tree)
+
+
+class _Binder(ast.NodeTransformer):
+    def __init__(self, values: Mapping[str, float]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 - ast calls it by this name
+        return ast.Constant(self.values[node.id]) if node.id in self.values else node
+
+
+def _check(node: ast.AST, text: str) -> set[str]:
+    match node:
+        case ast.Constant(value=bool() | int() | float()):
+            return set()
+        case ast.Name(id=name):
+            return {name}
+        case ast.BoolOp(values=parts):
+            return set().union(*(_check(part, text) for part in parts))
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() | ast.Not(), operand=part):
+            return _check(part, text)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+            if isinstance(op, ast.Pow) and not isinstance(right, ast.Constant):
+                raise ModelError(f"in {text!r}: an exponent must be a number")
+            return _check(left, text) | _check(right, text)
+        case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARE for op in ops):
+            return _check(left, text).union(*(_check(other, text) for other in others))
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS and args:
+            return set().union(*(_check(arg, text) for arg in args))
+    raise ModelError(
+        f"in {text!r}: {ast.unparse(node)!r} is not allowed; use names, numbers, + - * / // % **, comparisons, "
+        f"and, or, not, {', '.join(_FUNCTIONS)}"
+    )
+
+
+def _evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - one return for each kind of node
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return values[name]
+        case ast.BoolOp(op=op, values=parts):
+            join = np.logical_and if isinstance(op, ast.And) else np.logical_or
+            result = _evaluate(parts[0], values)
+            for part in parts[1:]:
+                result = join(result, _evaluate(part, values))
+            return result
+        case ast.UnaryOp(op=op, operand=part):
+            value = _evaluate(part, values)
+            if isinstance(op, ast.Not):
+                return np.logical_not(value)
+            return -value if isinstance(op, ast.USub) else value
+        case ast.BinOp(left=left, op=operation, right=right):
+            return _BINARY[type(operation)](_evaluate(left, values), _evaluate(right, values))
+        case ast.Compare(left=left, ops=ops, comparators=others):
+            result, before = True, _evaluate(left, values)
+            for op, other in zip(ops, others, strict=True):
+                after = _evaluate(other, values)
+                result = np.logical_and(result, _COMPARE[type(op)](before, after))
+                before = after
+            return result
+        case ast.Call(func=ast.Name(id=name), args=args):
+            result = _evaluate(args[0], values)
+            for arg in args[1:]:
+                result = _FUNCTIONS[name](result, _evaluate(arg, values))
+            return abs(result) if name == "abs" else result
+    raise AssertionError(ast.dump(node))
+
+
+def parse_delay(text: str, params: Mapping[str, float]) -> Distribution | Expression:
+    """The distribution in `text`, or the rate expression of an `exponential(...)` that reads places."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise ModelError(f"cannot read the delay {text!r}: {error}; write it like erlang(13, 2.088)") from error
+    if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)):
+        raise ModelError(f"the delay {text!r} is not of the form name(value, ...)")
+    if tree.func.id == "exponential" and len(tree.args) + len(tree.keywords) == 1:
+        given = tree.args[0] if tree.args else tree.keywords[0].value
+        rate = bind(parse_expression(ast.unparse(given)), params)
+        if rate.names and not (tree.keywords and tree.keywords[0].arg != "rate"):
+            return rate
+    made = _delay(tree, params, text)
+    if not isinstance(made, Distribution):
+        raise ModelError(f"the delay {text!r} is not a distribution")
+    return made
+
+
+def _delay(node: ast.expr, params: Mapping[str, float], text: str) -> object:
+    match node:
+        case ast.List(elts=parts) | ast.Tuple(elts=parts):
+            return tuple(_delay(part, params, text) for part in parts)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name not in _FUNCTIONS:
+            named = {str(k.arg): _delay(k.value, params, text) for k in keywords}
+            return make_distribution(name, [_delay(arg, params, text) for arg in args], named)
+    expression = bind(parse_expression(ast.unparse(node)), params)
+    if expression.names:
+        unknown = ", ".join(sorted(expression.names))
+        raise ModelError(f"in {text!r}: {unknown} is not a parameter; only an exponential rate may depend on places")
+    value = expression({})
+    return float(value) if not isinstance(value, int) else value

@@ -1,0 +1,549 @@
+"""What a net does: enabling and firing on arrays of markings, and the Markov chain of its tangible states.
+
+Markings are arrays of shape (places, n): n states at once. A state of the chain has, below its marking, the number
+of running clocks in each phase of each timed transition whose clock has several phases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import ModelError
+from toolkit.model.distributions import Distribution, Exponential, FloatArray
+from toolkit.model.expressions import Expression
+from toolkit.model.net import Immediate, Net, Timed, Transition
+from toolkit.model.phases import Phases, expand
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+IntArray: TypeAlias = NDArray[np.int64]
+
+MOST_STATES = 400_000
+_ROUNDS = 300
+"""Immediate firings in a row before a loop of them is suspected and solved as one."""
+_MOST_VANISHING = 20_000
+
+
+class TooManyStatesError(ModelError):
+    """The state space is larger than allowed; the simulator has no such limit."""
+
+
+class Rules:
+    """Enabling and firing of one net's transitions, compiled to array operations."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.places = list(net.places)
+        self.row = {place: i for i, place in enumerate(self.places)}
+        self.initial = np.array([net.places[p] for p in self.places], dtype=np.int64)
+        by_priority: dict[int, list[Transition]] = {}
+        for transition in net.immediate:
+            assert isinstance(transition.timing, Immediate)
+            by_priority.setdefault(transition.timing.priority, []).append(transition)
+        self.immediate = [by_priority[p] for p in sorted(by_priority, reverse=True)]
+
+    def columns(self, markings: IntArray) -> Mapping[str, IntArray]:
+        """The tokens of each place, for expressions."""
+        return {place: markings[i] for i, place in enumerate(self.places)}
+
+    def value(self, expression: Expression, markings: IntArray) -> FloatArray:
+        """An expression in each marking."""
+        result = expression({name: markings[self.row[name]] for name in expression.names})
+        return np.broadcast_to(np.asarray(result, dtype=np.float64), markings.shape[1:])
+
+    def holds(self, expression: Expression, markings: IntArray) -> NDArray[np.bool_]:
+        """Whether an expression is true in each marking."""
+        result = expression({name: markings[self.row[name]] for name in expression.names})
+        return np.broadcast_to(np.asarray(result, dtype=bool), markings.shape[1:])
+
+    def degree(self, transition: Transition, markings: IntArray) -> IntArray:
+        """How often a transition is enabled in each marking; 1 if it has no input places."""
+        degree: Any = None
+        for place, count in transition.inputs.items():
+            tokens = markings[self.row[place]]
+            times = tokens // count if count > 1 else tokens
+            degree = times if degree is None else np.minimum(degree, times)
+        if degree is None:
+            degree = np.ones(markings.shape[1], dtype=np.int64)
+        for place, count in transition.inhibitors.items():
+            degree = np.where(markings[self.row[place]] < count, degree, 0)
+        if transition.guard is not None:
+            degree = np.where(self.holds(transition.guard, markings), degree, 0)
+        return np.asarray(degree)
+
+    def active(self, transition: Transition, markings: IntArray) -> IntArray:
+        """How many clocks of a timed transition run in each marking."""
+        assert isinstance(transition.timing, Timed)
+        degree = self.degree(transition, markings)
+        servers = transition.timing.servers
+        return degree if servers is None else np.minimum(degree, servers)
+
+    def fire(self, transition: Transition, markings: IntArray) -> None:
+        """Move the tokens of one firing, in place."""
+        for place, count in transition.inputs.items():
+            markings[self.row[place]] -= count
+        for place, count in transition.outputs.items():
+            markings[self.row[place]] += count
+
+    def weight(self, transition: Transition, markings: IntArray) -> FloatArray:
+        """The weight of an enabled immediate transition in each marking."""
+        assert isinstance(transition.timing, Immediate)
+        weight = self.value(transition.timing.weight, markings)
+        if markings.size and weight.min() <= 0:
+            raise ModelError(f"net {self.net.name}, transition {transition.name}: a weight is 0 or less while enabled")
+        return weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSpace:
+    """The tangible states of a net as a continuous-time Markov chain."""
+
+    net: Net
+    rules: Rules
+    markings: IntArray
+    """Shape (places, states)."""
+    start: FloatArray
+    """Probability of each state at time zero."""
+    rates: csr_matrix
+    """Transition rates between different states; the diagonal is empty."""
+    firing: Mapping[str, FloatArray]
+    """Rate of firing of each timed transition in each state."""
+    is_exact: bool
+    """Whether every delay has exact phases."""
+
+    @property
+    def size(self) -> int:
+        """How many states there are."""
+        return int(self.markings.shape[1])
+
+
+class _Explorer:
+    """Explores with phases (`order` of them for a bounded delay), or, with order 0, bare markings only."""
+
+    def __init__(self, net: Net, order: int, most_states: int) -> None:
+        self.rules = Rules(net)
+        self.net = net
+        self.most_states = most_states
+        self.phases: dict[str, Phases] = {}
+        self.offset: dict[str, int] = {}
+        width = len(self.rules.places)
+        for transition in net.timed:
+            assert isinstance(transition.timing, Timed)
+            if isinstance(transition.timing.delay, Expression) or not order:
+                continue
+            phases = expand(transition.timing.delay, order)
+            self.phases[transition.name] = phases
+            if len(phases.start) > 1:
+                self.offset[transition.name] = width
+                width += len(phases.start)
+        self.width = width
+        rng = np.random.Generator(np.random.Philox(20190709))
+        self.mixer = rng.integers(1, 2**63, size=width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        self.clocked = [t for t in net.timed if t.name in self.offset]
+
+    def clocks(self, transition: Transition, states: IntArray) -> IntArray:
+        at = self.offset[transition.name]
+        return states[at : at + len(self.phases[transition.name].start)]
+
+    def key(self, states: IntArray) -> NDArray[np.uint64]:
+        return np.asarray(self.mixer @ states.astype(np.uint64), dtype=np.uint64)
+
+    # Settling: from the marking right after a firing to tangible states.
+
+    def settle(
+        self, states: IntArray, weight: FloatArray, origin: IntArray
+    ) -> tuple[IntArray, FloatArray, IntArray]:
+        """Fire immediate transitions until none is enabled, stop and start clocks; weights split over branches."""
+        done: list[tuple[IntArray, FloatArray, IntArray]] = []
+        rounds = 0
+        while states.shape[1]:
+            states, weight, origin = self.stop_clocks(states, weight, origin)
+            fired, tangible = self.fire_immediate(states)
+            if tangible.any():
+                done.append((states[:, tangible], weight[tangible], origin[tangible]))
+            if not fired:
+                break
+            states = np.concatenate([part[0] for part in fired], axis=1)
+            weight = np.concatenate([weight[part[1]] * part[2] for part in fired])
+            origin = np.concatenate([origin[part[1]] for part in fired])
+            rounds += 1
+            if len(fired) > 1:
+                states, weight, origin = self.merge(states, weight, origin)
+            if rounds > _ROUNDS:
+                done.append(self.solve_loop(states, weight, origin))
+                break
+        parts = [self.start_clocks(*part) for part in done]
+        return (
+            np.concatenate([part[0] for part in parts], axis=1),
+            np.concatenate([part[1] for part in parts]),
+            np.concatenate([part[2] for part in parts]),
+        )
+
+    def fire_immediate(
+        self, states: IntArray
+    ) -> tuple[list[tuple[IntArray, IntArray, FloatArray]], NDArray[np.bool_]]:
+        """Each (states after, index of the state before, probability) of one immediate firing, and who is tangible."""
+        open_ = np.ones(states.shape[1], dtype=bool)
+        fired: list[tuple[IntArray, IntArray, FloatArray]] = []
+        for level in self.rules.immediate:
+            index = np.flatnonzero(open_)
+            if not index.size:
+                break
+            here = states[:, index]
+            enabled = [self.rules.degree(t, here) > 0 for t in level]
+            any_enabled = np.logical_or.reduce(enabled)
+            if not any_enabled.any():
+                continue
+            total = np.zeros(index.size)
+            weights = []
+            for transition, on in zip(level, enabled, strict=True):
+                weight = np.zeros(index.size)
+                weight[on] = self.rules.weight(transition, here[:, on])
+                weights.append(weight)
+                total += weight
+            for transition, on, weight in zip(level, enabled, weights, strict=True):
+                if on.any():
+                    after = here[:, on].copy()
+                    self.rules.fire(transition, after)
+                    fired.append((after, index[on], weight[on] / total[on]))
+            open_[index[any_enabled]] = False
+        return fired, open_
+
+    def merge(
+        self, states: IntArray, weight: FloatArray, origin: IntArray
+    ) -> tuple[IntArray, FloatArray, IntArray]:
+        """Equal states of one origin become one."""
+        key = self.key(states) ^ (origin.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        return states[:, first], np.bincount(inverse, weights=weight), origin[first]
+
+    def solve_loop(
+        self, states: IntArray, weight: FloatArray, origin: IntArray
+    ) -> tuple[IntArray, FloatArray, IntArray]:
+        """Where vanishing states that lead back to each other end: the exits of (I - P_vv)."""
+        keys, first, inverse = np.unique(self.key(states), return_index=True, return_inverse=True)
+        known = {int(k): i for i, k in enumerate(keys)}
+        todo = states[:, first]
+        jumps: list[tuple[int, int, float]] = []
+        leaving: list[tuple[int, IntArray, float]] = []
+        base = 0
+        while todo.shape[1]:
+            fresh: list[IntArray] = []
+            fired, _ = self.fire_immediate(todo)
+            for after, index, probability in fired:
+                _, tangible = self.fire_immediate(after)
+                for j, key in enumerate(self.key(after)):
+                    row = base + int(index[j])
+                    if tangible[j]:
+                        leaving.append((row, after[:, j], float(probability[j])))
+                        continue
+                    if int(key) not in known:
+                        known[int(key)] = len(known)
+                        fresh.append(after[:, j])
+                    jumps.append((row, known[int(key)], float(probability[j])))
+            base += todo.shape[1]
+            if len(known) > _MOST_VANISHING:
+                break
+            todo = np.stack(fresh, axis=1) if fresh else todo[:, :0]
+        names = ", ".join(t.name for t in self.net.immediate)
+        trap = ModelError(
+            f"net {self.net.name}: immediate transitions fire for ever without time passing; look at {names}"
+        )
+        if not leaving or len(known) > _MOST_VANISHING:
+            raise trap
+        from scipy.sparse import coo_matrix, identity
+        from scipy.sparse.linalg import splu
+
+        size = len(known)
+        rows, cols, values = (np.array(part) for part in zip(*jumps, strict=True))
+        p_vv = coo_matrix((values, (rows, cols)), shape=(size, size)).tocsc()
+        exit_rows = np.array([row for row, _, _ in leaving])
+        reach = np.zeros(size)
+        np.add.at(reach, exit_rows, [p for _, _, p in leaving])
+        try:
+            solver = splu((identity(size, format="csc") - p_vv))
+        except RuntimeError as error:
+            raise trap from error
+        if np.abs(solver.solve(reach) - 1).max() > 1e-9:
+            raise trap
+        # Expected visits of each vanishing state, from each state we came with.
+        visits = solver.solve(np.eye(size)[:, : len(keys)], trans="T")
+        results = []
+        for row, after, probability in leaving:
+            share = weight * visits[row, inverse] * probability
+            used = np.flatnonzero(share > 0)
+            results.append((np.repeat(after[:, None], used.size, axis=1), share[used], origin[used]))
+        return self.merge(
+            np.concatenate([r[0] for r in results], axis=1),
+            np.concatenate([r[1] for r in results]),
+            np.concatenate([r[2] for r in results]),
+        )
+
+    def stop_clocks(
+        self, states: IntArray, weight: FloatArray, origin: IntArray
+    ) -> tuple[IntArray, FloatArray, IntArray]:
+        """Drop clocks that lost their enabling, any of them with equal probability."""
+        for transition in self.clocked:
+            while True:
+                surplus = self.clocks(transition, states).sum(axis=0) > self.rules.active(transition, states)
+                if not surplus.any():
+                    break
+                have = self.clocks(transition, states).sum(axis=0)
+                parts = [(states[:, ~surplus], weight[~surplus], origin[~surplus])]
+                at = self.offset[transition.name]
+                for phase, counts in enumerate(self.clocks(transition, states)):
+                    chosen = surplus & (counts > 0)
+                    after = states[:, chosen].copy()
+                    after[at + phase] -= 1
+                    parts.append((after, weight[chosen] * counts[chosen] / have[chosen], origin[chosen]))
+                states = np.concatenate([p[0] for p in parts], axis=1)
+                weight = np.concatenate([p[1] for p in parts])
+                origin = np.concatenate([p[2] for p in parts])
+        return states, weight, origin
+
+    def start_clocks(
+        self, states: IntArray, weight: FloatArray, origin: IntArray
+    ) -> tuple[IntArray, FloatArray, IntArray]:
+        """Start the clocks that a tangible marking asks for, each in a phase drawn from its start vector."""
+        for transition in self.clocked:
+            at = self.offset[transition.name]
+            start = self.phases[transition.name].start
+            entries = np.flatnonzero(start > 0)
+            while True:
+                short = self.clocks(transition, states).sum(axis=0) < self.rules.active(transition, states)
+                if not short.any():
+                    break
+                if len(entries) == 1:
+                    states = states.copy()
+                    states[at + entries[0], short] += 1
+                    continue
+                parts = [(states[:, ~short], weight[~short], origin[~short])]
+                for phase in entries:
+                    after = states[:, short].copy()
+                    after[at + phase] += 1
+                    parts.append((after, weight[short] * start[phase], origin[short]))
+                states = np.concatenate([p[0] for p in parts], axis=1)
+                weight = np.concatenate([p[1] for p in parts])
+                origin = np.concatenate([p[2] for p in parts])
+                states, weight, origin = self.merge(states, weight, origin)
+        return states, weight, origin
+
+    # Exploring: every state that can follow, breadth first.
+
+    def explore(self) -> StateSpace:
+        from scipy.sparse import coo_matrix
+
+        first = np.zeros((self.width, 1), dtype=np.int64)
+        first[: len(self.rules.places), 0] = self.rules.initial
+        states, weight, origin = self.settle(first, np.ones(1), np.zeros(1, dtype=np.int64))
+        states, weight, _ = self.merge(states, weight, origin)
+        blocks = [states]
+        size = states.shape[1]
+        keys = self.key(states)
+        order = np.argsort(keys)
+        known_keys, known_ids = keys[order], order.astype(np.int64)
+        edges: list[tuple[IntArray, IntArray, FloatArray]] = []
+        firing: dict[str, list[FloatArray]] = {t.name: [] for t in self.net.timed}
+        frontier, base = states, 0
+        while frontier.shape[1]:
+            after, rate, origin = self.successors(frontier, firing)
+            after_keys = self.key(after)
+            unique, where, inverse = np.unique(after_keys, return_index=True, return_inverse=True)
+            slot = np.minimum(np.searchsorted(known_keys, unique), len(known_keys) - 1)
+            is_new = known_keys[slot] != unique
+            ids = known_ids[slot]
+            count = int(is_new.sum())
+            ids[is_new] = size + np.arange(count)
+            edges.append((base + origin, ids[inverse], rate))
+            base += frontier.shape[1]
+            frontier = after[:, where[is_new]]
+            if size + count > self.most_states:
+                raise self.too_many(frontier)
+            merged = np.searchsorted(known_keys, unique[is_new])
+            known_keys = np.insert(known_keys, merged, unique[is_new])
+            known_ids = np.insert(known_ids, merged, ids[is_new])
+            blocks.append(frontier)
+            size += count
+        all_states = np.concatenate(blocks, axis=1)
+        source, target, rates = (np.concatenate([e[i] for e in edges]) for i in range(3))
+        keep = source != target
+        matrix = coo_matrix((rates[keep], (source[keep], target[keep])), shape=(size, size)).tocsr()
+        start = np.zeros(size)
+        start[: len(weight)] = weight
+        return StateSpace(
+            net=self.net,
+            rules=self.rules,
+            markings=all_states[: len(self.rules.places)],
+            start=start,
+            rates=matrix,
+            firing={name: np.concatenate(parts) for name, parts in firing.items()},
+            is_exact=all(p.is_exact for p in self.phases.values()),
+        )
+
+    def successors(
+        self, states: IntArray, firing: dict[str, list[FloatArray]]
+    ) -> tuple[IntArray, FloatArray, IntArray]:
+        moved: list[tuple[IntArray, FloatArray, IntArray]] = []
+        fired: list[tuple[IntArray, FloatArray, IntArray]] = []
+        for transition in self.net.timed:
+            total = np.zeros(states.shape[1])
+            for phase, index, rate in self.exits(transition, states, moved):
+                after = states[:, index].copy()
+                if phase is not None:
+                    after[phase] -= 1
+                self.rules.fire(transition, after)
+                fired.append((after, rate, index))
+                total[index] += rate
+            firing[transition.name].append(total)
+        if any(f[1].size for f in fired):
+            parts = [np.concatenate([f[i] for f in fired], axis=-1) for i in range(3)]
+            moved.append(self.settle(parts[0], parts[1], parts[2]))
+        if not moved:
+            return states[:, :0], np.zeros(0), np.zeros(0, dtype=np.int64)
+        return (
+            np.concatenate([m[0] for m in moved], axis=1),
+            np.concatenate([m[1] for m in moved]),
+            np.concatenate([m[2] for m in moved]),
+        )
+
+    def exits(
+        self, transition: Transition, states: IntArray, moved: list[tuple[IntArray, FloatArray, IntArray]]
+    ) -> list[tuple[int | None, IntArray, FloatArray]]:
+        """(row of the phase that ends, states, rate) of each way to fire; moves between phases go to `moved`."""
+        assert isinstance(transition.timing, Timed)
+        if transition.name not in self.offset:
+            active = self.rules.active(transition, states)
+            index = np.flatnonzero(active)
+            delay = transition.timing.delay
+            if isinstance(delay, Expression):
+                rate = self.rules.value(delay, states[:, index])
+                if index.size and (rate < 0).any():
+                    raise ModelError(f"net {self.net.name}, transition {transition.name}: the rate {delay} is below 0")
+            else:
+                rate = np.full(index.size, self.phases[transition.name].exits[0])
+            rate = rate * active[index]
+            return [(None, index[rate > 0], rate[rate > 0])]
+        at, phases = self.offset[transition.name], self.phases[transition.name]
+        exits = phases.exits
+        found: list[tuple[int | None, IntArray, FloatArray]] = []
+        for phase, counts in enumerate(self.clocks(transition, states)):
+            index = np.flatnonzero(counts)
+            if not index.size:
+                continue
+            for following in np.flatnonzero(phases.generator[phase] > 0):
+                after = states[:, index].copy()
+                after[at + phase] -= 1
+                after[at + following] += 1
+                moved.append((after, counts[index] * phases.generator[phase, following], index))
+            if exits[phase] > 1e-14 * -phases.generator[phase, phase]:
+                found.append((at + phase, index, counts[index] * exits[phase]))
+        return found
+
+    def too_many(self, frontier: IntArray) -> TooManyStatesError:
+        places = frontier[: len(self.rules.places)]
+        grown = int(np.argmax(places.max(axis=1) - self.rules.initial))
+        place = self.rules.places[grown]
+        return TooManyStatesError(
+            f"net {self.net.name}: more than {self.most_states:,} states; place {place} has reached "
+            f"{int(places[grown].max())} tokens; try --method simulation"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneClock:
+    """A net in whose every tangible marking one clock runs (or several exponential ones): a semi-Markov process."""
+
+    rules: Rules
+    markings: IntArray
+    """Shape (places, states)."""
+    start: FloatArray
+    delays: tuple[Distribution | None, ...]
+    """How long each state lasts; None where nothing can happen any more."""
+    edges: tuple[tuple[int, int, float], ...]
+    """(from, to, probability)."""
+
+
+def one_clock(net: Net, *, most_states: int = 2000) -> OneClock | None:
+    """The semi-Markov process of a net, or None if clocks run at the same time or there are too many markings."""
+    explorer = _Explorer(net, 0, most_states)
+    rules = explorer.rules
+    states, weights, _ = explorer.settle(rules.initial[:, None].copy(), np.ones(1), np.zeros(1, dtype=np.int64))
+    known: dict[bytes, int] = {}
+    markings: list[IntArray] = []
+    start: dict[int, float] = {}
+
+    def number(marking: IntArray) -> int:
+        key = marking.tobytes()
+        if key not in known:
+            known[key] = len(markings)
+            markings.append(marking)
+        return known[key]
+
+    for j, weight in enumerate(weights):
+        state = number(states[:, j].copy())
+        start[state] = start.get(state, 0.0) + float(weight)
+    delays: list[Distribution | None] = []
+    edges: dict[tuple[int, int], float] = {}
+    while len(delays) < len(markings):
+        state = len(delays)
+        here = markings[state][:, None]
+        race = _race(net, rules, here)
+        if race is None or len(markings) > most_states:
+            return None
+        delay, firing = race
+        delays.append(delay)
+        for transition, share in firing:
+            after = here.copy()
+            rules.fire(transition, after)
+            ends, chances, _ = explorer.settle(after, np.ones(1), np.zeros(1, dtype=np.int64))
+            for j, chance in enumerate(chances):
+                edge = (state, number(ends[:, j].copy()))
+                edges[edge] = edges.get(edge, 0.0) + share * float(chance)
+    size = len(markings)
+    return OneClock(
+        rules=rules,
+        markings=np.stack(markings, axis=1),
+        start=np.array([start.get(i, 0.0) for i in range(size)]),
+        delays=tuple(delays),
+        edges=tuple((a, b, p) for (a, b), p in edges.items()),
+    )
+
+
+def _race(
+    net: Net, rules: Rules, here: IntArray
+) -> tuple[Distribution | None, list[tuple[Transition, float]]] | None:
+    """How long one marking lasts and which transition ends it with which chance; None if clocks with memory race."""
+    running = [(t, int(rules.active(t, here)[0])) for t in net.timed]
+    running = [(t, count) for t, count in running if count]
+    if not running:
+        return None, []
+    if len(running) == 1 and running[0][1] == 1:
+        timing = running[0][0].timing
+        assert isinstance(timing, Timed)
+        if not isinstance(timing.delay, Expression):
+            return timing.delay, [(running[0][0], 1.0)]
+    rates = []
+    for transition, count in running:
+        assert isinstance(transition.timing, Timed)
+        delay = transition.timing.delay
+        if isinstance(delay, Expression):
+            rates.append(count * float(rules.value(delay, here)[0]))
+        elif isinstance(delay, Exponential):
+            rates.append(count * delay.rate)
+        else:
+            return None
+    total = sum(rates)
+    if total <= 0:
+        return None, []
+    return Exponential(rate=total), [(t, r / total) for (t, _), r in zip(running, rates, strict=True) if r > 0]
+
+
+def state_space(net: Net, *, order: int = 9, most_states: int = MOST_STATES) -> StateSpace:
+    """The chain of a net's tangible states; `order` phases stand in for a bounded delay without phases of its own."""
+    return _Explorer(net, order, most_states).explore()
