@@ -33,6 +33,9 @@ class Rules:
     longest_value: int | None = None
 
 
+_NONE = Rules()
+
+
 def _field(rules: Rules, **default: Any) -> Any:  # noqa: ANN401 - dataclass fields are untyped by nature
     return dataclasses.field(metadata={"rules": rules}, **default)
 
@@ -59,7 +62,8 @@ def required_name() -> Any:  # noqa: ANN401
 
 def rules_of(field: dataclasses.Field[Any]) -> Rules:
     """The declared rules, or none."""
-    return field.metadata.get("rules", Rules())
+    rules: Rules = field.metadata.get("rules", _NONE)
+    return rules
 
 
 def json_name(field: dataclasses.Field[Any]) -> str:

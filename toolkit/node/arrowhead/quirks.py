@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 
@@ -34,14 +35,7 @@ _4_1_1 = Quirks(
 )
 
 QUIRKS = {
-    "4.1": Quirks(
-        validation_status=400,
-        registry_matches_interfaces=False,
-        core_interfaces=("JSON", "JSON"),
-        unicode_names=False,
-        blank_entries_refused=False,
-        store_update_status=202,
-    ),
+    "4.1": dataclasses.replace(_4_1_1, validation_status=400),
     "4.1.1": _4_1_1,
     "4.1.2": Quirks(
         validation_status=400,
@@ -53,3 +47,6 @@ QUIRKS = {
     ),
 }
 """`4.1` behaves as 4.1.1 and says 400 where that release says 404 by mistake."""
+
+TOLERANT = dataclasses.replace(_4_1_1, unicode_names=True)
+"""For reading what another system answers, whichever release it is."""

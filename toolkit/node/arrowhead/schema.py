@@ -7,12 +7,11 @@ listed once and never changed; `schema_version` tells how many a database has ha
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Column,
-    Connection,
     DateTime,
     ForeignKey,
     Integer,
@@ -26,13 +25,14 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection
 
 METADATA = MetaData()
 
 # SQLite counts up only a column that is exactly INTEGER.
 _ID = BigInteger().with_variant(Integer, "sqlite")
 _MOMENT = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql").with_variant(mysql.DATETIME(fsp=6), "mariadb")
-_TABLE_OPTIONS = {
+_TABLE_OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     # Names differ by case and by trailing spaces, here as in SQLite and PostgreSQL.
@@ -43,15 +43,16 @@ _TABLE_OPTIONS = {
 }
 
 
-def _table(name: str, *parts: Column[object] | UniqueConstraint) -> Table:
-    return Table(name, METADATA, *parts, **_TABLE_OPTIONS)  # type: ignore[arg-type]
+def _table(name: str, *parts: Any) -> Table:  # noqa: ANN401 - columns and constraints
+    table: Table = Table(name, METADATA, *parts, **_TABLE_OPTIONS)
+    return table
 
 
-def _id() -> Column[object]:
+def _id() -> Any:  # noqa: ANN401 - a column
     return Column("id", _ID, primary_key=True, autoincrement=True)
 
 
-def _to(name: str, table: str, *, primary: bool = False, optional: bool = False) -> Column[object]:
+def _to(name: str, table: str, *, primary: bool = False, optional: bool = False) -> Any:  # noqa: ANN401 - a column
     return Column(
         name,
         _ID,
@@ -173,7 +174,7 @@ def _index_back_references(connection: Connection) -> None:
         ("intra_cloud_authorization", "provider_system_id"),
         ("orchestration_store", "consumer_system_id"),
     ):
-        connection.execute(DDL(f"CREATE INDEX {table}_{column} ON {table} ({column})"))
+        connection.exec_driver_sql(f"CREATE INDEX {table}_{column} ON {table} ({column})")
 
 
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables, _index_back_references)

@@ -71,6 +71,8 @@ class Settings:
     gsd: Literal["sequential", "parallel"]
     strict_cloud: bool
     """The certificate of a calling Gatekeeper must be that of the cloud it speaks for."""
+    auth_for_cloud: bool
+    """Every system of the cloud may ask the Authorization, and make rules within the cloud."""
     sql_log: bool
     """Each log line is also a row, written before work goes on, as the originals do."""
     ping_timeout_s: float
@@ -128,6 +130,7 @@ def settings_from(system: str, environ: Mapping[str, str]) -> Settings:
         gatekeeper=reader.switch("GATEKEEPER", default=True),
         gsd=cast("Literal['sequential', 'parallel']", reader.choice("GSD", ("sequential", "parallel"))),
         strict_cloud=reader.switch("STRICT_CLOUD", default=False),
+        auth_for_cloud=reader.switch("AUTH_FOR_CLOUD", default=False),
         sql_log=reader.switch("SQL_LOG", default=False),
         ping_timeout_s=reader.number("PING_TIMEOUT_S", 5.0),
         ping_interval_s=reader.number("PING_INTERVAL_S", 0.0),

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine, event, exc, text
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy import create_engine, event, exc, text
+from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.pool import QueuePool
 
 from toolkit.errors import UsageError
@@ -150,7 +150,8 @@ def _make_engine(url: str, *, pool: int, timeout_s: float) -> Engine:
             options |= {"poolclass": QueuePool, "connect_args": {"check_same_thread": False, "timeout": timeout_s}}
         else:
             # A server that restarted is noticed before its dead connection is used: 0.1 ms a look-up.
-            options |= {"pool_pre_ping": True, "pool_recycle": 1800, "connect_args": {"connect_timeout": int(timeout_s)}}
+            options |= {"pool_pre_ping": True, "pool_recycle": 1800}
+            options["connect_args"] = {"connect_timeout": max(1, int(timeout_s))}
         engine = create_engine(address, future=True, **options)
     except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, OSError) as error:
         message = f"TOOLKIT_ARROWHEAD_DATABASE_URL cannot be used: {error}; try sqlite:////data/arrowhead.sqlite"

@@ -55,7 +55,7 @@ def read(kind: type[T], body: bytes, quirks: Quirks = QUIRKS["4.1"]) -> T:
         raise Refusal("BAD_PAYLOAD", "The payload is null", status=quirks.validation_status)
     reading = Reading(quirks)
     try:
-        value = _parser(kind)(document, "", reading)
+        value = _parser(typing.cast("Any", kind))(document, "", reading)
     except MappingError as error:
         raise Refusal("JSON_PROCESSING", str(error), status=quirks.validation_status) from None
     if reading.violations:
@@ -106,7 +106,7 @@ def document_of(value: Any) -> Any:  # noqa: ANN401 - any message, any JSON valu
     if isinstance(value, list | tuple):
         return [document_of(item) for item in value]
     document = {}
-    for attribute, name, omit_empty in _written_fields(type(value)):
+    for attribute, name, omit_empty in _written_fields(typing.cast("Any", type(value))):
         item = getattr(value, attribute)
         if item is None or (omit_empty and not item):
             continue
@@ -115,7 +115,7 @@ def document_of(value: Any) -> Any:  # noqa: ANN401 - any message, any JSON valu
 
 
 @cache
-def _written_fields(kind: type[Any]) -> tuple[tuple[str, str, bool], ...]:
+def _written_fields(kind: Any) -> tuple[tuple[str, str, bool], ...]:
     return tuple((field.name, json_name(field), rules_of(field).omit_empty) for field in dataclasses.fields(kind))
 
 

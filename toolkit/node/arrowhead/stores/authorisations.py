@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, insert, select
+from sqlalchemy import and_, delete, insert, select
+from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.sql.expression import Select
 
 from toolkit.node.arrowhead.messages import (
     ArrowheadCloud,
@@ -81,20 +83,26 @@ def allow_intra(
     services: Sequence[ArrowheadService],
 ) -> list[IntraCloudAuthorization]:
     """Make the rules that do not exist yet, and what they name; returns the new ones."""
-    consumer_id = identities.keep_system(connection, consumer)
-    made = []
-    for provider in providers:
-        provider_id = identities.keep_system(connection, provider)
-        for service in services:
-            row = {
-                "consumer_system_id": consumer_id,
-                "provider_system_id": provider_id,
-                "arrowhead_service_id": identities.keep_service(connection, service),
-            }
-            same = and_(*(INTRA_CLOUD.c[name] == value for name, value in row.items()))
-            if connection.execute(select(INTRA_CLOUD.c.id).where(same)).scalar() is None:
-                made.append(identities.new_id(connection, insert(INTRA_CLOUD).values(**row)))
-    return [rule for rule in list_intra(connection) if rule.id in made] if made else []
+    made = [
+        allow_one(connection, consumer, provider, service) for provider in providers for service in services
+    ]
+    new = {rule for rule in made if rule is not None}
+    return [rule for rule in list_intra(connection) if rule.id in new] if new else []
+
+
+def allow_one(
+    connection: Connection, consumer: ArrowheadSystem, provider: ArrowheadSystem, service: ArrowheadService
+) -> int | None:
+    """Make one rule and what it names; returns its id, None when it was there."""
+    row = {
+        "consumer_system_id": identities.keep_system(connection, consumer),
+        "provider_system_id": identities.keep_system(connection, provider),
+        "arrowhead_service_id": identities.keep_service(connection, service),
+    }
+    same = and_(*(INTRA_CLOUD.c[name] == value for name, value in row.items()))
+    if connection.execute(select(INTRA_CLOUD.c.id).where(same)).scalar() is not None:
+        return None
+    return identities.new_id(connection, insert(INTRA_CLOUD).values(**row))
 
 
 def allow_inter(
@@ -147,7 +155,7 @@ def list_inter(connection: Connection, **equal: Any) -> list[InterCloudAuthoriza
     ]
 
 
-def _service(row: identities.Row, interfaces: dict[int, tuple[str, ...]]) -> ArrowheadService:
+def _service(row: RowMapping, interfaces: dict[int, tuple[str, ...]]) -> ArrowheadService:
     return ArrowheadService(
         id=row["service_id"],
         service_definition=row["service_definition"],

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Label, and_, delete, insert, select, update
+from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.sql.expression import FromClause, Label
 
 from toolkit.node.arrowhead.messages import ArrowheadCloud, ArrowheadService, ArrowheadSystem
 from toolkit.node.arrowhead.schema import CLOUD, INTERFACE, SERVICE, SYSTEM
-
-Row = Mapping[str, Any]
 
 
 def yes_no(value: bool) -> str:  # noqa: FBT001 - the one thing it converts
@@ -28,7 +28,7 @@ def system_columns(table: FromClause, prefix: str = "") -> list[Label[Any]]:
     return [table.c[name].label(prefix + name) for name in names]
 
 
-def system_from(row: Row, prefix: str = "") -> ArrowheadSystem:
+def system_from(row: RowMapping, prefix: str = "") -> ArrowheadSystem:
     """The system in a row."""
     return ArrowheadSystem(
         id=row[prefix + "id"],
@@ -166,7 +166,7 @@ def cloud_columns(table: FromClause, prefix: str = "") -> list[Label[Any]]:
     return [column.label(prefix + column.name) for column in table.c]
 
 
-def cloud_from(row: Row, prefix: str = "") -> ArrowheadCloud:
+def cloud_from(row: RowMapping, prefix: str = "") -> ArrowheadCloud:
     """The cloud in a row."""
     return ArrowheadCloud(
         id=row[prefix + "id"],
@@ -229,5 +229,5 @@ def delete_cloud(connection: Connection, identity: int) -> bool:
 
 def new_id(connection: Connection, statement: Any) -> int:  # noqa: ANN401 - an insert
     """Carry out an insert and tell the id of the row."""
-    key = connection.execute(statement).inserted_primary_key
+    key: Any = connection.execute(statement).inserted_primary_key
     return int(key[0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.engine import Connection
 
 from toolkit.node.arrowhead.messages import ArrowheadCloud, Broker
 from toolkit.node.arrowhead.schema import BROKER, CLOUD, NEIGHBOR_CLOUD, OWN_CLOUD

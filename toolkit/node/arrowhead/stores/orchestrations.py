@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy.engine import Connection
 
 from toolkit.node.arrowhead.messages import ArrowheadService, OrchestrationStore
 from toolkit.node.arrowhead.schema import CLOUD, SERVICE, STORE, STORE_ATTRIBUTE, SYSTEM

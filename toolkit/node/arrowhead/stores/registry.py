@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, insert, select, update
+from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql.expression import Select
 
 from toolkit.node.arrowhead.messages import ArrowheadService, ServiceRegistryEntry
 from toolkit.node.arrowhead.refusals import bad_payload
