@@ -1,0 +1,188 @@
+"""What the monitor and an unmodified broker are configured with: Prometheus, its rules, Mosquitto."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
+
+import jinja2
+
+from toolkit import paths
+from toolkit.contract import metrics
+from toolkit.spec.testbed import Testbed
+from toolkit.state import Host
+
+NODE_SCRAPE_S = 2.0
+"""The least interval for node_exporter: it costs a Pi 1 more than all of toolkit's own pages together."""
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+RULE_WINDOW_SCRAPES = 10
+"""Rates of the rules reach over this many scrapes (at least 10 s)."""
+THROUGHPUT = {
+    "broker_messages_in": metrics.BROKER_RECEIVED,
+    "broker_messages_out": metrics.BROKER_SENT,
+    "gateway_messages_in": metrics.GATEWAY_RECEIVED,
+    "gateway_messages_out": metrics.GATEWAY_SENT,
+    "hub_messages_in": metrics.HUB_RECEIVED,
+    "hub_messages_out": metrics.HUB_SENT,
+}
+"""KPI -> the counter it is the rate of."""
+
+
+class Target(Protocol):
+    """One address that is scraped."""
+
+    @property
+    def node(self) -> str: ...  # noqa: D102
+    @property
+    def service(self) -> str: ...  # noqa: D102
+    @property
+    def role(self) -> str: ...  # noqa: D102
+    @property
+    def job(self) -> str: ...  # noqa: D102
+    @property
+    def address(self) -> str: ...  # noqa: D102
+    @property
+    def port(self) -> int: ...  # noqa: D102
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertLimits:
+    """Where alerts begin; the bound of clocks comes from the testbed's clock gate."""
+
+    p99_s: float = 1.0
+    drops_per_s: float = 0.0
+    hot_celsius: float = 75.0
+    disk_free_ratio: float = 0.1
+    memory_free_ratio: float = 0.05
+    hold_s: float = 10.0
+
+
+def prometheus_config(
+    testbed: Testbed, hosts: Mapping[str, Host], targets: Iterable[Target], *, alertmanager: str | None = None
+) -> str:
+    """prometheus.yml; rules are expected beside it as recording.yml and alerts.yml.
+
+    Targets on nodes without a host are left out. Labels of a target: testbed, node, kind, service, role; `instance` is
+    node:port, so that replicas differ.
+    """
+    interval_s = testbed.monitoring.scrape_interval_s
+    reachable = sorted((t for t in targets if t.node in hosts), key=lambda t: (t.job, t.node, t.port))
+    jobs = [
+        {
+            "name": job,
+            "scrape_interval": _duration(NODE_SCRAPE_S) if _slower(job, interval_s) else None,
+            "scrape_timeout": _duration(NODE_SCRAPE_S),
+            "targets": [
+                {"address": f"{target.address}:{target.port}", "labels": _labels(testbed, target)} for target in members
+            ],
+        }
+        for job, members in groupby(reachable, key=lambda t: t.job)
+    ]
+    return _render(
+        "prometheus/prometheus.yml.j2",
+        testbed=testbed.name,
+        scrape_interval=_duration(interval_s),
+        scrape_timeout=_duration(min(interval_s, 10.0)),
+        evaluation_interval=_duration(max(interval_s, 1.0)),
+        alertmanager=alertmanager,
+        jobs=jobs,
+    )
+
+
+def recording_rules(*, scrape_interval_s: float = 1.0) -> str:
+    """recording.yml: every KPI as a series of its own."""
+    return _render(
+        "prometheus/recording.yml.j2",
+        m=metrics,
+        window=_duration(max(10.0, RULE_WINDOW_SCRAPES * scrape_interval_s)),
+        quantiles=QUANTILES,
+        throughput=THROUGHPUT,
+    )
+
+
+def alert_rules(testbed: Testbed, limits: AlertLimits | None = None) -> str:
+    """alerts.yml: clocks, services, nodes."""
+    limits = limits or AlertLimits()
+    return _render(
+        "prometheus/alerts.yml.j2",
+        m=metrics,
+        testbed=testbed.name,
+        clock_bound_s=testbed.clock.max_root_distance_s,
+        hold=_duration(limits.hold_s),
+        p99_s=limits.p99_s,
+        drops_per_s=limits.drops_per_s,
+        hot_celsius=limits.hot_celsius,
+        disk_free_ratio=limits.disk_free_ratio,
+        memory_free_ratio=limits.memory_free_ratio,
+    )
+
+
+MOSQUITTO_DEFAULTS: Mapping[str, Any] = {
+    "max_inflight_messages": 20,
+    "max_queued_messages": 1000,
+    "max_queued_bytes": 0,
+    "queue_qos0_messages": False,
+    "persistence": False,
+    "set_tcp_nodelay": True,
+    "max_connections": -1,
+}
+"""Written out even where they are Mosquitto's own, so that a broker's bounds can be read from its file."""
+_PER_LISTENER = ("max_connections",)
+
+
+def mosquitto_config(settings: Mapping[str, Any], *, port: int = 1883) -> str:
+    """mosquitto.conf: anonymous, on every address, with these settings over `MOSQUITTO_DEFAULTS`.
+
+    Durations come as seconds and sizes as bytes. `autosave_interval` counts only with `persistence`.
+    """
+    merged = {**MOSQUITTO_DEFAULTS, **settings}
+    if not merged["persistence"]:
+        merged.pop("autosave_interval", None)
+    if not merged.get("message_size_limit"):
+        merged.pop("message_size_limit", None)
+    ordered = {name: merged[name] for name in (*_PER_LISTENER, *(n for n in merged if n not in _PER_LISTENER))}
+    return _render(
+        "mosquitto/mosquitto.conf.j2", port=port, settings={name: _word(value) for name, value in ordered.items()}
+    )
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
+def _labels(testbed: Testbed, target: Target) -> dict[str, str]:
+    return {
+        "testbed": testbed.name,
+        "node": target.node,
+        "kind": target.kind,
+        "service": target.service,
+        "role": target.role,
+        "instance": f"{target.node}:{target.port}",
+    }
+
+
+def _slower(job: str, interval_s: float) -> bool:
+    return job == "node" and interval_s < NODE_SCRAPE_S
+
+
+def _duration(seconds: float) -> str:
+    """Prometheus' way of writing a duration."""
+    return f"{int(seconds)}s" if float(seconds).is_integer() else f"{round(seconds * 1000)}ms"
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(paths.TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - YAML and configuration files, not HTML
+        keep_trailing_newline=True,
+    )
+    environment.filters["quoted"] = json.dumps  # jinja's own `tojson` writes > and & for HTML
+    return environment.get_template(template).render(**values)
