@@ -49,7 +49,9 @@ class Node:
     address: str | None = None
     group: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    line: int = 0
+    entry: str = ""
+    """The name in the file; `sub` for sub-1, sub-2 … made by a count."""
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,20 @@ class Service:
     health: Health | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Environment variable -> name of a secret; values are only ever read on the way to a node."""
-    line: int = 0
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """Where a secret's value is to be had; the value itself is never part of a testbed."""
+
+    name: str
+    variable: str | None = None
+    """An environment variable of the operator's."""
+    vault: str | None = None
+    """Path of a file encrypted by ansible-vault."""
+    key: str | None = None
+    """The secret's key in that file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +155,7 @@ class Testbed:
     __test__ = False
 
     name: str
-    file: Path
+    file: Path = field(compare=False)
     description: str = ""
     subnet: IPv4Network = field(default_factory=lambda: IPv4Network("10.77.0.0/24"))
     nodes: tuple[Node, ...] = ()
@@ -149,6 +164,7 @@ class Testbed:
     clock: ClockGate = field(default_factory=ClockGate)
     monitoring: Monitoring = field(default_factory=Monitoring)
     workloads: Mapping[str, Workload] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
     twin: bool = False
     """The file asked for other machines and `--provider container` made local twins of them."""
 

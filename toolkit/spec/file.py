@@ -1,0 +1,320 @@
+"""The testbed file as people write it: every key, its type and its meaning; the JSON Schema comes from here.
+
+Typed dictionaries rather than model classes: a key that is absent stays absent, which is what lets a node inherit it
+from its group, its kind or the defaults. Quantities stay text here, held to their pattern.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import Required, TypedDict
+
+from toolkit.spec import quantities, selectors
+
+_STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+NAME_PATTERN = "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Variable = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
+Duration = Annotated[str, Field(pattern=quantities.DURATION.pattern)]
+Bitrate = Annotated[str, Field(pattern=quantities.BITRATE.pattern)]
+Size = Annotated[str, Field(pattern=quantities.SIZE.pattern)]
+Fraction = Annotated[str, Field(pattern=quantities.FRACTION.pattern)]
+Frequency = Annotated[str, Field(pattern=quantities.FREQUENCY.pattern)]
+Selector = Annotated[str, Field(pattern=selectors.PATTERN)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Scalar = str | int | float | bool
+Cpus = Annotated[float, Field(gt=0, le=512)]
+Address = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")]
+AddressRange = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}-[0-9]{1,3}$")]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
+@with_config(_STRICT)
+class LinkEntry(TypedDict, total=False):
+    """A node's cable to the switch: imposed on virtual nodes, expected of real ones."""
+
+    rate: Bitrate
+    """Each way, for example 100mbit."""
+    delay: Duration
+    """Added to what leaves the node."""
+    jitter: Duration
+    """Spread of the delay."""
+    loss: Fraction
+    """Share of what leaves the node that is lost, for example 0.1%."""
+
+
+class Inherited(TypedDict, total=False):
+    provider: Name
+    """Where the node comes from: container, ssh, vm, or a name of `providers`."""
+    architecture: Literal["amd64", "arm64", "arm/v7", "arm/v6"]
+    """The processor, in Docker's words; images must have a variant for it."""
+    cpus: Cpus
+    """Cores, or a share of one; limits virtual nodes."""
+    memory: Size
+    """Main memory; limits virtual nodes."""
+    link: LinkEntry
+    """The cable to the switch; its keys are inherited one by one."""
+    labels: dict[str, str]
+    """Your own marks, for selectors such as label:rack=2; inherited one by one."""
+
+
+@with_config(_STRICT)
+class KindEntry(Inherited, total=False):
+    """What nodes of a kind have in common."""
+
+    like: Name
+    """Another kind to start from."""
+
+
+@with_config(_STRICT)
+class GroupEntry(Inherited, total=False):
+    """What nodes of a group have in common; goes over their kind."""
+
+    kind: Name
+    """pi1, pi3, pi4, vm, host, or a name of `kinds`."""
+
+
+@with_config(_STRICT)
+class DefaultsEntry(GroupEntry, total=False):
+    """What all nodes have in common, unless kind, group or node say otherwise."""
+
+
+@with_config(_STRICT)
+class NodeEntry(GroupEntry, total=False):
+    """A node, or with `count` several alike."""
+
+    group: Name
+    """A name of `groups`."""
+    count: Annotated[int, Field(ge=1, le=512)]
+    """How many; they are called NAME-1, NAME-2 …"""
+    address: Address
+    """Where a real machine is; virtual nodes get theirs from the subnet."""
+    addresses: AddressRange | Annotated[list[Address], Field(min_length=1)]
+    """For several nodes: a range such as 192.168.60.21-27, or a list."""
+
+
+@with_config(_STRICT)
+class ProviderEntry(TypedDict, total=False):
+    """Where machines come from, and how they are entered."""
+
+    type: Literal["container", "ssh", "vm", "rspec"]
+    """Default: the provider's own name."""
+    user: str
+    """Login name; needs sudo without a password, or to be root."""
+    port: Port
+    """SSH port."""
+    identity_file: str
+    """Private key; without it the SSH agent is asked."""
+    known_hosts: str
+    """Host keys to check against, beside those toolkit has been shown."""
+    jump: str
+    """Bastion host: user@host or user@host:port."""
+    become: bool
+    """Become root with sudo."""
+    trust_on_first_use: bool
+    """Accept the host keys seen at the first deploy, and only those afterwards."""
+    manifest: str
+    """For rspec: the manifest RSpec of the reservation."""
+    accelerator: Literal["auto", "kvm", "tcg"]
+    """For vm."""
+    docker_host: str
+    """For container: another engine than the local one."""
+
+
+@with_config(_STRICT)
+class NetworkEntry(TypedDict, total=False):
+    """The network the nodes share."""
+
+    subnet: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$")]
+    """Virtual nodes get addresses from .10 upwards; .1 is the gateway. With it, real addresses must lie inside."""
+
+
+@with_config(_STRICT)
+class HealthEntry(TypedDict, total=False):
+    """How a container says that it serves."""
+
+    command: str | Annotated[list[str], Field(min_length=1)]
+    """Run inside; exit code 0 is healthy. Text goes through the shell, a list does not."""
+    interval: Duration
+    """Between two checks."""
+    within: Duration
+    """Deploy gives up after this."""
+
+
+@with_config(_STRICT)
+class ServiceEntry(TypedDict, total=False):
+    """One service: what runs, and on which nodes."""
+
+    on: Required[Selector | Annotated[list[Selector], Field(min_length=1)]]
+    """Nodes, by selector: a name, all, kind:pi1, group:worker …"""
+    role: Name
+    """What it is for: ntp, monitor, broker, publisher, subscriber … Default: the service's name."""
+    image: Name
+    """An image of toolkit's own or of `images`. Default: the one of the role."""
+    settings: dict[str, Any]
+    """What the image lets you set."""
+    environment: dict[Variable, Scalar]
+    """Variables for the container; never a secret."""
+    secrets: dict[Variable, Name]
+    """Variable -> name in `secrets`; read on the way to the node."""
+    command: str | list[str]
+    """Instead of the image's own."""
+    ports: list[Port]
+    """Ports it listens on, so that clashes on a node are seen before deploy."""
+    capabilities: list[Annotated[str, Field(pattern="^[A-Z][A-Z_]*$")]]
+    """Linux capabilities to add, for example NET_ADMIN."""
+    cpus: Cpus
+    """Limit of the container."""
+    memory: Size
+    """Limit of the container."""
+    replicas: Annotated[int, Field(ge=1, le=1000)]
+    """How many on each of its nodes."""
+    after: list[Name]
+    """Services that are to be healthy first."""
+    health: HealthEntry
+
+
+@with_config(_STRICT)
+class ImageEntry(TypedDict, total=False):
+    """Somebody else's image, by reference, or one of yours, by its folder."""
+
+    reference: str
+    """For example docker.io/library/redis:7."""
+    build: str
+    """Folder with a Dockerfile, relative to this file."""
+    platforms: Annotated[
+        list[Literal["linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6"]], Field(min_length=1)
+    ]
+    """What it has variants for."""
+
+
+@with_config(_STRICT)
+class ClockEntry(TypedDict, total=False):
+    """How well clocks must agree before a deploy counts as done."""
+
+    max_offset: Duration
+    max_root_distance: Duration
+    within: Duration
+
+
+@with_config(_STRICT)
+class MonitoringEntry(TypedDict, total=False):
+    """How the testbed is watched."""
+
+    scrape_interval: Duration
+    retention: Duration
+    grafana: str | Literal[False]
+    """Grafana's image, or false for none."""
+
+
+@with_config(_STRICT)
+class ArrivalsEntry(TypedDict, total=False):
+    """When messages are due."""
+
+    kind: Literal["closed", "rate", "poisson", "burst", "ramp", "step", "trace"]
+    """`closed` sends the next message after the answer to the last; all others keep to their schedule."""
+    rate: Frequency
+    """Per publisher connection, for example 2000/s."""
+    to: Frequency
+    """Where ramp and step end."""
+    burst: Count
+    """Messages sent together."""
+    step: Duration
+    """How long each rate of `step` lasts."""
+    trace: list[Duration]
+    """For trace: due instants from the start."""
+
+
+@with_config(_STRICT)
+class WorkloadEntry(TypedDict, total=False):
+    """The traffic of a run."""
+
+    extends: Name
+    """Another workload to start from."""
+    publishers: Name
+    """A service's name or role. Default: publisher."""
+    subscribers: Name
+    """A service's name or role. Default: subscriber."""
+    broker: Name
+    """A service's name or role. Default: broker."""
+    connections: Annotated[int, Field(ge=1, le=100_000)]
+    """Per publisher process."""
+    subscriber_connections: Annotated[int, Field(ge=1, le=100_000)]
+    """Per subscriber process."""
+    topics: Annotated[int, Field(ge=1, le=1_000_000)]
+    qos: Literal[0, 1, 2]
+    messages: Count
+    """Per publisher connection."""
+    duration: Duration
+    """Instead of a number of messages."""
+    payload: Size
+    """Of each message."""
+    arrivals: Literal["closed"] | ArrivalsEntry
+    """Default: closed."""
+    warmup: Annotated[int, Field(ge=0)]
+    """Messages that come first and are not counted."""
+    drain: Duration
+    """How long late messages are waited for."""
+    repeat: Annotated[int, Field(ge=1, le=10_000)]
+    seed: Annotated[int, Field(ge=0)]
+    order: Literal["listed", "shuffled"]
+    """Of the runs of a matrix."""
+    matrix: dict[str, Annotated[list[Scalar], Field(min_length=1)]]
+    """What to vary: a key of this workload, arrivals.KEY, or services.NAME.settings.KEY -> its values."""
+    options: dict[str, Any]
+    """What one protocol needs beside."""
+    asserts: dict[str, Annotated[str, Field(pattern=r"^(==|!=|<=|>=|<|>) ?[0-9.]+ ?(ns|us|ms|s|%)?$")]]
+    """KPI -> condition; a broken one is exit code 7."""
+    reference: dict[str, dict[str, float]]
+    """Published figures to print beside ours, in ms."""
+
+
+@with_config(_STRICT)
+class VaultEntry(TypedDict, total=False):
+    """A secret in a file encrypted by ansible-vault."""
+
+    vault: Required[str]
+    """The file, relative to this one."""
+    key: str
+    """Default: the secret's name."""
+
+
+@with_config(_STRICT)
+class TestbedFile(TypedDict, total=False):
+    """A testbed: nodes, the services on them, and the traffic to measure."""
+
+    version: Literal[1]
+    """Of this format."""
+    name: Name
+    """Default: the folder's name."""
+    description: str
+    variables: dict[Variable, Scalar]
+    """Values to write as ${NAME} elsewhere."""
+    provider: Name
+    """Where nodes come from that do not say so. Default: container."""
+    providers: dict[Name, ProviderEntry]
+    kinds: dict[Name, KindEntry]
+    """Your own kinds of node, or changes to the built-in ones."""
+    groups: dict[Name, GroupEntry]
+    defaults: DefaultsEntry
+    nodes: Required[Annotated[dict[Name, NodeEntry | None], Field(min_length=1)]]
+    network: NetworkEntry
+    services: dict[Name, ServiceEntry]
+    images: dict[Name, ImageEntry]
+    clock: ClockEntry
+    monitoring: MonitoringEntry
+    workloads: dict[Name, WorkloadEntry | None]
+    twin: bool
+    """This file was made from another one as its local twin; every figure is labelled so."""
+    secrets: dict[Name, str | VaultEntry]
+    """Name -> ${env.VARIABLE}, or a key of a vault file."""
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema 2020-12 of testbed files, for editors and other checkers."""
+    from toolkit.spec.schema import json_schema as made
+
+    return made()

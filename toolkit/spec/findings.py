@@ -1,0 +1,27 @@
+"""Problems gathered while a file is read, so that all of them are reported together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from toolkit.errors import Problem
+from toolkit.spec.yaml import Document, Path
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What is wrong so far in one document."""
+
+    document: Document
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, path: Path, message: str, *, at_key: bool = False) -> None:
+        """Something is wrong at a path (`at_key`: with its key rather than its value); said twice, kept once."""
+        problem = self.document.problem(path, message, at_key=at_key)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def line(self, path: Path) -> int:
+        """The line of an entry's key."""
+        place = self.document.keys.get(path) or self.document.values.get(path)
+        return place[0] if place else 0

@@ -1,0 +1,159 @@
+"""A testbed file becomes a Testbed: parse, put variables in, check the shape, resolve, check what must hold."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic_core import ValidationError
+
+from toolkit.errors import FileInvalidError, Problem, UsageError
+from toolkit.spec import rules, yaml
+from toolkit.spec.dump import dump_testbed
+from toolkit.spec.findings import Findings
+from toolkit.spec.names import did_you_mean
+from toolkit.spec.nodes import Machines, resolve_machines
+from toolkit.spec.placing import resolve_services
+from toolkit.spec.quantities import duration_s
+from toolkit.spec.schema import compiled, validator
+from toolkit.spec.secrets import resolve_secrets
+from toolkit.spec.testbed import ClockGate, Monitoring, Testbed
+from toolkit.spec.traffic import resolve_workloads
+from toolkit.spec.variables import substitute
+from toolkit.spec.wording import explain
+
+__all__ = ["did_you_mean", "dump_testbed", "load_testbed"]
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def load_testbed(
+    file: Path,
+    *,
+    provider: str | None = None,
+    overrides: Mapping[str, str] = _NOTHING,
+    environ: Mapping[str, str] = os.environ,
+) -> Testbed:
+    """The testbed a file asks for, every default worked in.
+
+    `provider` takes all nodes from there instead; `overrides` maps a dotted path, or a variable's name, to the YAML
+    text that replaces it. Raises FileInvalidError with every problem found, UsageError for a wrong provider or override.
+    """
+    document = _override(_parse(file), overrides)
+    findings = Findings(document=document)
+    substitute(findings, environ)
+    content = _check_shape(document, findings)
+    name = content.get("name") or _name_of(file)
+    machines = resolve_machines(content, name, findings, provider=provider)
+    testbed = _testbed(file, name, content, machines, findings)
+    rules.check(testbed, content, findings)
+    if findings.problems:
+        raise FileInvalidError(findings.problems)
+    return testbed
+
+
+def _testbed(file: Path, name: str, content: Mapping[str, Any], machines: Machines, findings: Findings) -> Testbed:
+    secrets = resolve_secrets(content, findings)
+    services = resolve_services(content, machines.nodes, secrets, findings)
+    return Testbed(
+        name=name,
+        file=file,
+        description=content.get("description", ""),
+        subnet=machines.subnet,
+        nodes=machines.nodes,
+        services=services,
+        providers=machines.providers,
+        clock=ClockGate(**{f"{key}_s": duration_s(text) for key, text in content.get("clock", {}).items()}),
+        monitoring=_monitoring(content.get("monitoring", {})),
+        workloads=resolve_workloads(content, services, findings),
+        secrets=secrets,
+        twin=machines.twin,
+    )
+
+
+def _parse(file: Path) -> yaml.Document:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}; try: toolkit init"
+        raise FileInvalidError([Problem(file=str(file), line=1, column=1, message=message)]) from None
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 text (byte {error.start})"
+        raise FileInvalidError([Problem(file=str(file), line=1, column=1, message=message)]) from None
+    return yaml.parse(text, str(file), file.parent.absolute())
+
+
+def _override(document: yaml.Document, overrides: Mapping[str, str]) -> yaml.Document:
+    for key, text in overrides.items():
+        where = f"--set {key}"
+        parts: yaml.Path = tuple(key.split("."))
+        variables = document.root.get("variables") if isinstance(document.root, dict) else None
+        if len(parts) == 1 and isinstance(variables, dict) and key in variables:
+            parts = ("variables", key)
+        place = document.root
+        for part in parts[:-1]:
+            if isinstance(place, dict) and place.get(str(part)) is None:
+                place[str(part)] = {}
+            place = place.get(str(part)) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise UsageError(f"{where}: {document.file} has no mapping there; write a path such as nodes.sub.count=3")
+        try:
+            place[str(parts[-1])] = yaml.parse(text, where, document.folder).root
+        except FileInvalidError as error:
+            raise UsageError(f"{where}: {text!r} is not a value: {error.problems[0].message}") from None
+        document.overridden[parts] = where
+    return document
+
+
+def _check_shape(document: yaml.Document, findings: Findings) -> Mapping[str, Any]:
+    """The file as its types say; what is wrong is reported and left out, so that the rest can be looked at too."""
+    content = document.root
+    if not isinstance(content, dict):
+        findings.add((), "a testbed file is a mapping that begins with `nodes:`; try: toolkit init")
+        raise FileInvalidError(findings.problems)
+    while True:
+        try:
+            checked: Mapping[str, Any] = validator("file").validate_python(content)
+        except ValidationError as error:
+            findings.problems += explain(error, compiled()["file"], content, document)
+            if not _prune(content, error):
+                raise FileInvalidError(findings.problems) from None
+        else:
+            return checked
+
+
+def _prune(content: dict[str, Any], error: ValidationError) -> bool:
+    """Remove every wrong value; False where nothing could be removed, as with a missing key at the top."""
+    pruned = False
+    for details in error.errors(include_url=False, include_input=False, include_context=False):
+        parent: Any = None
+        place: Any = content
+        last: Any = None
+        for part in details["loc"]:
+            if isinstance(place, dict) and part in place:
+                parent, place, last = place, place[part], part
+            elif isinstance(place, list) and isinstance(part, int) and part < len(place):
+                parent, place, last = place, place[part], part
+        if isinstance(parent, dict):
+            pruned = parent.pop(last, None) is not None or pruned
+        elif isinstance(parent, list):
+            parent[:] = [item for item in parent if item is not place]
+            pruned = True
+    return pruned
+
+
+def _name_of(file: Path) -> str:
+    """The folder's name for a `testbed.yml`, else the file's."""
+    stem = file.absolute().parent.name if file.stem == "testbed" else file.stem
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-0123456789")[:40].rstrip("-") or "testbed"
+
+
+def _monitoring(entry: Mapping[str, Any]) -> Monitoring:
+    given: dict[str, Any] = {f"{k}_s": duration_s(entry[k]) for k in ("scrape_interval", "retention") if k in entry}
+    if "grafana" in entry:
+        given["grafana_image"] = entry["grafana"] or None
+    return Monitoring(**given)

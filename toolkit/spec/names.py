@@ -1,0 +1,16 @@
+"""The nearest valid name to a wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """A hint to append to an error: `; did you mean 'delay'?`, or the valid names where none is near and few exist."""
+    known = sorted(set(candidates))
+    by_lower = {candidate.lower(): candidate for candidate in reversed(known)}
+    if near := get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6):
+        return f"; did you mean {by_lower[near[0]]!r}?"
+    few = 16
+    return f"; expected one of {', '.join(known)}" if 0 < len(known) <= few else ""

@@ -1,0 +1,260 @@
+"""The nodes of a file: inherited, counted out, given a provider and an address."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from typing import Any, Literal
+
+from toolkit.errors import UsageError
+from toolkit.spec import quantities
+from toolkit.spec.findings import Findings
+from toolkit.spec.kinds import DEFAULT_KIND, inherit, is_discovered, layers_of, operator_architecture
+from toolkit.spec.names import did_you_mean
+from toolkit.spec.testbed import Architecture, Link, Node, ProviderSettings
+from toolkit.spec.yaml import Path
+
+FIRST_HOST = 10
+"""Virtual nodes get addresses from here on; .1 is the gateway, the rest is kept for people."""
+
+_IMPLICIT: tuple[Literal["container", "ssh", "vm"], ...] = ("container", "ssh", "vm")
+_VIRTUAL = frozenset({"container", "vm"})
+_PATHS = ("identity_file", "known_hosts", "manifest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """What a file says about machines."""
+
+    nodes: tuple[Node, ...]
+    providers: Mapping[str, ProviderSettings]
+    subnet: IPv4Network
+    twin: bool
+
+
+def default_subnet(testbed: str) -> IPv4Network:
+    """10.77.N.0/24 with N from the testbed's name, so that two testbeds on one machine seldom meet."""
+    return IPv4Network(f"10.77.{hashlib.sha256(testbed.encode()).digest()[0]}.0/24")
+
+
+def resolve_machines(
+    file: Mapping[str, Any], name: str, findings: Findings, *, provider: str | None = None
+) -> Machines:
+    """Every node of the file; `provider` takes all of them from there instead."""
+    providers = _providers(file, findings)
+    if provider is not None and provider not in providers:
+        raise UsageError(f"--provider {provider}: no such provider{did_you_mean(provider, providers)}")
+    asked: list[Node] = []
+    for entry in file.get("nodes", {}):
+        asked += _expand(entry, file, providers, findings)
+    _check_unique(asked, findings)
+    changed = provider is not None and any(providers[n.provider].type != providers[provider].type for n in asked)
+    twin = bool(file.get("twin")) or (changed and providers[str(provider)].type in _VIRTUAL)
+    nodes = [dataclasses.replace(node, provider=provider) for node in asked] if provider else asked
+    _check_addresses(nodes, file, providers, findings, real=not changed)
+    subnet = _subnet(file, name, findings)
+    if changed and twin:
+        nodes = [dataclasses.replace(node, address=None) for node in nodes]
+        subnet = default_subnet(name)
+    return Machines(
+        nodes=tuple(_assign(nodes, subnet, providers, findings)),
+        providers={key: value for key, value in providers.items() if any(n.provider == key for n in nodes)},
+        subnet=subnet,
+        twin=twin,
+    )
+
+
+def _providers(file: Mapping[str, Any], findings: Findings) -> dict[str, ProviderSettings]:
+    providers = {name: ProviderSettings(name=name, type=name) for name in _IMPLICIT}
+    for name, entry in file.get("providers", {}).items():
+        kind = entry.get("type", name)
+        if kind not in (*_IMPLICIT, "rspec"):
+            findings.add(
+                ("providers", name), f"provider {name!r} needs a type: container, ssh, vm or rspec", at_key=True
+            )
+            kind = "ssh"
+        if kind == "rspec" and "manifest" not in entry:
+            findings.add(
+                ("providers", name), "an rspec provider needs `manifest`, the file of its reservation", at_key=True
+            )
+        folder = findings.document.folder
+        settings = {k: str(folder / v) if k in _PATHS and not v.startswith("~") else v for k, v in entry.items()}
+        providers[name] = ProviderSettings(**(settings | {"name": name, "type": kind}))
+    return providers
+
+
+def _expand(
+    entry: str, file: Mapping[str, Any], providers: Mapping[str, ProviderSettings], findings: Findings
+) -> list[Node]:
+    """The nodes that one entry of the file stands for."""
+    here: Path = ("nodes", entry)
+    values, origin = inherit(layers_of(entry, file, findings))
+    provider = values.get("provider", file.get("provider", "container"))
+    if provider not in providers:
+        place = origin.get("provider", ("provider",))
+        findings.add(place, f"undefined provider {provider!r}{did_you_mean(provider, providers)}")
+        provider = "container"
+    kind = values.get("kind", DEFAULT_KIND)
+    architecture = Architecture(values["architecture"]) if "architecture" in values else None
+    if architecture is None and not is_discovered(kind, file):
+        architecture = operator_architecture()
+    addresses = _addresses(values, here, findings)
+    count = values.get("count", len(addresses) or 1)
+    return [
+        Node(
+            name=entry if count == 1 else f"{entry}-{index + 1}",
+            entry=entry,
+            kind=kind,
+            provider=provider,
+            architecture=architecture,
+            cpus=values.get("cpus"),
+            memory_bytes=quantities.size_bytes(values["memory"]) if "memory" in values else None,
+            link=_link(values.get("link", {}), origin, findings),
+            address=addresses[index] if index < len(addresses) else None,
+            group=values.get("group"),
+            labels=values.get("labels", {}),
+            line=findings.line(here),
+        )
+        for index in range(count)
+    ]
+
+
+def _link(values: Mapping[str, str], origin: Mapping[str, Path], findings: Findings) -> Link:
+    link = Link(
+        rate_bps=quantities.bitrate_bps(values["rate"]) if "rate" in values else None,
+        delay_s=quantities.duration_s(values.get("delay", "0s")),
+        jitter_s=quantities.duration_s(values.get("jitter", "0s")),
+        loss=quantities.fraction(values.get("loss", "0%")),
+    )
+    if link.rate_bps == 0:
+        findings.add(origin["link.rate"], "a link of rate 0 carries nothing; leave `rate` out for no limit")
+    if link.jitter_s and not link.delay_s:
+        findings.add(origin["link.jitter"], "`jitter` without `delay`: jitter spreads a delay; add `delay` beside it")
+    elif link.jitter_s > link.delay_s:
+        findings.add(
+            origin["link.jitter"], f"jitter {values['jitter']} is more than the delay {values['delay']} it spreads"
+        )
+    if link.loss > 1:
+        findings.add(origin["link.loss"], f"loss {values['loss']} is more than 100 %; write a share from 0% to 100%")
+    return link
+
+
+def _addresses(values: Mapping[str, Any], here: Path, findings: Findings) -> list[str]:
+    """The addresses an entry names, in order; count and range must agree."""
+    count = values.get("count")
+    if "address" in values and "addresses" in values:
+        findings.add((*here, "addresses"), "both `address` and `addresses`; keep one", at_key=True)
+    if "address" in values:
+        if (count or 1) > 1:
+            findings.add((*here, "address"), f"one address for {count} nodes; write `addresses` with a range or a list")
+        return [values["address"]]
+    written = values.get("addresses", [])
+    if isinstance(written, str):
+        first, last = written.split("-")
+        prefix, _, low = first.rpartition(".")
+        listed = [f"{prefix}.{number}" for number in range(int(low), int(last) + 1)]
+        if not listed:
+            findings.add((*here, "addresses"), f"the range {written} ends before it begins")
+    else:
+        listed = list(written)
+    if listed and count is not None and count != len(listed):
+        findings.add(
+            (*here, "addresses"), f"{len(listed)} addresses for count {count}; make them agree, or leave `count` out"
+        )
+    return listed
+
+
+def _check_unique(nodes: list[Node], findings: Findings) -> None:
+    entries: dict[str, str] = {}
+    for node in nodes:
+        other = entries.setdefault(node.name, node.entry)
+        if other != node.entry:
+            counted = node.entry if node.name != node.entry else other
+            message = f"two nodes are called {node.name!r}: this one, and one of the `count` of {counted!r}; rename one"
+            findings.add(("nodes", node.name), message, at_key=True)
+
+
+def _place(node: Node) -> Path:
+    return ("nodes", node.entry, "address" if node.name == node.entry else "addresses")
+
+
+def _check_addresses(
+    nodes: list[Node],
+    file: Mapping[str, Any],
+    providers: Mapping[str, ProviderSettings],
+    findings: Findings,
+    *,
+    real: bool,
+) -> None:
+    declared = "subnet" in file.get("network", {})
+    subnet = _subnet(file, "", Findings(document=findings.document)) if declared else None
+    users: dict[str, str] = {}
+    for node in nodes:
+        kind = providers[node.provider].type
+        if node.address is None:
+            if kind == "ssh" and real:
+                message = f"node {node.name!r} comes from SSH provider {node.provider!r} and needs an `address`"
+                findings.add(("nodes", node.entry), message, at_key=True)
+            continue
+        try:
+            address = IPv4Address(node.address)
+        except AddressValueError:
+            findings.add(_place(node), f"{node.address!r} is not an IPv4 address; each of its four numbers is 0 to 255")
+            continue
+        if (other := users.setdefault(node.address, node.name)) != node.name:
+            findings.add(
+                _place(node), f"duplicate address {node.address}: nodes {other!r} and {node.name!r} both have it"
+            )
+        if subnet is None and kind in _VIRTUAL and real:
+            message = f"address {node.address} for a virtual node needs `network: {{subnet: …}}` that contains it"
+            findings.add(_place(node), message)
+        if subnet is not None and (address not in subnet or address in {subnet[0], subnet[-1]}):
+            findings.add(
+                _place(node), f"address {node.address} of node {node.name!r} is not a host address in subnet {subnet}"
+            )
+        elif subnet is not None and kind in _VIRTUAL and address == subnet[1]:
+            findings.add(_place(node), f"address {node.address} is the gateway of subnet {subnet}; take another")
+
+
+def _subnet(file: Mapping[str, Any], name: str, findings: Findings) -> IPv4Network:
+    text = file.get("network", {}).get("subnet")
+    if text is None:
+        return default_subnet(name)
+    smallest = 28
+    try:
+        subnet = IPv4Network(text)
+    except (AddressValueError, NetmaskValueError):
+        findings.add(("network", "subnet"), f"{text!r} is not a subnet; write one such as 10.77.0.0/24")
+    except ValueError:
+        hint = IPv4Network(text, strict=False)
+        findings.add(("network", "subnet"), f"{text} has bits set behind its prefix; did you mean {hint}?")
+    else:
+        if subnet.prefixlen <= smallest:
+            return subnet
+        findings.add(("network", "subnet"), f"subnet {text} is too small for a testbed; take /{smallest} or larger")
+    return default_subnet(name)
+
+
+def _assign(
+    nodes: list[Node], subnet: IPv4Network, providers: Mapping[str, ProviderSettings], findings: Findings
+) -> list[Node]:
+    """Addresses for virtual nodes without one: in the file's order, so that appended nodes move nobody."""
+    taken = {node.address for node in nodes}
+    free = (str(subnet[host]) for host in range(FIRST_HOST, subnet.num_addresses - 1))
+    open_addresses = (address for address in free if address not in taken)
+    assigned: list[Node] = []
+    for node in nodes:
+        if node.address is None and providers[node.provider].type in _VIRTUAL:
+            address = next(open_addresses, None)
+            if address is None:
+                message = (
+                    f"subnet {subnet} has no address left for node {node.name!r}; declare a larger `network.subnet`"
+                )
+                findings.add(("nodes", node.entry), message, at_key=True)
+            assigned.append(dataclasses.replace(node, address=address))
+        else:
+            assigned.append(node)
+    return assigned

@@ -1,0 +1,80 @@
+"""What each built-in image lets people set: one class per image, its fields with unit, default and meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from toolkit.spec.quantities import DURATION, SIZE
+
+_STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+Duration = Annotated[str, Field(pattern=DURATION.pattern)]
+Size = Annotated[str, Field(pattern=SIZE.pattern)]
+
+
+@with_config(_STRICT)
+class NoSettings(TypedDict, total=False):
+    """Takes no settings."""
+
+
+@with_config(_STRICT)
+class EventHandlerSettings(TypedDict, total=False):
+    """The Event Handler."""
+
+    mode: Annotated[Literal["direct", "enhanced", "original"], Field(default="direct")]
+    """`original` opens a connection per notification, `enhanced` streams from a thread pool, `direct` streams from one
+    event loop."""
+    thread_pool_size: Annotated[int, Field(default=64, ge=0, le=1024)]
+    """Workers of `enhanced` (and of `original`); 0 takes twice the cores."""
+    queue_limit: Annotated[int, Field(default=1024, ge=1, le=10_000_000)]
+    """Messages that may wait for one subscriber."""
+    overflow: Annotated[Literal["block", "drop-oldest", "disconnect"], Field(default="block")]
+    """What happens when a subscriber's queue is full."""
+    replay: Annotated[int, Field(default=0, ge=0, le=1_000_000)]
+    """Messages kept for subscribers that come back with Last-Event-ID."""
+    publishing_tolerance: Annotated[Duration, Field(default="60m")]
+    """An event whose time stamp is further from the broker's clock than this is refused."""
+    database: Annotated[Literal["none", "sqlite"], Field(default="none")]
+    """Where `original` keeps subscriptions; the other modes keep them in memory."""
+    sql_log: Annotated[bool, Field(default=False)]
+    """`original` writes each log line to the database before it goes on."""
+    feedback: Annotated[bool, Field(default=True)]
+    """Tell publishers that name a deliveryCompleteUri which subscribers were reached."""
+    connection_reuse: Annotated[bool, Field(default=False)]
+    """`original` keeps its connections to subscribers."""
+    drain: Annotated[Duration, Field(default="5s")]
+    """How long a stopping broker goes on delivering what waits."""
+
+
+@with_config(_STRICT)
+class MosquittoSettings(TypedDict, total=False):
+    """Mosquitto; the names are those of mosquitto.conf."""
+
+    max_inflight_messages: Annotated[int, Field(default=20, ge=0, le=65535)]
+    """QoS 1 and 2 messages under way to one client; 0 is no limit."""
+    max_queued_messages: Annotated[int, Field(default=1000, ge=0)]
+    """Messages that may wait for one client; 0 is no limit."""
+    max_queued_bytes: Annotated[Size, Field(default="0B")]
+    """Bytes that may wait for one client; 0B is no limit."""
+    queue_qos0_messages: Annotated[bool, Field(default=False)]
+    """Also queue QoS 0 messages for clients that are away."""
+    persistence: Annotated[bool, Field(default=False)]
+    """Keep retained messages and sessions over a restart."""
+    autosave_interval: Annotated[Duration, Field(default="30m")]
+    """How often they are written."""
+    set_tcp_nodelay: Annotated[bool, Field(default=True)]
+    """Send small packets at once instead of waiting for more."""
+    max_connections: Annotated[int, Field(default=-1, ge=-1)]
+    """Clients at a time; -1 is no limit."""
+    message_size_limit: Annotated[Size, Field(default="0B")]
+    """Largest payload; 0B is the protocol's own limit."""
+
+
+SETTINGS: dict[str, Any] = {
+    "event-handler": EventHandlerSettings,
+    "mosquitto": MosquittoSettings,
+}
+"""Image -> its settings; images of the catalogue that are not here take none."""

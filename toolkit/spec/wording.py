@@ -1,0 +1,176 @@
+"""What a failed check says to people: where, what was expected, and the nearest thing that would have been right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_core import ErrorDetails, ValidationError
+
+from toolkit.errors import Problem
+from toolkit.spec.names import did_you_mean
+from toolkit.spec.quantities import BY_PATTERN
+from toolkit.spec.yaml import Document, Path
+
+Schema = Mapping[str, Any]
+_Located = list[tuple[tuple[int | str, ...], ErrorDetails]]
+
+_PATTERNS = {
+    "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$": "a name: small letters, digits and dashes, beginning with a letter, at most 40 long",
+    "^[A-Za-z_][A-Za-z0-9_]*$": "the name of a variable: letters, digits and underscores",
+    r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$": "an IPv4 address such as 192.168.60.10",
+    r"^[0-9]{1,3}(\.[0-9]{1,3}){3}-[0-9]{1,3}$": "a range of addresses such as 192.168.60.21-27",
+    r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$": "a subnet such as 10.77.0.0/24",
+    "^[A-Z][A-Z_]*$": "a Linux capability such as NET_ADMIN",
+    r"^(==|!=|<=|>=|<|>) ?[0-9.]+ ?(ns|us|ms|s|%)?$": 'a condition such as "== 0" or "< 10ms"',
+}
+_TYPES = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list [A, B]",
+    "dict": "a mapping KEY: VALUE",
+    "typed-dict": "a mapping KEY: VALUE",
+}
+
+
+def explain(error: ValidationError, schema: Schema, value: Any, document: Document, base: Path = ()) -> list[Problem]:
+    """Every error as a problem at its place; `value` was checked against `schema` and stands at `base`."""
+    definitions = {}
+    if schema["type"] == "definitions":
+        definitions = {definition["ref"]: definition for definition in schema["definitions"]}
+        schema = schema["schema"]
+    located: _Located = [(tuple(details["loc"]), details) for details in error.errors(include_url=False)]
+    told = _Teller(document, definitions)
+    return list(told.tell(located, schema, value, base))
+
+
+class _Teller:
+    """Walks schema and value along the errors' locations."""
+
+    def __init__(self, document: Document, definitions: Mapping[str, Schema]) -> None:
+        self._document = document
+        self._definitions = definitions
+
+    def tell(self, errors: _Located, schema: Schema, value: Any, path: Path) -> Iterator[Problem]:
+        schema = self._bare(schema)
+        if schema["type"] == "union":
+            yield from self._tell_union(errors, schema, value, path)
+            return
+        by_part: dict[int | str, _Located] = {}
+        for location, details in errors:
+            if location and location != ("[key]",):
+                by_part.setdefault(location[0], []).append((location[1:], details))
+            else:
+                yield self._problem(details, schema, value, path, of_key=bool(location))
+        for part, inner in by_part.items():
+            yield from self._tell_part(part, inner, schema, value, path)
+
+    def _tell_part(
+        self, part: int | str, errors: _Located, schema: Schema, value: Any, path: Path
+    ) -> Iterator[Problem]:
+        here = (*path, part)
+        kind = errors[0][1]["type"]
+        if kind == "missing" and not errors[0][0]:
+            yield self._document.problem(path, f"{_title(path)}{part!r} is missing; add it", at_key=True)
+        elif kind == "extra_forbidden" and not errors[0][0]:
+            hint = did_you_mean(str(part), schema.get("fields", ()))
+            message = f"unknown key {part!r}" + (f" in {_dotted(path)}" if path else "") + hint
+            yield self._document.problem(here, message, at_key=True)
+        elif schema["type"] == "typed-dict":
+            yield from self.tell(errors, schema["fields"][part]["schema"], value[part], here)
+        elif schema["type"] == "dict":
+            of_key = [e for e in errors if e[0] == ("[key]",)]
+            yield from self.tell(of_key, schema["keys_schema"], part, here)
+            rest = [e for e in errors if e[0] != ("[key]",)]
+            yield from self.tell(rest, schema.get("values_schema", {"type": "any"}), value[part], here)
+        else:
+            yield from self.tell(errors, schema["items_schema"], value[int(part)], here)
+
+    def _tell_union(self, errors: _Located, schema: Schema, value: Any, path: Path) -> Iterator[Problem]:
+        """Only what the branch meant by the value's type says; if none is meant, what any would take."""
+        branches: dict[int | str, _Located] = {}
+        for location, details in errors:
+            branches.setdefault(location[0], []).append((location[1:], details))
+        for choice, located in zip(schema["choices"], branches.values(), strict=False):
+            if _shape(self._bare(choice)["type"]) == _shape_of(value):
+                yield from self.tell(located, choice, value, path)
+                return
+        expected = " or ".join(self._expected(choice) for choice in schema["choices"])
+        yield self._document.problem(path, f"{_title(path)}expected {expected}, got {_shown(value)}")
+
+    def _problem(self, details: ErrorDetails, schema: Schema, value: Any, path: Path, *, of_key: bool) -> Problem:
+        context = details.get("ctx", {})
+        expected = self._expected(schema)
+        limit = {
+            "greater_than_equal": ("ge", "at least"),
+            "less_than_equal": ("le", "at most"),
+            "greater_than": ("gt", "more than"),
+        }
+        kind = details["type"]
+        hint = ""
+        if kind == "too_short":
+            expected = f"at least {context['min_length']} of them"
+        elif kind in limit:
+            key, words = limit[kind]
+            expected = f"{expected}, {words} {context[key]:g}"
+        elif kind == "literal_error":
+            choices = [str(choice) for choice in schema["expected"]]
+            near = did_you_mean(str(value), choices) if isinstance(value, str) else ""
+            hint = near if near.startswith("; did") else ""
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and schema.get("pattern") in BY_PATTERN:
+            hint = "; a number needs its unit"
+        message = f"{_title(path)}expected {expected}, got {_shown(value)}{hint}"
+        return self._document.problem(path, message, at_key=of_key)
+
+    def _bare(self, schema: Schema) -> Schema:
+        while True:
+            if schema["type"] in {"nullable", "default"}:
+                schema = schema["schema"]
+            elif schema["type"] == "definition-ref":
+                schema = self._definitions[schema["schema_ref"]]
+            else:
+                return schema
+
+    def _expected(self, schema: Schema) -> str:
+        schema = self._bare(schema)
+        if schema["type"] == "literal":
+            return "one of " * (len(schema["expected"]) > 1) + ", ".join(
+                _shown(choice) for choice in schema["expected"]
+            )
+        if schema["type"] == "union":
+            return " or ".join(self._expected(choice) for choice in schema["choices"])
+        pattern = schema.get("pattern", "")
+        if quantity := BY_PATTERN.get(pattern):
+            return f"{quantity.name}, such as {quantity.example}"
+        if "role|kind" in pattern:
+            return "a selector: all, a node's name, kind:pi1, group:worker, !NAME, or several with commas"
+        return _PATTERNS.get(pattern) or _TYPES.get(schema["type"], schema["type"])
+
+
+def _shape(kind: str) -> str:
+    return {"list": "list", "dict": "mapping", "typed-dict": "mapping"}.get(kind, "scalar")
+
+
+def _shape_of(value: Any) -> str:
+    return "mapping" if isinstance(value, dict) else "list" if isinstance(value, list) else "scalar"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return repr(value)
+
+
+def _dotted(path: Path) -> str:
+    return re.sub(r"\.(\d+)", r"[\1]", ".".join(str(part) for part in path))
+
+
+def _title(path: Path) -> str:
+    return f"{_dotted(path)}: " if path else ""

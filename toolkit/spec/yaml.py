@@ -1,0 +1,188 @@
+"""YAML 1.2 text to plain values, with the line and column of everything, and duplicate keys refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
+
+from toolkit.errors import FileInvalidError, Problem
+
+Path = tuple[str | int, ...]
+Position = tuple[int, int]
+"""Line and column, counted from 1."""
+
+_MOST_VALUES = 200_000
+"""Aliases of aliases can make a small file enormous; no testbed comes near this."""
+
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_WORDS: dict[str, Any] = {
+    "": None,
+    "~": None,
+    **dict.fromkeys(("null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """The values of a file and where each stands."""
+
+    file: str
+    root: Any
+    keys: Mapping[Path, Position] = field(default_factory=dict)
+    """Where the key (or the list item) of a path stands."""
+    values: Mapping[Path, Position] = field(default_factory=dict)
+    """Where its value stands."""
+    references: Mapping[Path, bool] = field(default_factory=dict)
+    """Texts with a `${`, and whether they stand without quotes."""
+    folder: FilePath = field(default_factory=FilePath)
+    """Where relative paths in the file start."""
+    overridden: dict[Path, str] = field(default_factory=dict)
+    """Paths whose value came from elsewhere, and from where."""
+
+    def problem(self, path: Path, message: str, *, at_key: bool = False) -> Problem:
+        """A problem at a path, or at the nearest thing above it that the file has."""
+        for parent in (path[:n] for n in range(len(path), -1, -1)):
+            if parent in self.overridden:
+                return Problem(file=self.overridden[parent], line=1, column=1, message=message)
+            places = self.keys if at_key or parent != path else self.values
+            if parent in places:
+                line, column = places[parent]
+                return Problem(file=self.file, line=line, column=column, message=message)
+        return Problem(file=self.file, line=1, column=1, message=message)
+
+
+def scalar(text: str) -> Any:
+    """What a plain scalar means in YAML 1.2's core schema: `on`, `yes` and `22:22` are text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text, 0) if text[:2] in {"0o", "0x"} else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text
+
+
+def parse(text: str, file: str, folder: FilePath = FilePath()) -> Document:
+    """The one document of a file; raises FileInvalidError with every duplicate key, or the first syntax error."""
+    reader = _Reader(file)
+    try:
+        root = reader.read(iter(YAML(typ="safe", pure=True).parse(text)))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        said = " ".join(str(part) for part in (error.context, error.problem) if part)
+        message = f"not YAML: {said}; check quotes, brackets and indentation around here"
+        raise FileInvalidError([Problem(file=file, line=line, column=column, message=message)]) from None
+    except YAMLError as error:
+        message = f"not YAML: {' '.join(str(error).split())}"
+        raise FileInvalidError([Problem(file=file, line=1, column=1, message=message)]) from None
+    if reader.problems:
+        raise FileInvalidError(reader.problems)
+    return Document(
+        file=file, root=root, keys=reader.keys, values=reader.values, references=reader.references, folder=folder
+    )
+
+
+class _Reader:
+    """Builds values from parser events."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.keys: dict[Path, Position] = {}
+        self.values: dict[Path, Position] = {}
+        self.references: dict[Path, bool] = {}
+        self.problems: list[Problem] = []
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._count = 0
+
+    def read(self, events: Iterator[Any]) -> Any:
+        root: Any = None
+        documents = 0
+        for event in events:
+            if isinstance(event, StreamEndEvent):
+                break
+            if isinstance(event, (ScalarEvent, MappingStartEvent, SequenceStartEvent, AliasEvent)):
+                documents += 1
+                if documents > 1:
+                    self._complain(event, "a second document; a testbed is one document, so remove the `---` above")
+                    break
+                root = self._value(event, events, ())
+        return root
+
+    def _complain(self, event: Any, message: str) -> None:
+        line, column = _position(event)
+        self.problems.append(Problem(file=self.file, line=line, column=column, message=message))
+
+    def _value(self, event: Any, events: Iterator[Any], path: Path) -> Any:
+        self.values[path] = _position(event)
+        self._count += 1
+        if isinstance(event, AliasEvent):
+            return self._alias(event)
+        before = self._count
+        value: Any
+        if isinstance(event, ScalarEvent):
+            plain = event.implicit[0] and not event.style
+            value = scalar(event.value) if plain else event.value
+            if "${" in event.value:
+                self.references[path] = plain
+        elif isinstance(event, MappingStartEvent):
+            value = self._mapping(events, path)
+        else:
+            value = []
+            while not isinstance(item := next(events), SequenceEndEvent):
+                self.keys[*path, len(value)] = _position(item)
+                value.append(self._value(item, events, (*path, len(value))))
+        if event.anchor:
+            self._anchors[event.anchor] = (value, self._count - before + 1)
+        return value
+
+    def _mapping(self, events: Iterator[Any], path: Path) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        while not isinstance(key := next(events), MappingEndEvent):
+            if not isinstance(key, ScalarEvent):
+                self._complain(key, "a key must be plain text")
+                self._value(key, events, (*path, "?"))
+                self._value(next(events), events, (*path, "?"))
+                continue
+            name = key.value
+            place = (*path, name)
+            if name in value:
+                line, _ = self.keys[place]
+                self._complain(key, f"duplicate key {name!r}: it already stands in line {line}; keep one of them")
+            else:
+                self.keys[place] = _position(key)
+            value[name] = self._value(next(events), events, place)
+        return value
+
+    def _alias(self, event: Any) -> Any:
+        if event.anchor not in self._anchors:
+            self._complain(event, f"nothing above is marked &{event.anchor}")
+            return None
+        value, size = self._anchors[event.anchor]
+        self._count += size
+        if self._count > _MOST_VALUES:
+            place = Problem(file=self.file, line=1, column=1, message="aliases make this file enormous; write it out")
+            raise FileInvalidError([*self.problems, place])
+        return value
+
+
+def _position(event: Any) -> Position:
+    return event.start_mark.line + 1, event.start_mark.column + 1
