@@ -125,11 +125,11 @@ class ContainerProvider:
             )
             return _address_of(container)
 
+        volumes = [v for v in self._volumes(testbed) if nodes is None or v["Labels"].get(NODE) in nodes]
         forgotten = frozenset(_each(containers, remove))
         removed = [
             Resource(kind="container", name=c["Names"][0].removeprefix("/"), node=c["Labels"][NODE]) for c in containers
         ]
-        volumes = [v for v in self._volumes(testbed) if nodes is None or v["Labels"].get(NODE) in nodes]
         _each(volumes, lambda volume: self._remove_volume(volume["Name"]))
         removed += [Resource(kind="volume", name=v["Name"], node=v["Labels"].get(NODE, "")) for v in volumes]
         if (directory / keys.KNOWN_HOSTS).is_file():
