@@ -19,7 +19,7 @@ from toolkit.errors import LockedError
 
 SCHEMA = 1
 LABEL = "org.toolkit.testbed"
-"""Every container, network, volume, process and file that toolkit makes carries this label (or lies below a path that names the testbed)."""
+"""Everything toolkit makes carries this label, or lies below a path that names the testbed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Host:
     architecture: str
     """What the machine really is, in Docker's words: amd64, arm64, arm/v7, arm/v6."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """os, kernel, model, cpus, memory_bytes, python, engine, shared_clock (bool), has_engine (bool), has_images ([digest])."""
+    """os, kernel, model, cpus, memory_bytes, python, engine, shared_clock, has_engine, images (content hashes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,10 @@ class Deployment:
     """What was changed on hosts that are not ours alone, noted before the change, newest last; teardown undoes it."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Facts for people, such as why there is no Grafana."""
-    subnet: str = ""
+    provider: str = ""
+    """What `--provider` said, so that later commands see the same testbed."""
+    providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of the file's providers, so that teardown needs no file."""
     twin: bool = False
     deployed_at: float = 0.0
 

@@ -7,11 +7,15 @@ bin=.venv/bin
 started=$SECONDS
 stage() { printf '\n\033[1m==> [%4s s] %s\033[0m\n' "$((SECONDS - started))" "$*" >&2; }
 
+engine_was_up=no
+docker version >/dev/null 2>&1 && engine_was_up=yes
+
 finish() {
   local code=$?
   stage "removing what the tests made"
   $bin/python tests/leftovers.py --remove || code=1
-  tools/engine.sh stop || code=1
+  # An engine that was up before, such as the one of `make demo`, stays up.
+  [ $engine_was_up = yes ] || tools/engine.sh stop || code=1
   printf '\n%s after %s s\n' "$([ $code = 0 ] && echo passed || echo FAILED)" "$((SECONDS - started))" >&2
   exit $code
 }

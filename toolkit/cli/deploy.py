@@ -1,0 +1,112 @@
+"""`toolkit plan | deploy | redeploy`: make the machines match the file."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from toolkit import paths
+from toolkit.cli.progress import progress
+from toolkit.cli.target import JsonOption, ProviderOption, TestbedArgument, testbed_file
+
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done; touch nothing.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only problems and results.")]
+EventsOption = Annotated[bool, typer.Option("--json", help="Print events and the result as JSON lines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("plan")(plan)
+    app.command("deploy")(deploy)
+    app.command("up", hidden=True)(deploy)
+    app.command("redeploy")(redeploy)
+
+
+def plan(
+    testbed: TestbedArgument = None,
+    provider: ProviderOption = None,
+    detailed_exitcode: Annotated[bool, typer.Option(help="Exit with 10 when something differs.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Show what deploy would do: each difference between the file and what is. Example: toolkit plan testbed.yml"""
+    from toolkit.controller.deploy import plan_deploy
+
+    found = plan_deploy(testbed_file(testbed), provider=provider)
+    if json_output:
+        actions = [
+            {"verb": a.verb, "subject": a.subject, "node": a.node, "name": a.name, "reason": a.reason}
+            for a in found.actions
+        ]
+        typer.echo(json.dumps({"actions": actions}))
+    elif found:
+        for action in found.actions:
+            typer.echo(str(action))
+        typer.echo(f"{len(found.actions)} differences; next: toolkit deploy", err=True)
+    else:
+        typer.echo("nothing to do: the testbed is as its file says")
+    if found and detailed_exitcode:
+        raise typer.Exit(10)
+
+
+def deploy(
+    testbed: TestbedArgument = None,
+    provider: ProviderOption = None,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    json_output: EventsOption = False,
+) -> None:
+    """Make the machines match the file; done again it changes nothing. Example: toolkit deploy testbed.yml"""
+    if dry_run:
+        plan(testbed, provider=provider, json_output=json_output)
+        return
+    from toolkit.controller import deploy as story
+
+    file = testbed_file(testbed)
+    with progress(as_json=json_output, quiet=quiet) as emit:
+        outcome = story.deploy(file, provider=provider, emit=emit)
+    _tell(outcome, json_output=json_output)
+
+
+def redeploy(
+    testbed: TestbedArgument = None,
+    provider: ProviderOption = None,
+    quiet: QuietOption = False,
+    json_output: EventsOption = False,
+) -> None:
+    """Remove the testbed and make it anew; the file is checked before anything goes. Example: toolkit redeploy"""
+    from toolkit.controller import deploy as story
+
+    file = testbed_file(testbed)
+    with progress(as_json=json_output, quiet=quiet) as emit:
+        outcome = story.redeploy(file, provider=provider, emit=emit)
+    _tell(outcome, json_output=json_output)
+
+
+def _tell(outcome: object, *, json_output: bool) -> None:
+    from toolkit.controller.deploy import Outcome
+
+    assert isinstance(outcome, Outcome)  # noqa: S101
+    deployment = outcome.deployment
+    if json_output:
+        document = {
+            "result": "deployed",
+            "testbed": deployment.name,
+            "changed": outcome.changed,
+            "nodes": {name: host.address for name, host in deployment.hosts.items()},
+            "urls": outcome.urls,
+            "notes": dict(deployment.notes),
+            "seconds": round(outcome.seconds, 1),
+        }
+        typer.echo(json.dumps(document))
+        return
+    what = "is up" if outcome.changed else "is up already; nothing changed"
+    typer.echo(f"testbed {deployment.name} {what}: {len(deployment.hosts)} nodes, {outcome.seconds:.1f} s")
+    for name, url in outcome.urls.items():
+        typer.echo(f"  {name:<12} {url}")
+    for note in deployment.notes.values():
+        typer.echo(f"  note: {note}")
+    typer.echo(
+        f"next: toolkit run · toolkit status · toolkit teardown   (logs: {paths.testbed_dir(deployment.name) / 'logs'})"
+    )

@@ -1,0 +1,89 @@
+"""`toolkit init | validate | schema`: the testbed file before anything is touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.target import DEFAULT_FILE, JsonOption, ProviderOption
+from toolkit.errors import UsageError
+from toolkit.spec.load import load_testbed
+
+_EXAMPLE = """\
+# A testbed: machines, what runs on them, and the traffic to measure. `toolkit validate` checks it.
+version: 1
+name: {name}
+provider: container       # virtual nodes on this machine; `ssh` for a rack (docs/nodes.md)
+
+nodes:
+  base: {{kind: vm}}
+  eh: {{kind: pi3}}
+  pub: {{kind: pi3}}
+  sub: {{kind: pi1, count: 2}}
+
+services:
+  ntp: {{on: base}}
+  monitor: {{on: base}}
+  broker: {{on: eh, image: event-handler}}
+  publisher: {{on: pub}}
+  subscriber: {{on: sub}}
+
+workloads:
+  hello: {{messages: 2000, payload: 71B}}
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("init")(init)
+    app.command("validate")(validate)
+    app.command("schema")(schema)
+
+
+def init(
+    file: Annotated[Path, typer.Argument(help="The file to write.")] = DEFAULT_FILE,
+    name: Annotated[str, typer.Option(help="The testbed's name.")] = "lab",
+) -> None:
+    """Write a small testbed file to start from. Example: toolkit init && toolkit deploy"""
+    if file.exists():
+        raise UsageError(f"{file} is there already; choose another name: toolkit init OTHER.yml")
+    file.write_text(_EXAMPLE.format(name=name))
+    typer.echo(f"wrote {file}; next: toolkit deploy {file}")
+
+
+def validate(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Default: ./testbed.yml")] = None,
+    provider: ProviderOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Check testbed files; every problem is reported with its place. Example: toolkit validate testbed.yml"""
+    documents = []
+    for file in files or [DEFAULT_FILE]:
+        testbed = load_testbed(file, provider=provider)
+        documents.append(
+            {
+                "file": str(file),
+                "name": testbed.name,
+                "nodes": len(testbed.nodes),
+                "services": len(testbed.services),
+                "workloads": sorted(testbed.workloads),
+                "twin": testbed.twin,
+            }
+        )
+        if not json_output:
+            typer.echo(
+                f"{file}: valid: testbed {testbed.name}, {len(testbed.nodes)} nodes, {len(testbed.services)} services"
+                + (", as a local twin" if testbed.twin else "")
+            )
+    if json_output:
+        typer.echo(json.dumps(documents))
+
+
+def schema() -> None:
+    """Print the JSON Schema of testbed files, for editors. Example: toolkit schema > testbed.schema.json"""
+    from toolkit.spec.file import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, sort_keys=True))

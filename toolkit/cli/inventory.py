@@ -1,0 +1,44 @@
+"""`toolkit inventory`: the testbed as an Ansible dynamic inventory."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from toolkit import paths
+from toolkit.cli.target import TestbedArgument, loaded
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("inventory")(inventory)
+
+
+def inventory(
+    testbed: TestbedArgument = None,
+    listing: Annotated[bool, typer.Option("--list", help="The whole inventory (the default).")] = True,  # noqa: ARG001
+    host: Annotated[str | None, typer.Option("--host", help="Only one node's variables.")] = None,
+    script: Annotated[bool, typer.Option("--script", help="Write an inventory script and print its path.")] = False,
+) -> None:
+    """Answer as an Ansible inventory script does. Example: ansible all -i "$(toolkit inventory --script)" -m ping"""
+    import shlex
+    import sys
+    from pathlib import Path
+
+    from toolkit.provisioning.inventory import dynamic_inventory, write_ssh_config
+
+    asked, deployment = loaded(testbed)
+    directory = paths.testbed_dir(deployment.name)
+    write_ssh_config(deployment.hosts, directory)
+    if script:
+        file = directory / "inventory.sh"
+        command = shlex.quote(str(Path(sys.argv[0]).resolve()))
+        home = shlex.quote(str(paths.workspace()))
+        file.write_text(f'#!/bin/sh\nTOOLKIT_HOME={home} exec {command} inventory {shlex.quote(deployment.name)} "$@"\n')
+        file.chmod(0o755)
+        typer.echo(str(file))
+        return
+    answer = dynamic_inventory(deployment, asked)
+    typer.echo(json.dumps(answer["_meta"]["hostvars"].get(host, {}) if host else answer, indent=1))

@@ -1,0 +1,96 @@
+"""The `toolkit` command: every sub-command, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+
+import typer
+
+from toolkit import __version__, paths
+from toolkit.cli import (
+    console,
+    dashboards,
+    deploy,
+    doctor,
+    files,
+    gc,
+    graph,
+    images,
+    inventory,
+    model,
+    nodes,
+    report,
+    results,
+    run,
+    status,
+    teardown,
+)
+from toolkit.errors import EXIT_CODES, FileInvalidError, ToolkitError
+
+app = typer.Typer(
+    name="toolkit",
+    help="Make declared testbeds real, measure publish/subscribe systems on them, and remove them again.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()),
+)
+for module in (files, deploy, status, run, results, report, nodes, inventory, doctor, graph, gc, teardown, console):
+    module.register(app)
+app.add_typer(images.app, name="images")
+app.add_typer(dashboards.app, name="dashboards")
+app.add_typer(model.app, name="model")
+
+
+@app.command("version")
+def version() -> None:
+    """Print toolkit's version. Example: toolkit version"""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Run the command line; always ends with one of the documented exit codes."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        app(standalone_mode=False)
+    except ToolkitError as error:
+        _report(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the state is saved: deploy again to go on, or teardown", err=True)
+        return 130
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.Abort:
+        typer.echo("stopped; nothing was changed", err=True)
+        return 130
+    except typer.TyperException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except Exception:  # a bug: the whole traceback goes to a file, its path to the screen
+        log = paths.workspace() / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"toolkit {__version__}: {' '.join(sys.argv)}\n{traceback.format_exc()}")
+        last = traceback.format_exc().strip().splitlines()[-1]
+        typer.echo(f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {log}", err=True)
+        return 1
+    return 0
+
+
+def _report(error: ToolkitError) -> None:
+    if "--json" in sys.argv:
+        document = {"error": str(error), "exit_code": error.exit_code}
+        if isinstance(error, FileInvalidError):
+            document["problems"] = [
+                {"file": p.file, "line": p.line, "column": p.column, "message": p.message} for p in error.problems
+            ]
+        typer.echo(json.dumps(document))
+    typer.echo(str(error), err=True)

@@ -1,0 +1,111 @@
+"""`toolkit exec | ssh | logs`: into the nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from toolkit import paths
+from toolkit.cli.target import JsonOption, TestbedOption, loaded
+from toolkit.errors import ToolkitError, UnreachableError, UsageError, WorkloadError
+from toolkit.spec.names import did_you_mean
+from toolkit.spec.selectors import select
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("exec", context_settings={"ignore_unknown_options": True})(execute)
+    app.command("ssh", context_settings={"ignore_unknown_options": True})(ssh)
+    app.command("logs")(logs)
+
+
+def execute(
+    nodes: Annotated[str, typer.Argument(help="Selector: all, role:broker, kind:pi1, sub-1,!sub-2")],
+    command: Annotated[list[str], typer.Argument(help="What to run, after --")],
+    testbed: TestbedOption = None,
+    root: Annotated[bool, typer.Option(help="Run as root.")] = True,
+    json_output: JsonOption = False,
+) -> None:
+    """Run a command on nodes at the same time; every node is reported. Example: toolkit exec kind:pi1 -- uptime"""
+    from toolkit import ssh as remote
+
+    asked, deployment = loaded(testbed)
+    chosen = select(asked, nodes, failed=deployment.failed)
+    hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
+    results = remote.on_every(hosts, lambda host: remote.run(host, command, as_root=root, timeout_s=None, check=False))
+    failed = []
+    documents = {}
+    for node, result in results.items():
+        if isinstance(result, ToolkitError):
+            failed.append(f"node {node}: {result}")
+            documents[node] = {"error": str(result)}
+            continue
+        documents[node] = {"status": result.status, "stdout": result.stdout, "stderr": result.stderr}
+        if result.status:
+            failed.append(f"node {node}: `{' '.join(command)}` ended with status {result.status}")
+        if not json_output:
+            for line in result.stdout.splitlines():
+                typer.echo(f"{node}: {line}")
+            for line in result.stderr.splitlines():
+                typer.echo(f"{node}: {line}", err=True)
+    if json_output:
+        typer.echo(json.dumps(documents))
+    if failed:
+        unreachable = any("error" in document for document in documents.values())
+        raise (UnreachableError if unreachable else WorkloadError)("\n".join(failed))
+
+
+def ssh(
+    node: Annotated[str, typer.Argument(help="The node's name.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="More for ssh, after --")] = None,
+    testbed: TestbedOption = None,
+) -> None:
+    """Open a shell on a node with OpenSSH. Example: toolkit ssh eh"""
+    from toolkit.provisioning.inventory import write_ssh_config
+
+    _, deployment = loaded(testbed)
+    if node not in deployment.hosts:
+        raise UsageError(f"no node is named {node!r}{did_you_mean(node, deployment.hosts)}")
+    config = write_ssh_config(deployment.hosts, paths.testbed_dir(deployment.name))
+    sys.stdout.flush()
+    os.execvp("ssh", ["ssh", "-F", str(config), node, *(arguments or [])])
+
+
+def logs(
+    nodes: Annotated[str, typer.Argument(help="Selector: all, role:broker, eh")] = "all",
+    testbed: TestbedOption = None,
+    service: Annotated[str | None, typer.Option("--service", "-s", help="Only this service.")] = None,
+    lines: Annotated[int, typer.Option("--lines", help="Of each container, the last so many.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="One container only: go on until interrupted.")] = False,
+) -> None:
+    """Show the logs of services on nodes. Example: toolkit logs eh --service broker --follow"""
+    from toolkit import ssh as remote
+    from toolkit.provisioning.observe import observe
+
+    asked, deployment = loaded(testbed)
+    chosen = select(asked, nodes, failed=deployment.failed)
+    hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
+    seen = observe(hosts, asked.name)
+    found = [
+        (hosts[node], container)
+        for node, what in seen.items()
+        if not isinstance(what, ToolkitError)
+        for container in what.containers.values()
+        if service in {None, container.service}
+    ]
+    for node, what in seen.items():
+        if isinstance(what, ToolkitError):
+            typer.echo(f"{node}: {what}", err=True)
+    if not found:
+        raise UsageError(f"no container of {service or 'any service'} on {nodes}; see: toolkit status")
+    if follow and len(found) > 1:
+        names = ", ".join(f"{host.node}/{container.service}" for host, container in found)
+        raise UsageError(f"--follow follows one container, these are {len(found)}: {names}; add --service")
+    for host, container in found:
+        command = ["docker", "logs", "--tail", str(lines), *(["--follow"] if follow else []), container.name]
+        for line in remote.stream(host, command, as_root=True):
+            typer.echo(f"{host.node}/{container.service}: {line}")

@@ -1,0 +1,118 @@
+"""`toolkit results`: the folders that runs left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.target import JsonOption
+from toolkit.errors import MeasurementError, UsageError
+
+RunArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, a beginning of it, its folder, or latest.")]
+NameOption = Annotated[str | None, typer.Option("--testbed", "-t", help="Only runs of this testbed.")]
+
+app = typer.Typer(help="List, show, verify, export and prune the results of runs.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands."""
+    parent.add_typer(app, name="results")
+
+
+@app.command("list")
+def listing(
+    testbed: NameOption = None,
+    workload: Annotated[str | None, typer.Option(help="Only runs of this workload.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """List runs, oldest first. Example: toolkit results list --workload quickstart"""
+    from toolkit import paths
+    from toolkit.measure.store import list_runs
+
+    home = paths.workspace()
+    names = [testbed] if testbed else sorted(f.name for f in home.iterdir() if f.is_dir()) if home.is_dir() else []
+    rows = []
+    for name in names:
+        for run in list_runs(name, workload=workload):
+            manifest = run.manifest()
+            rows.append(
+                {
+                    "run": run.name,
+                    "testbed": name,
+                    "workload": manifest.get("workload", {}).get("name"),
+                    "status": manifest.get("status"),
+                    "started_at": manifest.get("started_at"),
+                    "bytes": run.size_bytes(),
+                    "path": str(run.path),
+                }
+            )
+    if json_output:
+        typer.echo(json.dumps(rows))
+        return
+    for row in rows:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["started_at"])) if row["started_at"] else "-"
+        typer.echo(f"{row['run']:<44} {row['testbed']:<16} {row['status'] or '-':<12} {when}  {row['bytes'] / 1e6:6.1f} MB")
+    if not rows:
+        typer.echo("no runs yet; try: toolkit run", err=True)
+
+
+@app.command("show")
+def show(run: RunArgument = "latest", testbed: NameOption = None, json_output: JsonOption = False) -> None:
+    """Print a run's per-hop table again. Example: toolkit results show latest"""
+    from toolkit.measure.store import find_run
+    from toolkit.report.table import print_hops, run_document
+
+    folder = find_run(run, testbed)
+    if json_output:
+        typer.echo(json.dumps(run_document(folder)))
+    else:
+        print_hops(folder)
+
+
+@app.command("verify")
+def verify(run: RunArgument = "latest", testbed: NameOption = None, json_output: JsonOption = False) -> None:
+    """Compare a run's files with their checksums; exit code 7 if one differs. Example: toolkit results verify latest"""
+    from toolkit.measure.store import find_run
+
+    folder = find_run(run, testbed)
+    problems = folder.verify()
+    if json_output:
+        typer.echo(json.dumps({"run": folder.name, "problems": problems}))
+    if problems:
+        raise MeasurementError("\n".join(f"{folder.name}: {problem}" for problem in problems))
+    if not json_output:
+        typer.echo(f"{folder.name}: every file is as it was when the run ended")
+
+
+@app.command("export")
+def export(
+    to: Annotated[Path, typer.Option(help="The file to write: a .tar.gz of the run's folder.")],
+    run: RunArgument = "latest",
+    testbed: NameOption = None,
+) -> None:
+    """Pack a run's folder for somebody else. Example: toolkit results export latest --to run.tar.gz"""
+    from toolkit.measure.store import find_run
+
+    folder = find_run(run, testbed)
+    if not to.name.endswith(".tar.gz"):
+        raise UsageError(f"{to} does not end in .tar.gz")
+    shutil.make_archive(str(to)[: -len(".tar.gz")], "gztar", folder.path.parent, folder.name)
+    typer.echo(f"wrote {to}")
+
+
+@app.command("prune")
+def prune(
+    testbed: Annotated[str, typer.Option("--testbed", "-t", help="The testbed.")],
+    keep: Annotated[int, typer.Option(help="How many of the newest runs stay.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
+) -> None:
+    """Delete all but the newest runs of a testbed. Example: toolkit results prune -t lab --keep 20"""
+    from toolkit.measure.store import prune as prune_runs
+
+    for run in prune_runs(testbed, keep=keep, dry_run=dry_run):
+        typer.echo(f"{'would delete' if dry_run else 'deleted'} {run.name}")

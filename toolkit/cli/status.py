@@ -1,0 +1,135 @@
+"""`toolkit status | verify`: what is there now, and whether the gates still let it through."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolkit.cli.progress import progress
+from toolkit.cli.target import JsonOption, TestbedArgument, loaded
+
+if TYPE_CHECKING:
+    from toolkit.provisioning.observe import Observed
+    from toolkit.spec.testbed import Testbed
+    from toolkit.state import Deployment
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("status")(status)
+    app.command("inspect", hidden=True)(status)
+    app.command("verify")(verify)
+
+
+def status(
+    testbed: TestbedArgument = None,
+    nodes: Annotated[str, typer.Option("--nodes", "-n", help="Selector: role:broker, kind:pi1, @failed, a,!b")] = "all",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every 2 s until interrupted.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Show every node, its containers, their health and its clock. Example: toolkit status --nodes role:broker"""
+    from toolkit.provisioning.observe import observe
+    from toolkit.spec.selectors import select
+
+    asked, deployment = loaded(testbed)
+    chosen = select(asked, nodes, failed=deployment.failed)
+    hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
+    while True:
+        seen = observe(hosts, asked.name)
+        rows = [_row(asked, deployment, node, seen.get(node)) for node in chosen]
+        if json_output:
+            document = {"testbed": asked.name, "stage": deployment.stage, "twin": deployment.twin, "nodes": rows}
+            typer.echo(json.dumps(document))
+        else:
+            _print(asked, deployment, rows, clear=watch)
+        if not watch:
+            return
+        time.sleep(2)
+
+
+def _row(testbed: Testbed, deployment: Deployment, node: str, seen: Observed | Exception | None) -> dict[str, Any]:
+    asked = testbed.node(node)
+    host = deployment.hosts.get(node)
+    row: dict[str, Any] = {
+        "node": node,
+        "kind": asked.kind,
+        "provider": asked.provider,
+        "address": host.address if host else asked.address,
+        "state": "absent" if host is None else "unreachable",
+        "services": {},
+        "clock": None,
+        "error": deployment.failed.get(node),
+    }
+    if seen is None:
+        return row
+    if isinstance(seen, Exception):
+        return {**row, "error": str(seen)}
+    services = {c.name.removeprefix(f"toolkit-{testbed.name}-"): c for c in seen.containers.values()}
+    well = bool(services) and all(c.well for c in services.values())
+    return {
+        **row,
+        "state": "up" if well else "unwell" if services else "empty",
+        "services": {
+            name: {"state": c.state, "health": c.health, "image": c.image} for name, c in sorted(services.items())
+        },
+        "engine": seen.engine_version,
+        "clock": seen.clock,
+        "load": seen.load,
+        "disk": {path: dict(sizes) for path, sizes in seen.disk.items()},
+        "memory": dict(seen.memory),
+    }
+
+
+def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]], *, clear: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if clear:
+        console.clear()
+    twin = " (local twin: virtual nodes on this machine)" if deployment.twin else ""
+    table = Table(title=f"testbed {testbed.name}: {deployment.stage}{twin}", title_justify="left", box=None, padding=(0, 2))
+    for heading in ("node", "kind", "address", "state", "services", "clock"):
+        table.add_column(heading)
+    for row in rows:
+        services = " ".join(
+            name if entry["state"] == "running" and entry["health"] != "unhealthy" else f"{name}({entry['health'] or entry['state']})"
+            for name, entry in row["services"].items()
+        )
+        table.add_row(
+            row["node"], row["kind"], row["address"] or "-", row["state"], services or (row["error"] or "-"), _clock(row)
+        )
+    console.print(table)
+
+
+def _clock(row: dict[str, Any]) -> str:
+    clock = row["clock"]
+    if clock is None:
+        return "-"
+    if clock.get("shared"):
+        return "shared with this machine"
+    if not clock.get("synchronised"):
+        return "not synchronised"
+    return f"{float(clock['offset_s']) * 1e6:+.0f} us"
+
+
+def verify(
+    testbed: TestbedArgument = None,
+    gate: Annotated[list[str] | None, typer.Option("--gate", help="Only this gate; may be given again.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Ask the gates again on what runs now; exit code 6 if one refuses. Example: toolkit verify --gate clock"""
+    from toolkit.controller.deploy import bundles_of
+    from toolkit.controller.gates import GATES, check_gates
+    from toolkit.errors import UsageError
+    from toolkit.spec.names import did_you_mean
+
+    for name in gate or ():
+        if name not in GATES:
+            raise UsageError(f"there is no gate {name!r}{did_you_mean(name, GATES)}")
+    asked, deployment = loaded(testbed)
+    with progress(as_json=json_output) as emit:
+        check_gates(asked, deployment.hosts, bundles_of(asked, deployment), emit, gates=tuple(gate or GATES))

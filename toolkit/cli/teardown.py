@@ -1,0 +1,55 @@
+"""`toolkit teardown`: back to nothing, proved by looking."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.progress import progress
+from toolkit.cli.target import JsonOption, TestbedArgument
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command and its aliases."""
+    app.command("teardown")(teardown)
+    app.command("down", hidden=True)(teardown)
+    app.command("destroy", hidden=True)(teardown)
+
+
+def teardown(
+    testbed: TestbedArgument = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every testbed of this workspace.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Remove all that deploy made, on every machine, and look that nothing is left. Example: toolkit teardown
+
+    Results of runs stay in the workspace. Exit code 8 and a list if something could not be removed.
+    """
+    from toolkit.controller import teardown as story
+
+    names = story.known_names() if everything else [story.name_of(testbed)]
+    documents = []
+    for name in names:
+        with progress(quiet=json_output) as emit:
+            outcome = story.look(name) if dry_run else story.teardown(name, emit=emit)
+        documents.append(
+            {
+                "testbed": name,
+                "removed": [f"{r.kind} {r.name}" for r in outcome.removed],
+                "left": [f"{r.kind} {r.name}" for r in outcome.left],
+                "seconds": round(outcome.seconds, 1),
+            }
+        )
+        if not json_output:
+            verb = "would remove" if dry_run else "removed"
+            for resource in outcome.left if dry_run else outcome.removed:
+                typer.echo(f"{verb} {resource.kind} {resource.name}")
+            if not dry_run:
+                typer.echo(f"testbed {name} is gone: {len(outcome.removed)} things removed, {outcome.seconds:.1f} s")
+    if json_output:
+        typer.echo(json.dumps(documents))
+    elif not names:
+        typer.echo("nothing to do: no testbed is deployed in this workspace")

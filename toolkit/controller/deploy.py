@@ -1,0 +1,365 @@
+"""Make the machines match the file; done twice, the second time changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit import paths
+from toolkit.contract.bundle import Bundle
+from toolkit.controller.gates import check_gates
+from toolkit.controller.teardown import remove_nodes, teardown
+from toolkit.errors import DeployIncompleteError, ToolkitError, UnreachableError
+from toolkit.events import Emit, Event
+from toolkit.plan import Plan, Running, make_plan, node_hash, plan_nodes, plan_services
+from toolkit.providers import provider_for
+from toolkit.providers.base import NodeImage, Request
+from toolkit.provisioning.ansible import Ansible
+from toolkit.provisioning.images import Builder
+from toolkit.provisioning.inventory import make_inventory, write_bundles, write_inventory, write_ssh_config
+from toolkit.provisioning.observe import Observed, observe
+from toolkit.provisioning.render import (
+    GRAFANA_PORT,
+    PROMETHEUS_PORT,
+    ImageReference,
+    Images,
+    images_of,
+    render_bundles,
+)
+from toolkit.spec.load import load_testbed
+from toolkit.spec.secrets import read_secrets
+from toolkit.spec.testbed import Testbed
+from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
+
+NODE_IMAGE = "node"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a deploy came to."""
+
+    deployment: Deployment
+    changed: bool
+    urls: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def deploy(
+    file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[str, str] | None = None
+) -> Outcome:
+    """The whole story; whatever it raises, the state is saved and the same call goes on from there.
+
+    `overrides`: dotted place in the file -> another value, for experiments that vary settings.
+    """
+    started = time.monotonic()
+    testbed = load_testbed(file, provider=provider, overrides=overrides or {})  # what was asked for
+    with locked(testbed.name):
+        deployment = _begin(testbed, file, provider)  # what exists
+        machines = plan_nodes(testbed, deployment)
+        images = build_images(testbed, emit)
+        if leaving := machines.nodes("remove", "replace"):
+            deployment = remove_nodes(deployment, leaving, emit)
+        deployment = acquire(testbed, deployment, images, emit)  # machines with addresses
+        seen = preflight(testbed, deployment, emit)
+        bundles = render_bundles(testbed, deployment.hosts, images)
+        services = plan_services(bundles, running(seen))
+        if services:
+            deployment = provision(testbed, deployment, bundles, services, seen, emit)
+            seen = None
+        _raise_failures(deployment)
+        check_gates(testbed, deployment.hosts, bundles, emit, seen=seen)
+        deployment = save_deployment(
+            dataclasses.replace(deployment, stage="deployed", deployed_at=time.time(), failed={})
+        )
+    return Outcome(
+        deployment=deployment,
+        changed=bool(machines) or bool(services),
+        urls=urls(testbed, deployment),
+        seconds=time.monotonic() - started,
+    )
+
+
+def redeploy(file: Path, *, provider: str | None, emit: Emit) -> Outcome:
+    """Teardown and deploy; everything is resolved, checked and built before anything is destroyed."""
+    testbed = load_testbed(file, provider=provider)
+    build_images(testbed, emit)
+    if load_deployment(testbed.name) is not None:
+        teardown(testbed.name, emit=emit)
+    return deploy(file, provider=provider, emit=emit)
+
+
+def deploy_settings(
+    deployment: Deployment, settings: Mapping[str, Any], emit: Emit
+) -> tuple[Testbed, Deployment]:
+    """The deployed testbed with other service settings; only the nodes of those services are touched."""
+    overrides = {place: str(value) for place, value in settings.items()}
+    file, provider = Path(deployment.file), deployment.provider or None
+    outcome = deploy(file, provider=provider, emit=emit, overrides=overrides)
+    return load_testbed(file, provider=provider, overrides=overrides), outcome.deployment
+
+
+def plan_deploy(file: Path, *, provider: str | None) -> Plan:
+    """What deploy would do; looks at what is there and writes nothing."""
+    testbed = load_testbed(file, provider=provider)
+    deployment = load_deployment(testbed.name)
+    held = dict(deployment.hosts) if deployment else {}
+    hosts = {node.name: held.get(node.name) or _expected_host(testbed, node.name) for node in testbed.nodes}
+    seen = observe(held, testbed.name) if held else {}
+    references = Builder(lambda _: None).references(_wanted_images(testbed, hosts))
+    bundles = render_bundles(testbed, hosts, references)
+    return make_plan(testbed, deployment, bundles, running(seen))
+
+
+def bundles_of(testbed: Testbed, deployment: Deployment) -> dict[str, Bundle]:
+    """What the nodes of a deployment are to look like, from the file as it is now."""
+    references = Builder(lambda _: None).references(_wanted_images(testbed, deployment.hosts))
+    return render_bundles(testbed, deployment.hosts, references)
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def build_images(testbed: Testbed, emit: Emit) -> Images:
+    """Every image the testbed needs, built where its content has changed."""
+    expected = {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}
+    with _step(emit, "images", "images are built") as say:
+        built = Builder(emit).build(_wanted_images(testbed, expected))
+        say(f"{len(built)} images are there")
+    return built
+
+
+def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit) -> Deployment:
+    """Machines for every node, each provider asked for its own; those that fail are noted and the rest go on."""
+    hosts: dict[str, Host] = {}
+    failed: dict[str, str] = {}
+    directory = paths.testbed_dir(testbed.name)
+    wanted = images_of(testbed)
+    with _step(emit, "acquire", f"{len(testbed.nodes)} nodes") as say:
+        for name, settings in testbed.providers.items():
+            nodes = [node for node in testbed.nodes if node.provider == name]
+            if not nodes:
+                continue
+            request = Request(
+                testbed=testbed.name,
+                subnet=testbed.subnet,
+                nodes=nodes,
+                images={
+                    node.name: tuple(
+                        NodeImage(reference=ref.reference, content=ref.content)
+                        for (image, _), ref in sorted(images.items())
+                        if image in wanted[node.name]
+                    )
+                    for node in nodes
+                },
+                directory=directory,
+                node_image=images[NODE_IMAGE, _local()].reference if (NODE_IMAGE, _local()) in images else "",
+            )
+            got = provider_for(settings).acquire(request, emit)
+            hosts |= got.hosts
+            failed |= got.failed
+        say(f"{len(hosts)} of {len(testbed.nodes)} nodes are there")
+    asked = {n.name: node_hash(n, testbed.providers[n.provider]) for n in testbed.nodes if n.name in hosts}
+    write_ssh_config(hosts, directory)
+    deployment = save_deployment(
+        dataclasses.replace(deployment, hosts=hosts, node_hashes=asked, failed=failed, stage="acquired")
+    )
+    if not hosts:
+        raise UnreachableError("\n".join(f"node {node}: {why}" for node, why in failed.items()))
+    return deployment
+
+
+def preflight(testbed: Testbed, deployment: Deployment, emit: Emit) -> dict[str, Observed | ToolkitError]:
+    """What every machine is and runs, all at the same time; raises UnreachableError with a line for each that is not there."""
+    with _step(emit, "preflight", f"{len(deployment.hosts)} nodes") as say:
+        seen = observe(deployment.hosts, testbed.name)
+        silent = {node: str(error) for node, error in seen.items() if isinstance(error, UnreachableError)}
+        say(f"{len(seen) - len(silent)} of {len(seen)} nodes answer")
+    if len(silent) == len(seen):
+        raise UnreachableError("\n".join(silent.values()))
+    return seen
+
+
+def provision(
+    testbed: Testbed,
+    deployment: Deployment,
+    bundles: Mapping[str, Bundle],
+    services: Plan,
+    seen: Mapping[str, Observed | ToolkitError],
+    emit: Emit,
+) -> Deployment:
+    """Bring each node that differs to its bundle; nodes that match are not touched."""
+    directory = paths.testbed_dir(testbed.name)
+    touched = tuple(sorted(services.touched))
+    lacking = [node for node in touched if not _holds_images(seen.get(node), bundles[node], deployment.hosts[node])]
+    with _step(emit, "provision", f"{len(touched)} nodes") as say:
+        registry = Builder(emit).registry(_references(bundles, lacking)) if lacking else None
+        inventory = make_inventory(
+            testbed,
+            deployment.hosts,
+            directory=directory,
+            bundle_files=write_bundles(bundles, directory / "bundles"),
+            registry_port=registry,
+            bare=[n for n in touched if not deployment.hosts[n].facts.get("has_engine")],
+            clocks=[n for n in touched if not deployment.hosts[n].facts.get("shared_clock")],
+        )
+        run = Ansible(directory=directory).run(
+            "deploy.yml",
+            write_inventory(inventory, directory / "inventory.json"),
+            emit,
+            secrets=_secrets(testbed, bundles),
+            limit=touched,
+        )
+        say(f"{len(touched) - len(run.failed)} of {len(touched)} nodes are as the file says")
+    noted = tuple({"node": node, **change} for node, outcome in run.outcomes.items() for change in outcome.noted)
+    hashes = {**deployment.hashes, **{n: bundles[n].digest() for n in touched if n not in run.failed}}
+    return save_deployment(
+        dataclasses.replace(
+            deployment,
+            stage="provisioned",
+            hashes={node: digest for node, digest in hashes.items() if node in deployment.hosts},
+            failed={**deployment.failed, **{n: f"{why} (log: {run.log})" for n, why in run.failed.items()}},
+            changes=deployment.changes + noted,
+        )
+    )
+
+
+def running(seen: Mapping[str, Observed | ToolkitError]) -> dict[str, Running]:
+    """The part of an observation that a plan needs."""
+    return {
+        node: Running(
+            hashes={name: container.hash for name, container in what.containers.items()},
+            unwell={
+                name: f"it is {container.health or container.state}"
+                for name, container in what.containers.items()
+                if not container.well
+            },
+            bundle=what.bundle,
+            drift=what.drift,
+        )
+        for node, what in seen.items()
+        if isinstance(what, Observed)
+    }
+
+
+def urls(testbed: Testbed, deployment: Deployment) -> dict[str, str]:
+    """Where to look; addresses on the testbed's network."""
+    found: dict[str, str] = {}
+    for service in testbed.service_of_role("monitor"):
+        for node in service.nodes:
+            if node in deployment.hosts:
+                address = deployment.hosts[node].address
+                found["prometheus"] = f"http://{address}:{PROMETHEUS_PORT}"
+                if "grafana" not in deployment.notes:
+                    found["grafana"] = f"http://{address}:{GRAFANA_PORT}/d/toolkit-kpis"
+    return found
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _begin(testbed: Testbed, file: Path, provider: str | None) -> Deployment:
+    """The saved state, or a new one, in either case written before the first machine is touched."""
+    before = load_deployment(testbed.name) or Deployment(name=testbed.name, file="", stage="acquired")
+    directory = paths.testbed_dir(testbed.name)
+    directory.mkdir(parents=True, exist_ok=True)
+    if file.resolve() != (directory / "testbed.yml").resolve():
+        shutil.copyfile(file, directory / "testbed.yml")
+    return save_deployment(
+        dataclasses.replace(
+            before,
+            file=str(file.resolve()),
+            provider=provider or "",
+            providers={name: dataclasses.asdict(settings) for name, settings in testbed.providers.items()},
+            subnet=str(testbed.subnet),
+            twin=testbed.twin,
+        )
+    )
+
+
+def _expected_host(testbed: Testbed, node: str) -> Host:
+    """What a machine that is not there yet will be like, as far as its plan needs it."""
+    asked = testbed.node(node)
+    kind = testbed.providers[asked.provider].type
+    virtual = kind == "container"
+    return Host(
+        node=node,
+        provider=asked.provider,
+        type=kind,
+        address=asked.address or "0.0.0.0",  # noqa: S104 - not known before the machine is there
+        ssh=SshAccess(address=asked.address or "", known_hosts=""),
+        architecture=_local() if virtual or asked.architecture is None else str(asked.architecture),
+        facts={"shared_clock": virtual},
+    )
+
+
+def _wanted_images(testbed: Testbed, hosts: Mapping[str, Host]) -> set[tuple[str, str]]:
+    """(image, architecture) of all that is to run, and the virtual nodes' own image where there are such nodes."""
+    by_node = images_of(testbed)
+    wanted = {
+        (image, hosts[node].architecture) for node, images in by_node.items() if node in hosts for image in images
+    }
+    if any(testbed.providers[node.provider].type == "container" for node in testbed.nodes):
+        wanted.add((NODE_IMAGE, _local()))
+    return wanted
+
+
+def _local() -> str:
+    """This machine's architecture in Docker's words."""
+    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6"}[platform.machine()]
+
+
+def _holds_images(seen: Observed | ToolkitError | None, bundle: Bundle, host: Host) -> bool:
+    held = set(host.facts.get("images", ()))
+    if isinstance(seen, Observed):
+        held |= {container.content for container in seen.containers.values()}
+    return all(container.content in held for container in bundle.containers if container.content)
+
+
+def _references(bundles: Mapping[str, Bundle], nodes: list[str]) -> list[ImageReference]:
+    found = {c.image: c.content for node in nodes for c in bundles[node].containers}
+    return [ImageReference(reference=reference, content=content) for reference, content in sorted(found.items())]
+
+
+def _secrets(testbed: Testbed, bundles: Mapping[str, Bundle]) -> dict[str, dict[str, dict[str, str]]]:
+    """node -> container -> variable -> value; read here, on the way to the node, and kept nowhere."""
+    wanted = {s.name: s.secrets for s in testbed.services if s.secrets}
+    if not wanted:
+        return {}
+    values = read_secrets(testbed.secrets, {name for service in wanted.values() for name in service.values()})
+    return {
+        node: {
+            c.name: {variable: values[name] for variable, name in wanted[c.service].items()}
+            for c in bundle.containers
+            if c.service in wanted
+        }
+        for node, bundle in bundles.items()
+    }
+
+
+def _raise_failures(deployment: Deployment) -> None:
+    if deployment.failed:
+        lines = [f"node {node}: {why}" for node, why in sorted(deployment.failed.items())]
+        raise DeployIncompleteError(
+            "\n".join([*lines, "deploy is incomplete; mend what is named above and run the same command again"])
+        )
+
+
+@contextlib.contextmanager
+def _step(emit: Emit, stage: str, what: str) -> Iterator[Callable[[str], None]]:
+    """Tell that a stage begins and how it ended, with its duration."""
+    started = time.monotonic()
+    emit(Event(stage=stage, message=what, state="started"))
+    words = [what]
+    try:
+        yield words.append
+    except BaseException:
+        emit(Event(stage=stage, message=what, state="failed", level="error", duration_s=time.monotonic() - started))
+        raise
+    emit(Event(stage=stage, message=words[-1], state="done", duration_s=time.monotonic() - started))

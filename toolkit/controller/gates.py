@@ -1,0 +1,215 @@
+"""The gates a deploy must pass: engine, images, clock, health, metrics. `toolkit verify` asks them again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from toolkit import ssh
+from toolkit.contract.bundle import Bundle
+from toolkit.errors import GateError, ToolkitError
+from toolkit.events import Emit, Event
+from toolkit.provisioning.observe import Observed, observe
+from toolkit.provisioning.render import PROMETHEUS_PORT
+from toolkit.spec.testbed import Testbed
+from toolkit.state import Host
+
+GATES = ("engine", "images", "clock", "health", "metrics")
+HEALTH_WITHIN_S = 60.0
+METRICS_WITHIN_S = 30.0
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One node that one gate does not let through."""
+
+    gate: str
+    node: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.gate}: node {self.node}: {self.why}"
+
+
+def check_gates(
+    testbed: Testbed,
+    hosts: Mapping[str, Host],
+    bundles: Mapping[str, Bundle],
+    emit: Emit,
+    *,
+    gates: tuple[str, ...] = GATES,
+    seen: Mapping[str, Observed | ToolkitError] | None = None,
+) -> None:
+    """Ask every gate until all nodes pass or its time is over; raises GateError with a line for each refusal."""
+    refusals: list[Refusal] = []
+    limits = {"clock": testbed.clock.within_s, "health": HEALTH_WITHIN_S, "metrics": METRICS_WITHIN_S}
+    for gate in gates:
+        started = time.monotonic()
+        if gate == "metrics":
+            refused = _patiently(lambda: _metrics(testbed, hosts), limits[gate])
+        else:
+            judge = _JUDGES[gate]
+            first = seen if seen is not None else observe(hosts, testbed.name)
+
+            def ask(judge: _Judge = judge) -> list[Refusal]:
+                nonlocal first
+                looked, first = (first or observe(hosts, testbed.name)), None
+                return [r for node, what in looked.items() for r in judge(testbed, bundles[node], what, node)]
+
+            refused = _patiently(ask, limits.get(gate, 0.0))
+            seen = seen if gate in {"engine", "images"} else None
+        refusals += refused
+        emit(
+            Event(
+                stage="gate",
+                message=f"{gate}: {_verdict(gate, testbed, hosts, refused)}",
+                state="failed" if refused else "done",
+                level="error" if refused else "info",
+                duration_s=time.monotonic() - started,
+            )
+        )
+    if refusals:
+        raise GateError("\n".join(map(str, refusals)))
+
+
+def _patiently(ask: Callable[[], list[Refusal]], within_s: float) -> list[Refusal]:
+    deadline = time.monotonic() + within_s
+    while refusals := ask():
+        if time.monotonic() >= deadline:
+            return refusals
+        time.sleep(POLL_S)
+    return []
+
+
+def _verdict(gate: str, testbed: Testbed, hosts: Mapping[str, Host], refused: list[Refusal]) -> str:
+    if refused:
+        return f"{len({r.node for r in refused})} of {len(hosts)} nodes do not pass"
+    if gate == "clock" and all(host.facts.get("shared_clock") for host in hosts.values()):
+        return "all nodes share this machine's clock; their offset is 0 by construction"
+    if gate == "metrics" and not testbed.service_of_role("monitor"):
+        return "no monitor in this testbed"
+    return f"{len(hosts)} nodes pass"
+
+
+_Judge = Callable[[Testbed, Bundle, Observed | ToolkitError, str], list[Refusal]]
+
+
+def _engine(_: Testbed, __: Bundle, seen: Observed | ToolkitError, node: str) -> list[Refusal]:
+    if isinstance(seen, ToolkitError):
+        return [Refusal(gate="engine", node=node, why=str(seen))]
+    if seen.engine_version is None:
+        return [
+            Refusal(
+                gate="engine", node=node, why=f"{seen.engine_error}; try: toolkit ssh {node}, systemctl status docker"
+            )
+        ]
+    return []
+
+
+def _images(_: Testbed, bundle: Bundle, seen: Observed | ToolkitError, node: str) -> list[Refusal]:
+    if isinstance(seen, ToolkitError):
+        return []  # the engine gate has said so
+    return [
+        Refusal(
+            gate="images",
+            node=node,
+            why=f"{c.service} runs image content {seen.containers[c.name].content}, expected {c.content}",
+        )
+        for c in bundle.containers
+        if c.content and c.name in seen.containers and seen.containers[c.name].content != c.content
+    ]
+
+
+def _health(_: Testbed, bundle: Bundle, seen: Observed | ToolkitError, node: str) -> list[Refusal]:
+    if isinstance(seen, ToolkitError):
+        return []
+    refusals = []
+    for wanted in bundle.containers:
+        found = seen.containers.get(wanted.name)
+        if found is None or not found.well:
+            state = "is missing" if found is None else f"is {found.health or found.status}"
+            why = f"{wanted.service} {state}; its log: toolkit logs {node} --service {wanted.service}"
+            refusals.append(Refusal(gate="health", node=node, why=why))
+    return refusals
+
+
+def clock_distance_s(clock: Mapping[str, object]) -> tuple[float, float]:
+    """|offset| and root distance (root delay / 2 + root dispersion + |offset|) of a chrony client, seconds (RFC 5905)."""
+    offset = abs(float(str(clock["offset_s"])))
+    return offset, offset + float(str(clock["root_dispersion_s"])) + float(str(clock["root_delay_s"])) / 2
+
+
+def _clock(testbed: Testbed, _: Bundle, seen: Observed | ToolkitError, node: str) -> list[Refusal]:
+    if isinstance(seen, ToolkitError):
+        return []
+    clock, gate = seen.clock, testbed.clock
+
+    def refused(why: str) -> list[Refusal]:
+        return [Refusal(gate="clock", node=node, why=why)]
+
+    if clock is None:
+        return refused(f"its clock process does not answer; try: toolkit logs {node} --service clock")
+    if clock.get("shared"):
+        return []
+    if not clock.get("synchronised"):
+        return refused(
+            f"the clock does not follow the testbed's NTP server after {gate.within_s:g} s; "
+            f"try: toolkit exec {node} -- docker exec toolkit-{testbed.name}-clock chronyc sources"
+        )
+    offset, distance = clock_distance_s(clock)
+    found = f"offset {offset * 1e3:.3f} ms, root distance {distance * 1e3:.3f} ms"
+    if offset > gate.max_offset_s:
+        return refused(f"{found}; the gate allows an offset of {gate.max_offset_s * 1e3:g} ms (clock.max_offset)")
+    if distance > gate.max_root_distance_s:
+        return refused(
+            f"{found}; the gate allows a root distance of {gate.max_root_distance_s * 1e3:g} ms (clock.max_root_distance)"
+        )
+    return []
+
+
+_JUDGES: Mapping[str, _Judge] = {"engine": _engine, "images": _images, "clock": _clock, "health": _health}
+
+
+def _metrics(testbed: Testbed, hosts: Mapping[str, Host]) -> list[Refusal]:
+    """Every target that Prometheus was told of has been scraped, and is up."""
+    refusals: list[Refusal] = []
+    for service in testbed.service_of_role("monitor"):
+        for node in service.nodes:
+            if node not in hosts:
+                continue
+            try:
+                active = prometheus(hosts[node], "/api/v1/targets?state=active")["activeTargets"]
+            except ToolkitError as error:
+                refusals.append(Refusal(gate="metrics", node=node, why=str(error)))
+                continue
+            refusals += [
+                Refusal(
+                    gate="metrics",
+                    node=target["labels"].get("node", "?"),
+                    why=f"{target['scrapeUrl']} is {target['health']} {target['lastError']}".rstrip(),
+                )
+                for target in active
+                if target["health"] != "up"
+            ]
+            if not active:
+                refusals.append(Refusal(gate="metrics", node=node, why="Prometheus has no targets yet"))
+    return refusals
+
+
+def prometheus(host: Host, path: str) -> dict[str, object] | object:
+    """`data` of an answer of the Prometheus on this host, asked through SSH; raises GateError."""
+    connection = ssh.forwarded(host, PROMETHEUS_PORT)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
+    except (OSError, ValueError) as error:
+        raise GateError(f"Prometheus on node {host.node} does not answer ({error})") from error
+    finally:
+        connection.close()
+    if document.get("status") != "success":
+        raise GateError(f"Prometheus on node {host.node}: {document.get('error', answer.status)}")
+    return document["data"]

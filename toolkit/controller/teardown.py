@@ -1,0 +1,174 @@
+"""Back to nothing: remove what deploy made, then look, without the saved state, that nothing is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit import paths, ssh
+from toolkit.contract.bundle import Bundle
+from toolkit.contract.settings import node_root
+from toolkit.errors import ResidueError
+from toolkit.events import Emit, Event
+from toolkit.providers import PROVIDERS, provider_for
+from toolkit.providers.base import Provider, Resource
+from toolkit.provisioning.ansible import Ansible
+from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
+from toolkit.spec.testbed import ProviderSettings, Testbed
+from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, save_deployment
+
+KEPT = ("runs",)
+"""What stays in a testbed's folder: the results."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What a teardown removed, and what it saw afterwards."""
+
+    removed: tuple[Resource, ...] = ()
+    left: tuple[Resource, ...] = ()
+    seconds: float = 0.0
+
+
+def teardown(name: str, *, emit: Emit) -> Removal:
+    """Remove everything of a testbed and prove it; raises ResidueError with a list of what is still there."""
+    started = time.monotonic()
+    with locked(name):
+        deployment = load_deployment(name)
+        removed: list[Resource] = []
+        left: list[Resource] = []
+        if deployment is not None:
+            save_deployment(dataclasses.replace(deployment, stage="teardown"))
+            done, left = _clear_hosts(deployment, tuple(deployment.hosts), emit)
+            removed += done
+            ssh.disconnect()
+            ssh.close_shared(paths.testbed_dir(name) / SSH_CONFIG)
+        providers = _providers(deployment)
+        for provider in providers:
+            removed += provider.release(name, None, paths.testbed_dir(name), emit)
+        left += [resource for provider in providers for resource in provider.resources(name)]
+        emit(
+            Event(
+                stage="proof",
+                message=f"{len(left)} things are left" if left else "looked: nothing is left",
+                state="failed" if left else "done",
+                level="error" if left else "info",
+                duration_s=time.monotonic() - started,
+            )
+        )
+        if left:
+            listed = "\n".join(f"  {r.kind} {r.name}" + (f" on {r.node}" if r.node else "") for r in left)
+            raise ResidueError(f"testbed {name}: teardown left\n{listed}\nrun teardown again, or remove these by hand")
+        _forget(name)
+    (paths.testbed_dir(name) / "lock").unlink(missing_ok=True)
+    _remove_if_empty(paths.testbed_dir(name))
+    return Removal(removed=tuple(removed), seconds=time.monotonic() - started)
+
+
+def look(name: str) -> Removal:
+    """What a teardown would remove; nothing is touched."""
+    deployment = load_deployment(name)
+    found = [resource for provider in _providers(deployment) for resource in provider.resources(name)]
+    if deployment:
+        found += [
+            Resource(kind="files and containers below", name=node_root(name), node=host.node)
+            for host in deployment.hosts.values()
+            if _is_kept(host)
+        ]
+    return Removal(left=tuple(found))
+
+
+def remove_nodes(deployment: Deployment, nodes: Collection[str], emit: Emit) -> Deployment:
+    """Take single nodes out of a deployment: those no longer asked for, or asked for as other machines."""
+    present = tuple(node for node in nodes if node in deployment.hosts)
+    _, left = _clear_hosts(deployment, present, emit)
+    if left:
+        raise ResidueError("\n".join(f"node {r.node}: {r.kind} {r.name} is left" for r in left))
+    directory = paths.testbed_dir(deployment.name)
+    for provider in _providers(deployment):
+        mine = [n for n in nodes if n not in deployment.hosts or deployment.hosts[n].provider == provider.settings.name]
+        if mine:
+            provider.release(deployment.name, mine, directory, emit)
+
+    def without(values: Mapping[str, object]) -> dict[str, object]:
+        return {node: value for node, value in values.items() if node not in nodes}
+
+    return save_deployment(
+        dataclasses.replace(
+            deployment,
+            hosts=without(deployment.hosts),  # type: ignore[arg-type]
+            hashes=without(deployment.hashes),  # type: ignore[arg-type]
+            node_hashes=without(deployment.node_hashes),  # type: ignore[arg-type]
+            failed=without(deployment.failed),  # type: ignore[arg-type]
+        )
+    )
+
+
+def known_names() -> list[str]:
+    """Every testbed that this workspace has a state for."""
+    return deployed_names()
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _is_kept(host: Host) -> bool:
+    """Whether the machine stays when the testbed goes, so that it has to be cleared by itself."""
+    return host.type not in {"container", "vm"}
+
+
+def _clear_hosts(deployment: Deployment, nodes: Iterable[str], emit: Emit) -> tuple[list[Resource], list[Resource]]:
+    """Take the testbed off machines that stay; returns what was removed and what is left there."""
+    hosts = {node: deployment.hosts[node] for node in nodes if _is_kept(deployment.hosts[node])}
+    if not hosts:
+        return [], []
+    directory = paths.testbed_dir(deployment.name)
+    write_ssh_config(deployment.hosts, directory)
+    empty = {node: Bundle(testbed=deployment.name, node=node, root=node_root(deployment.name)) for node in hosts}
+    nothing = Testbed(name=deployment.name, file=Path(deployment.file))
+    inventory = make_inventory(
+        nothing, hosts, directory=directory, bundle_files=write_bundles(empty, directory / "bundles")
+    )
+    run = Ansible(directory=directory).run(
+        "teardown.yml", write_inventory(inventory, directory / "inventory.json"), emit, stage="teardown"
+    )
+    removed = [
+        Resource(kind=str(change["action"]), name=str(change["what"]), node=node)
+        for node, outcome in run.outcomes.items()
+        for change in outcome.changes
+    ]
+    left = [Resource(kind="on the node", name=what, node=node) for node, o in run.outcomes.items() for what in o.left]
+    left += [Resource(kind="node not cleared:", name=why, node=node) for node, why in run.failed.items()]
+    return removed, left
+
+
+def _providers(deployment: Deployment | None) -> list[Provider]:
+    """The providers of a deployment; without a saved state those that can look for labels by themselves."""
+    if deployment is not None and deployment.providers:
+        return [provider_for(ProviderSettings(**settings)) for settings in deployment.providers.values()]
+    return [
+        provider_for(ProviderSettings(name=kind, type=kind))  # type: ignore[arg-type]
+        for kind in PROVIDERS
+        if kind in {"container", "vm"}
+    ]
+
+
+def _forget(name: str) -> None:
+    """Remove keys, rendered files and state; results stay."""
+    directory = paths.testbed_dir(name)
+    for entry in directory.iterdir():
+        if entry.name in {*KEPT, "lock"}:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _remove_if_empty(directory: Path) -> None:
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()

@@ -1,0 +1,137 @@
+"""What differs between the testbed asked for and what is; pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.contract.bundle import Bundle
+from toolkit.spec.testbed import Node, ProviderSettings, Testbed
+from toolkit.state import Deployment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One difference, and what deploy does about it."""
+
+    verb: Literal["create", "replace", "update", "remove"]
+    subject: Literal["node", "service"]
+    node: str
+    name: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        what = self.node if self.subject == "node" else f"{self.name} on {self.node}"
+        return f"{self.verb} {self.subject} {what}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All differences; an empty plan means that deploy has nothing to do."""
+
+    actions: tuple[Action, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.actions)
+
+    def nodes(self, *verbs: str) -> frozenset[str]:
+        """Nodes whose machine is to be created, replaced or removed."""
+        return frozenset(a.node for a in self.actions if a.subject == "node" and a.verb in verbs)
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """Every node that stays and on which something differs."""
+        return frozenset(a.node for a in self.actions) - self.nodes("remove")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What a node was seen to run: container name -> hash, and whether it runs and is healthy."""
+
+    hashes: Mapping[str, str]
+    unwell: Mapping[str, str]
+    """Container name -> its state, where that is not running and healthy."""
+    bundle: str = ""
+    """Digest of the bundle the node was last brought to whole."""
+    drift: tuple[str, ...] = ()
+    """Files that were changed on the node since."""
+
+
+def node_hash(node: Node, settings: ProviderSettings) -> str:
+    """Another hash means another machine: kind, limits, address or provider have changed."""
+    asked = dataclasses.asdict(node)
+    for not_the_machine in ("line", "labels", "group"):
+        asked.pop(not_the_machine)
+    text = json.dumps([asked, settings.type, settings.docker_host], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plan_nodes(testbed: Testbed, deployment: Deployment | None) -> Plan:
+    """Differences between the machines asked for and those held."""
+    held = dict(deployment.node_hashes) if deployment else {}
+    actions: list[Action] = []
+    for node in testbed.nodes:
+        asked = node_hash(node, testbed.providers[node.provider])
+        if node.name not in held:
+            actions.append(Action(verb="create", subject="node", node=node.name, name=node.name, reason=node.kind))
+        elif held[node.name] != asked:
+            actions.append(
+                Action(verb="replace", subject="node", node=node.name, name=node.name, reason="its machine changed")
+            )
+    wanted = {node.name for node in testbed.nodes}
+    actions += [
+        Action(verb="remove", subject="node", node=name, name=name, reason="no longer in the file")
+        for name in sorted(held)
+        if name not in wanted
+    ]
+    return Plan(actions=tuple(actions))
+
+
+def plan_services(bundles: Mapping[str, Bundle], running: Mapping[str, Running]) -> Plan:
+    """Differences between the containers asked for and those seen; a node not seen yet lacks all of them."""
+    actions: list[Action] = []
+    for node, bundle in bundles.items():
+        seen = running.get(node, Running(hashes={}, unwell={}))
+        wanted = {container.name: bundle.container_hash(container) for container in bundle.containers}
+        service = {container.name: container.service for container in bundle.containers}
+        for name, asked in wanted.items():
+            label = service[name]
+            if name not in seen.hashes:
+                actions.append(Action(verb="create", subject="service", node=node, name=label))
+            elif seen.hashes[name] != asked:
+                actions.append(
+                    Action(verb="replace", subject="service", node=node, name=label, reason="its settings changed")
+                )
+            elif name in seen.unwell:
+                actions.append(
+                    Action(verb="update", subject="service", node=node, name=label, reason=seen.unwell[name])
+                )
+        actions += [
+            Action(verb="remove", subject="service", node=node, name=name, reason="no longer in the file")
+            for name in sorted(seen.hashes)
+            if name not in wanted
+        ]
+        actions += [
+            Action(verb="update", subject="service", node=node, name=path, reason="changed on the node by hand")
+            for path in seen.drift
+        ]
+        if seen.bundle != bundle.digest() and not any(action.node == node for action in actions):
+            actions.append(Action(verb="update", subject="service", node=node, name="files", reason="other contents"))
+    return Plan(actions=tuple(actions))
+
+
+def make_plan(
+    testbed: Testbed,
+    deployment: Deployment | None,
+    bundles: Mapping[str, Bundle],
+    running: Mapping[str, Running],
+) -> Plan:
+    """Everything that differs. Containers of machines about to be replaced count as missing."""
+    machines = plan_nodes(testbed, deployment)
+    fresh = machines.nodes("create", "replace")
+    seen = {node: what for node, what in running.items() if node not in fresh}
+    return Plan(actions=machines.actions + plan_services(bundles, seen).actions)

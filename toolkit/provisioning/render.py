@@ -1,0 +1,339 @@
+"""Testbed and hosts become bundles: for each node the files and containers it is to have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.contract.bundle import Bundle, BundleFile, Container
+from toolkit.contract.settings import SAMPLES_DIR, ProcessSettings, node_root
+from toolkit.provisioning.dashboards import grafana_files
+from toolkit.provisioning.monitoring import alert_rules, mosquitto_config, prometheus_config, recording_rules
+from toolkit.spec.services import built_in
+from toolkit.spec.testbed import Service, Testbed
+from toolkit.state import Host
+
+CLOCK_PORT = 9101
+NODE_EXPORTER_PORT = 9100
+HOP_EXPORTER_PORT = 9600
+HOP_STAMPS_PORT = 9601
+PROBE_PORT = 9700
+PROMETHEUS_PORT = 9090
+GRAFANA_PORT = 3000
+ROLE_PORTS = {
+    "publisher": 9300,
+    "subscriber": 9400,
+    "broker": 9500,
+    "gateway": 9800,
+    "hub": 9900,
+    "consumer": 9310,
+    "provider": 9410,
+}
+"""First metrics port of each role; the control port is the next one, each replica takes two."""
+FIRST_FREE_PORT = 10000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReference:
+    """An image as nodes know it."""
+
+    reference: str
+    content: str
+
+
+Images = Mapping[tuple[str, str], ImageReference]
+"""(image name, architecture) -> reference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One address Prometheus scrapes."""
+
+    node: str
+    service: str
+    role: str
+    job: str
+    address: str
+    port: int
+    kind: str
+
+
+def metrics_port(testbed: Testbed, service: Service, instance: int) -> int:
+    """Where a replica of a service answers /metrics and /healthz; the next port is its control port."""
+    base = ROLE_PORTS.get(service.role, FIRST_FREE_PORT)
+    before = [s for s in testbed.services if s.role == service.role and set(s.nodes) & set(service.nodes)]
+    offset = sum(s.replicas for s in before[: before.index(service)])
+    return base + 2 * (offset + instance)
+
+
+def images_of(testbed: Testbed) -> dict[str, frozenset[str]]:
+    """node -> names of the images it will run; `grafana` is left out, since it is somebody else's image."""
+    wanted: dict[str, set[str]] = {node.name: {"clock", "node-exporter"} for node in testbed.nodes}
+    for service in testbed.services:
+        for node in service.nodes:
+            wanted[node].add(service.image.name)
+    return {node: frozenset(names) for node, names in wanted.items()}
+
+
+def targets(testbed: Testbed, hosts: Mapping[str, Host]) -> list[Target]:
+    """Everything that exposes metrics."""
+    found: list[Target] = []
+
+    def add(node: str, service: str, role: str, job: str, port: int) -> None:
+        if node in hosts:
+            kind = testbed.node(node).kind
+            found.append(
+                Target(
+                    node=node, service=service, role=role, job=job, port=port, kind=kind, address=hosts[node].address
+                )
+            )
+
+    for node in testbed.nodes:
+        add(node.name, "node-exporter", "node", "node", NODE_EXPORTER_PORT)
+        add(node.name, "clock", "clock", "clock", CLOCK_PORT)
+    for service in testbed.services:
+        for node in service.nodes:
+            if service.role == "monitor":
+                add(node, "prometheus", "monitor", "prometheus", PROMETHEUS_PORT)
+                add(node, "hop-exporter", "monitor", "hops", HOP_EXPORTER_PORT)
+                continue
+            known = built_in(service.image.name)
+            if known and known.exports:
+                for instance in range(service.replicas):
+                    add(node, service.name, service.role, service.role, metrics_port(testbed, service, instance))
+            if known and known.probed:
+                add(node, f"{service.name}-probe", "probe", "probe", PROBE_PORT)
+    return found
+
+
+def render_bundles(
+    testbed: Testbed, hosts: Mapping[str, Host], images: Images, *, grafana: ImageReference | None = None
+) -> dict[str, Bundle]:
+    """node -> its bundle, for every node that has a host."""
+    return {node: _NodeRenderer(testbed, hosts, images, node, grafana).bundle() for node in hosts}
+
+
+class _NodeRenderer:
+    """Collects the files and containers of one node."""
+
+    def __init__(
+        self,
+        testbed: Testbed,
+        hosts: Mapping[str, Host],
+        images: Images,
+        node: str,
+        grafana: ImageReference | None,
+    ) -> None:
+        self.testbed = testbed
+        self.hosts = hosts
+        self.images = images
+        self.host = hosts[node]
+        self.grafana = grafana
+        self.root = node_root(testbed.name)
+        self.files: list[BundleFile] = []
+        self.containers: list[Container] = []
+
+    def bundle(self) -> Bundle:
+        self._clock()
+        self._node_exporter()
+        for service in self.testbed.services:
+            if self.host.node in service.nodes and service.role != "ntp":
+                if service.role == "monitor":
+                    self._monitor(service)
+                else:
+                    for instance in range(service.replicas):
+                        self._service(service, instance)
+        return Bundle(
+            testbed=self.testbed.name,
+            node=self.host.node,
+            root=self.root,
+            files=tuple(self.files),
+            containers=tuple(self.containers),
+        )
+
+    # -- on every node --------------------------------------------------------------------------------------------
+
+    def _clock(self) -> None:
+        servers = [node for s in self.testbed.service_of_role("ntp") for node in s.nodes if node in self.hosts]
+        serves = self.host.node in servers or not servers
+        environment = {
+            **self._identity("clock", 0, CLOCK_PORT),
+            "TOOLKIT_CLOCK_ROLE": "server" if serves else "client",
+            "TOOLKIT_CLOCK_SERVER": "" if serves else ",".join(self.hosts[s].address for s in servers),
+            "TOOLKIT_CLOCK_ALLOW": str(self.testbed.subnet),
+            "TOOLKIT_CLOCK_SHARED": "1" if self.host.facts.get("shared_clock") else "0",
+        }
+        self._add(
+            "clock",
+            role="clock",
+            image="clock",
+            environment=environment,
+            mounts=(("samples", SAMPLES_DIR, "rw"),),
+            capabilities=("SYS_TIME", "SYS_NICE"),
+        )
+
+    def _node_exporter(self) -> None:
+        self._add(
+            "node-exporter",
+            role="node",
+            image="node-exporter",
+            mounts=(("data/textfile", "/var/lib/toolkit/textfile", "ro"),),
+            pid_host=True,
+        )
+
+    # -- services -------------------------------------------------------------------------------------------------
+
+    def _service(self, service: Service, instance: int) -> None:
+        known = built_in(service.image.name)
+        port = metrics_port(self.testbed, service, instance)
+        environment = self._identity(service.name, instance, port) if known else {}
+        if known and known.exports and (monitor := self._monitor_address()):
+            environment["TOOLKIT_HOP_EXPORTER"] = f"{monitor}:{HOP_STAMPS_PORT}"
+        mounts: list[tuple[str, str, str]] = [("samples", SAMPLES_DIR, "rw")] if known and known.exports else []
+        files: tuple[str, ...] = ()
+        command = service.command
+        if service.image.name == "mosquitto":
+            files = (self._file(service.name, "mosquitto.conf", mosquitto_config(service.settings)),)
+            mounts += [
+                (f"etc/{service.name}", "/etc/mosquitto", "ro"),
+                (f"data/{service.name}", "/var/lib/mosquitto", "rw"),
+            ]
+        elif known and service.settings:
+            environment["TOOLKIT_SETTINGS"] = json.dumps(dict(service.settings), sort_keys=True)
+        if service.image.name == "client":
+            command = (f"toolkit.node.{service.role}", *service.command)
+        self._add(
+            service.name,
+            instance=instance if service.replicas > 1 else None,
+            role=service.role,
+            image=service.image.name,
+            command=command,
+            environment={**environment, **service.environment},
+            secrets=tuple(service.secrets),
+            mounts=tuple(mounts),
+            capabilities=service.capabilities or (known.capabilities if known else ()),
+            cpus=service.cpus,
+            memory_bytes=service.memory_bytes,
+            health=service.health.command if service.health else (known.health if known else ()),
+            health_within_s=service.health.within_s if service.health else 60.0,
+            after=tuple(s.name for s in self.testbed.services if s.name in service.after and self._here(s)),
+            files=files,
+        )
+        if known and known.probed and instance == 0:
+            self._probe(service, known.ports)
+
+    def _probe(self, broker: Service, ports: tuple[int, ...]) -> None:
+        environment = {
+            **self._identity(f"{broker.name}-probe", 0, PROBE_PORT),
+            "TOOLKIT_PROBE_PORTS": ",".join(map(str, ports)),
+        }
+        if monitor := self._monitor_address():
+            environment["TOOLKIT_HOP_EXPORTER"] = f"{monitor}:{HOP_STAMPS_PORT}"
+        self._add(
+            f"{broker.name}-probe",
+            role="probe",
+            image="clock",
+            command=("toolkit.node.hop_probe",),
+            environment=environment,
+            mounts=(("samples", SAMPLES_DIR, "rw"),),
+            capabilities=("NET_RAW", "NET_ADMIN"),
+        )
+
+    def _monitor(self, service: Service) -> None:
+        found = targets(self.testbed, self.hosts)
+        files = [
+            self._file("prometheus", "prometheus.yml", prometheus_config(self.testbed, self.hosts, found)),
+            self._file("prometheus", "recording.yml", recording_rules()),
+            self._file("prometheus", "alerts.yml", alert_rules(self.testbed)),
+        ]
+        self._add(
+            "prometheus",
+            role="monitor",
+            image="prometheus",
+            command=(
+                "--config.file=/etc/prometheus/prometheus.yml",
+                "--storage.tsdb.path=/prometheus",
+                f"--storage.tsdb.retention.time={int(self.testbed.monitoring.retention_s)}s",
+                f"--web.listen-address=0.0.0.0:{PROMETHEUS_PORT}",
+            ),
+            mounts=(("etc/prometheus", "/etc/prometheus", "ro"), ("data/prometheus", "/prometheus", "rw")),
+            cpus=service.cpus,
+            memory_bytes=service.memory_bytes,
+            files=tuple(files),
+        )
+        self._add(
+            "hop-exporter",
+            role="monitor",
+            image="clock",
+            command=("toolkit.node.hop_exporter",),
+            environment={
+                **self._identity("hop-exporter", 0, HOP_EXPORTER_PORT),
+                "TOOLKIT_STAMPS_PORT": str(HOP_STAMPS_PORT),
+            },
+        )
+        if self.grafana:
+            self._grafana(self.grafana)
+
+    def _grafana(self, image: ImageReference) -> None:
+        files = [self._file("grafana", path, text) for path, text in grafana_files(self.testbed).items()]
+        self.containers.append(
+            Container(
+                name=self._name("grafana"),
+                service="grafana",
+                role="monitor",
+                image=image.reference,
+                content=image.content,
+                environment={
+                    "GF_AUTH_ANONYMOUS_ENABLED": "true",
+                    "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
+                    "GF_SERVER_HTTP_PORT": str(GRAFANA_PORT),
+                    "GF_PATHS_PROVISIONING": "/etc/toolkit/provisioning",
+                    "GF_ANALYTICS_REPORTING_ENABLED": "false",
+                    "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+                },
+                mounts=(("etc/grafana", "/etc/toolkit", "ro"),),
+                files=tuple(files),
+            )
+        )
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _here(self, service: Service) -> bool:
+        return self.host.node in service.nodes
+
+    def _monitor_address(self) -> str | None:
+        nodes = [n for s in self.testbed.service_of_role("monitor") for n in s.nodes if n in self.hosts]
+        return self.hosts[nodes[0]].address if nodes else None
+
+    def _identity(self, service: str, instance: int, port: int) -> dict[str, str]:
+        return ProcessSettings(
+            testbed=self.testbed.name,
+            node=self.host.node,
+            service=service,
+            instance=instance,
+            metrics_port=port,
+            control_port=port + 1,
+            samples_dir=SAMPLES_DIR,
+        ).environment()
+
+    def _name(self, service: str, instance: int | None = None) -> str:
+        return f"toolkit-{self.testbed.name}-{service}" + ("" if instance is None else f"-{instance}")
+
+    def _file(self, service: str, name: str, content: str) -> str:
+        path = f"etc/{service}/{name}"
+        self.files.append(BundleFile(path=path, content=content))
+        return path
+
+    def _add(self, service: str, *, image: str, instance: int | None = None, **fields: Any) -> None:
+        found = self.images[image, self.host.architecture]
+        self.containers.append(
+            Container(
+                name=self._name(service, instance),
+                service=service,
+                image=found.reference,
+                content=found.content,
+                **fields,
+            )
+        )
