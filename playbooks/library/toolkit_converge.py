@@ -68,8 +68,9 @@ import json
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.toolkit_engine import Engine, EngineError
-from ansible.module_utils.toolkit_node import Node, NodeError
+from ansible.module_utils.toolkit_node import clear, converge
 from ansible.module_utils.toolkit_notes import notes_to_undo
+from ansible.module_utils.toolkit_report import NodeError, Report
 
 
 def main():
@@ -82,25 +83,26 @@ def main():
             "platform": {"type": "str"},
         },
         supports_check_mode=True,
-        no_log=True,  # the whole bundle would go to the node's system log
     )
-    bundle = json.loads(module.params["bundle"])
-    node = Node(
-        bundle,
-        Engine(),
-        secrets=module.params["secrets"],
-        registry=module.params["registry"],
-        platform=module.params["platform"],
-        check=module.check_mode,
-    )
-    result = {"invocation": {"module_args": {"state": module.params["state"], "registry": module.params["registry"]}}}
+    given = module.params
+    bundle = json.loads(given["bundle"])
+    report = Report(check=module.check_mode)
+    # Without this the whole bundle would come back in each result.
+    result = {"invocation": {"module_args": {"state": given["state"], "registry": given["registry"]}}}
     failures = []
     try:
-        if module.params["state"] == "absent":
-            result["left"] = node.absent()
+        if given["state"] == "absent":
+            result["left"] = clear(bundle, Engine(), report)
             result["machine_changes"] = [] if module.check_mode else notes_to_undo()
         else:
-            node.converge()
+            converge(
+                bundle,
+                Engine(),
+                report,
+                secrets=given["secrets"],
+                registry=given["registry"],
+                platform=given["platform"],
+            )
     except NodeError as error:
         failures = error.failures
     except EngineError as error:
@@ -108,7 +110,11 @@ def main():
     except OSError as error:
         failures = ["%s: %s" % (error.filename or "the node", error.strerror or error)]
     result.update(
-        changed=bool(node.changes), changes=node.changes, diff=node.diffs, notes=node.notes, timings=node.timings
+        changed=bool(report.changes),
+        changes=report.changes,
+        diff=report.diffs,
+        notes=report.notes,
+        timings=report.timings,
     )
     if failures:
         module.fail_json(msg="\n".join(failures), failures=failures, **result)

@@ -174,6 +174,19 @@ class Engine:
             if isinstance(line, dict) and line.get("error"):
                 raise EngineError("pull of %s:%s: %s" % (repository, tag, line["error"]), 500)
 
+    def execute(self, name, command, timeout_s=20.0):
+        """Run a command inside a container: its status and what it said."""
+        made = self.post(
+            "/containers/%s/exec" % name, {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command)}
+        )
+        once = Engine(self._path, timeout_s)  # the answer's end is the end of its connection
+        try:
+            output = once.post("/exec/%s/start" % made["Id"], {"Detach": False, "Tty": False})
+        finally:
+            once.close()
+        status = self.get("/exec/%s/json" % made["Id"])["ExitCode"]
+        return status, _frames(output or b"").decode(errors="replace")
+
     def last_words(self, name, lines=15):
         """The container's last lines, stdout and stderr together."""
         try:

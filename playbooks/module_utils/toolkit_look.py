@@ -6,7 +6,6 @@ Runs on nodes: Python 3.8 and later, standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -23,9 +22,8 @@ from ansible.module_utils.toolkit_engine import (
     Engine,
     EngineError,
 )
+from ansible.module_utils.toolkit_files import drift, read_manifest
 
-MANIFEST = "manifest.json"
-"""Below the node root: what the last converge made of this node."""
 HEALTH = re.compile(r"\((?:health: )?(\w+)\)$")
 
 
@@ -44,38 +42,18 @@ def look(testbed, root, clock_port=9101, engine=None):
         "bundle": manifest.get("bundle", ""),
         "drift": drift(root, manifest),
         "clock": _clock(clock_port),
-        **_engine(engine or Engine(timeout_s=20.0), testbed),
+        **_engine(engine or Engine(timeout_s=20.0), testbed, manifest.get("well", {})),
     }
 
 
-def read_manifest(root):
-    try:
-        with open(os.path.join(root, MANIFEST), encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError):
-        return {}
-
-
-def drift(root, manifest):
-    """Files that are no longer as the last converge left them."""
-    changed = []
-    for path, (digest, mode) in sorted(manifest.get("files", {}).items()):
-        full = os.path.join(root, path)
-        try:
-            with open(full, "rb") as file:
-                same = hashlib.sha256(file.read()).hexdigest() == digest
-            same = same and "%04o" % (os.stat(full).st_mode & 0o7777) == mode
-        except OSError:
-            same = False
-        if not same:
-            changed.append(path)
-    return changed
-
-
-def _engine(engine, testbed):
+def _engine(engine, testbed, known_well):
     try:
         engine.negotiate()
         listed = engine.containers("%s=%s" % (LABEL_TESTBED, testbed))
+        containers = {entry["Names"][0].lstrip("/"): _container(entry) for entry in listed}
+        for name, seen in containers.items():
+            if seen["health"] == "starting" and _was_found_well(engine, name, known_well.get(name)):
+                seen["health"] = "healthy"
     except EngineError as error:
         return {"engine": None, "engine_error": str(error), "containers": {}}
     finally:
@@ -83,8 +61,14 @@ def _engine(engine, testbed):
     return {
         "engine": {"version": engine.version, "api": engine.api},
         "engine_error": "",
-        "containers": {entry["Names"][0].lstrip("/"): _container(entry) for entry in listed},
+        "containers": containers,
     }
+
+
+def _was_found_well(engine, name, run):
+    """The engine's first own check comes late; converge asked earlier, and that holds until the container restarts."""
+    seen = engine.inspect(name) if run else None
+    return seen is not None and run == [seen["Id"], seen["State"].get("StartedAt")]
 
 
 def _container(entry):

@@ -23,6 +23,8 @@ from toolkit.events import Emit, Event
 Status = Literal["ok", "changed", "failed", "unreachable"]
 _ENDS_WITHIN_S = 10.0
 _MAX_FORKS = 50
+_QUIET_ACTIONS = frozenset({"ansible.builtin.validate_argument_spec", "ansible.builtin.include_role"})
+"""Steps of Ansible's own that nobody waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +201,7 @@ class _Reader:
             self._seen = set(event["stats"])
 
     def _result(self, node: str, task: Mapping[str, Any], outcome: str, result: Mapping[str, Any]) -> None:
-        if outcome == "skipped":
+        if outcome == "skipped" or (outcome == "ok" and result.get("action") in _QUIET_ACTIONS):
             return
         facts = self._facts.setdefault(node, {"status": "ok"})
         changed = bool(result.get("changed"))

@@ -13,7 +13,7 @@ from toolkit.contract.settings import node_root
 from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.state import Host
 
-_MODULES = ("toolkit_engine", "toolkit_look")
+_MODULES = ("toolkit_engine", "toolkit_report", "toolkit_files", "toolkit_look")
 """Sent along with each look, in this order; the same files that Ansible sends with the converge module."""
 _LOADER = """
 import json, sys, types
