@@ -59,7 +59,7 @@ def _document(testbed: Testbed) -> dict[str, Any]:
 
 
 def _without_empty(mapping: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> dict[str, Any]:
-    empty = (None, "", (), [], {}, False)
+    empty: tuple[Any, ...] = (None, "", (), [], {}, False)
     return {
         key: value for key, value in mapping.items() if key in but or not any(value is e or value == e for e in empty)
     }

@@ -6,10 +6,10 @@ from its group, its kind or the defaults. Quantities stay text here, held to the
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import ConfigDict, Field, with_config
-from typing_extensions import Required, TypedDict
+from typing_extensions import TypedDict
 
 from toolkit.spec import quantities, selectors
 
@@ -47,6 +47,8 @@ class LinkEntry(TypedDict, total=False):
 
 
 class Inherited(TypedDict, total=False):
+    """What a node may take from its group, its kind or the defaults."""
+
     provider: Name
     """Where the node comes from: container, ssh, vm, or a name of `providers`."""
     architecture: Literal["amd64", "arm64", "arm/v7", "arm/v6"]

@@ -18,7 +18,7 @@ BUILT_IN: Mapping[str, Mapping[str, Any]] = {
     "vm": {"cpus": 2.0, "memory": "1G", "link": {"rate": "1gbit"}},
     "host": {},
 }
-"""cpus are shares of the operator's cores, chosen so that a virtual node is about as fast as the board beside the others."""
+"""cpus are shares of the operator's cores; they keep the boards' order of speed, not their exact speed."""
 
 DEFAULT_KIND = "vm"
 _BY_KEY = ("link", "labels")

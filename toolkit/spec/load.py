@@ -28,6 +28,7 @@ from toolkit.spec.wording import explain
 
 __all__ = ["did_you_mean", "dump_testbed", "load_testbed"]
 
+_REMOVED = object()
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -40,8 +41,8 @@ def load_testbed(
 ) -> Testbed:
     """The testbed a file asks for, every default worked in.
 
-    `provider` takes all nodes from there instead; `overrides` maps a dotted path, or a variable's name, to the YAML
-    text that replaces it. Raises FileInvalidError with every problem found, UsageError for a wrong provider or override.
+    `provider` takes all nodes from there instead; `overrides` maps a dotted path, or a variable's name, to YAML text
+    that replaces it. Raises FileInvalidError with every problem found, UsageError for a wrong provider or override.
     """
     document = _override(_parse(file), overrides)
     findings = Findings(document=document)
@@ -130,20 +131,32 @@ def _prune(content: dict[str, Any], error: ValidationError) -> bool:
     """Remove every wrong value; False where nothing could be removed, as with a missing key at the top."""
     pruned = False
     for details in error.errors(include_url=False, include_input=False, include_context=False):
-        parent: Any = None
+        way: list[tuple[Any, int | str]] = []
         place: Any = content
-        last: Any = None
         for part in details["loc"]:
-            if isinstance(place, dict) and part in place:
-                parent, place, last = place, place[part], part
-            elif isinstance(place, list) and isinstance(part, int) and part < len(place):
-                parent, place, last = place, place[part], part
-        if isinstance(parent, dict):
-            pruned = parent.pop(last, None) is not None or pruned
-        elif isinstance(parent, list):
-            parent[:] = [item for item in parent if item is not place]
+            # Parts that are not in the value name a branch of a union, or a missing key.
+            if part in place if isinstance(place, dict) else isinstance(place, list) and isinstance(part, int):
+                way.append((place, part))
+                place = place[part]
+        if way:
+            parent, part = way[-1]
+            parent[part] = _REMOVED
             pruned = True
+    _sweep(content)
     return pruned
+
+
+def _sweep(place: Any) -> None:
+    """Take out what was marked; marks first, since removing at once would move the items of a list."""
+    if isinstance(place, dict):
+        for key in [key for key, value in place.items() if value is _REMOVED]:
+            del place[key]
+        for value in place.values():
+            _sweep(value)
+    elif isinstance(place, list):
+        place[:] = [item for item in place if item is not _REMOVED]
+        for item in place:
+            _sweep(item)
 
 
 def _name_of(file: Path) -> str:

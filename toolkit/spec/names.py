@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """A hint to append to an error: `; did you mean 'delay'?`, or the valid names where none is near and few exist."""
+    from difflib import get_close_matches
+
     known = sorted(set(candidates))
     by_lower = {candidate.lower(): candidate for candidate in reversed(known)}
     if near := get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6):

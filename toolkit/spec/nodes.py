@@ -68,7 +68,7 @@ def resolve_machines(
 
 
 def _providers(file: Mapping[str, Any], findings: Findings) -> dict[str, ProviderSettings]:
-    providers = {name: ProviderSettings(name=name, type=name) for name in _IMPLICIT}
+    providers: dict[str, ProviderSettings] = {name: ProviderSettings(name=name, type=name) for name in _IMPLICIT}
     for name, entry in file.get("providers", {}).items():
         kind = entry.get("type", name)
         if kind not in (*_IMPLICIT, "rspec"):

@@ -150,7 +150,7 @@ def _settings(here: Path, written: Mapping[str, Any] | None, image: Image, findi
     place = (*here, "settings")
     name = f"settings:{image.name}"
     if name not in compiled():
-        if written:
+        if written and image is not _UNKNOWN:
             own = image.name in IMAGES
             advice = "takes no settings" if own else "is not toolkit's own; use `environment` or `command`"
             findings.add(place, f"image {image.name!r} {advice}", at_key=True)

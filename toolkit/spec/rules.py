@@ -29,8 +29,8 @@ def architectures(testbed: Testbed, _: Mapping[str, Any], findings: Findings) ->
         has = ", ".join(f"linux/{platform}" for platform in sorted(offered))
         findings.add(
             _at(service, "on"),
-            f"node {node.name!r} is {wanted} but image {service.image.name!r} of service {service.name!r} has only {has}{trap}; "
-            f"build it for linux/{wanted}, or place the service elsewhere",
+            f"node {node.name!r} is {wanted} but image {service.image.name!r} of service {service.name!r} "
+            f"has only {has}{trap}; build it for linux/{wanted}, or place the service elsewhere",
         )
 
 
@@ -46,7 +46,8 @@ def capacity(testbed: Testbed, file: Mapping[str, Any], findings: Findings) -> N
             parts = " + ".join(f"{name} {write(amount)}" for name, amount in asked.items())
             key = attribute.removesuffix("_bytes")
             last = next(s for s in reversed(here) if s.name in asked)
-            message = f"{key} of the services on node {node.name!r} ({parts} = {write(sum(asked.values()))}) is over its {write(room)}"
+            total = f"{parts} = {write(sum(asked.values()))}"
+            message = f"{key} of the services on node {node.name!r} ({total}) is over its {write(room)}"
             place = _at(last, key) if key in file["services"][last.name] else _at(last)
             findings.add(place, f"{message}; lower it, give the node more, or move a service")
 
@@ -58,7 +59,8 @@ def ports(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:
         for service in (s for s in testbed.services if node.name in s.nodes):
             for port in service.ports:
                 if port in users:
-                    message = f"services {users[port]!r} and {service.name!r} both listen on port {port} of node {node.name!r}"
+                    pair = f"services {users[port]!r} and {service.name!r}"
+                    message = f"{pair} both listen on port {port} of node {node.name!r}"
                     findings.add(
                         _at(service), f"{message}; set another in `ports`, or place one elsewhere", at_key=True
                     )

@@ -45,7 +45,7 @@ def compiled() -> dict[str, Schema]:
 @functools.cache
 def validator(name: str) -> SchemaValidator:
     """The validator of that part; KeyError for an image without settings."""
-    return SchemaValidator(compiled()[name])  # type: ignore[arg-type]  # it is one, read back from JSON
+    return SchemaValidator(compiled()[name])
 
 
 def _compile() -> dict[str, Schema]:
@@ -73,7 +73,7 @@ def json_schema() -> Schema:
     """JSON Schema 2020-12 of testbed files; `settings` are tied to the image or role of their service."""
     from pydantic import TypeAdapter
 
-    from toolkit.spec.file import TestbedFile, WorkloadEntry
+    from toolkit.spec.file import TestbedFile
     from toolkit.spec.services import DEFAULT_IMAGE
     from toolkit.spec.settings import SETTINGS
 
@@ -95,8 +95,9 @@ def json_schema() -> Schema:
                 "then": then,
             }
     definitions["ServiceEntry"]["allOf"] = rules
-    header = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "toolkit testbed, version 1"}
-    return header | _tidy({key: value for key, value in schema.items() if key not in header})
+    header: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "toolkit testbed, version 1"}
+    body: Schema = _tidy({key: value for key, value in schema.items() if key not in header})
+    return header | body
 
 
 def _tidy(schema: Any) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,6 +89,9 @@ def read_secrets(
 
 
 def _open_vault(file: Path, password_file: Path | None) -> Mapping[str, Any]:
+    import subprocess
+    import sys
+
     if password_file is None:
         raise UsageError(f"{file} is encrypted; name its password's file with --vault-password-file")
     program = Path(sys.executable).with_name("ansible-vault")

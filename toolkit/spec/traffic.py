@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,10 +176,8 @@ def _matrix(
             hint = did_you_mean(key, known) or "; write a key of workloads, arrivals.KEY or services.NAME.settings.KEY"
             findings.add(here, f"cannot vary {key!r}{hint}", at_key=True)
             continue
-        entry: Callable[[Any], dict[str, Any]] = (
-            (lambda v: {"arrivals": {short: v}}) if prefix else (lambda v: {short: v})
-        )
-        good = [v for i, v in enumerate(values) if _fits("workload", entry(v), (*here, i), findings)]
+        entries = [{"arrivals": {short: value}} if prefix else {short: value} for value in values]
+        good = [v for i, v in enumerate(values) if _fits("workload", entries[i], (*here, i), findings)]
         matrix[prefix + table[short].attribute] = tuple(table[short].read(value) for value in good)
     return matrix
 

@@ -17,7 +17,7 @@ Schema = Mapping[str, Any]
 _Located = list[tuple[tuple[int | str, ...], ErrorDetails]]
 
 _PATTERNS = {
-    "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$": "a name: small letters, digits and dashes, beginning with a letter, at most 40 long",
+    "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$": "a name of small letters, digits and dashes, a letter first, at most 40 long",
     "^[A-Za-z_][A-Za-z0-9_]*$": "the name of a variable: letters, digits and underscores",
     r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$": "an IPv4 address such as 192.168.60.10",
     r"^[0-9]{1,3}(\.[0-9]{1,3}){3}-[0-9]{1,3}$": "a range of addresses such as 192.168.60.21-27",
@@ -147,7 +147,7 @@ class _Teller:
             return f"{quantity.name}, such as {quantity.example}"
         if "role|kind" in pattern:
             return "a selector: all, a node's name, kind:pi1, group:worker, !NAME, or several with commas"
-        return _PATTERNS.get(pattern) or _TYPES.get(schema["type"], schema["type"])
+        return _PATTERNS.get(pattern) or _TYPES.get(schema["type"], str(schema["type"]))
 
 
 def _shape(kind: str) -> str:
