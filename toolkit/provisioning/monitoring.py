@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol
 
-import jinja2
-
-from toolkit import paths
 from toolkit.contract import metrics
+from toolkit.provisioning.templates import duration, render_template
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Host
 
@@ -75,20 +72,20 @@ def prometheus_config(
     jobs = [
         {
             "name": job,
-            "scrape_interval": _duration(NODE_SCRAPE_S) if _slower(job, interval_s) else None,
-            "scrape_timeout": _duration(NODE_SCRAPE_S),
+            "scrape_interval": duration(NODE_SCRAPE_S) if _slower(job, interval_s) else None,
+            "scrape_timeout": duration(NODE_SCRAPE_S),
             "targets": [
                 {"address": f"{target.address}:{target.port}", "labels": _labels(testbed, target)} for target in members
             ],
         }
         for job, members in groupby(reachable, key=lambda t: t.job)
     ]
-    return _render(
+    return render_template(
         "prometheus/prometheus.yml.j2",
         testbed=testbed.name,
-        scrape_interval=_duration(interval_s),
-        scrape_timeout=_duration(min(interval_s, 10.0)),
-        evaluation_interval=_duration(max(interval_s, 1.0)),
+        scrape_interval=duration(interval_s),
+        scrape_timeout=duration(min(interval_s, 10.0)),
+        evaluation_interval=duration(max(interval_s, 1.0)),
         alertmanager=alertmanager,
         jobs=jobs,
     )
@@ -96,10 +93,10 @@ def prometheus_config(
 
 def recording_rules(*, scrape_interval_s: float = 1.0) -> str:
     """recording.yml: every KPI as a series of its own."""
-    return _render(
+    return render_template(
         "prometheus/recording.yml.j2",
         m=metrics,
-        window=_duration(max(10.0, RULE_WINDOW_SCRAPES * scrape_interval_s)),
+        window=duration(max(10.0, RULE_WINDOW_SCRAPES * scrape_interval_s)),
         quantiles=QUANTILES,
         throughput=THROUGHPUT,
     )
@@ -108,12 +105,12 @@ def recording_rules(*, scrape_interval_s: float = 1.0) -> str:
 def alert_rules(testbed: Testbed, limits: AlertLimits | None = None) -> str:
     """alerts.yml: clocks, services, nodes."""
     limits = limits or AlertLimits()
-    return _render(
+    return render_template(
         "prometheus/alerts.yml.j2",
         m=metrics,
         testbed=testbed.name,
         clock_bound_s=testbed.clock.max_root_distance_s,
-        hold=_duration(limits.hold_s),
+        hold=duration(limits.hold_s),
         p99_s=limits.p99_s,
         drops_per_s=limits.drops_per_s,
         hot_celsius=limits.hot_celsius,
@@ -146,7 +143,7 @@ def mosquitto_config(settings: Mapping[str, Any], *, port: int = 1883) -> str:
     if not merged.get("message_size_limit"):
         merged.pop("message_size_limit", None)
     ordered = {name: merged[name] for name in (*_PER_LISTENER, *(n for n in merged if n not in _PER_LISTENER))}
-    return _render(
+    return render_template(
         "mosquitto/mosquitto.conf.j2", port=port, settings={name: _word(value) for name, value in ordered.items()}
     )
 
@@ -170,19 +167,3 @@ def _labels(testbed: Testbed, target: Target) -> dict[str, str]:
 
 def _slower(job: str, interval_s: float) -> bool:
     return job == "node" and interval_s < NODE_SCRAPE_S
-
-
-def _duration(seconds: float) -> str:
-    """Prometheus' way of writing a duration."""
-    return f"{int(seconds)}s" if float(seconds).is_integer() else f"{round(seconds * 1000)}ms"
-
-
-def _render(template: str, **values: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(paths.TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - YAML and configuration files, not HTML
-        keep_trailing_newline=True,
-    )
-    environment.filters["quoted"] = json.dumps  # jinja's own `tojson` writes > and & for HTML
-    return environment.get_template(template).render(**values)

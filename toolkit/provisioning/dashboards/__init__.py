@@ -1,0 +1,44 @@
+"""Grafana's dashboards as code, from the metrics contract; the console draws the very same JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from toolkit.provisioning.dashboards.panels import Page
+from toolkit.provisioning.templates import duration, render_template
+from toolkit.spec.testbed import Testbed
+
+DATASOURCE_UID = "toolkit-prometheus"
+MOUNT = "/etc/toolkit"
+"""Where Grafana finds the files of `grafana_files` in its container."""
+
+
+def pages() -> tuple[Page, ...]:
+    """Every dashboard, the KPIs first (imported here: most commands never ask)."""
+    from toolkit.provisioning.dashboards import hops, kpis, nodes
+
+    return (kpis.PAGE, hops.PAGE, nodes.PAGE)
+
+
+def dashboards(testbed: Testbed | None = None) -> dict[str, str]:
+    """File name -> classic dashboard JSON; with a testbed its name is what the page shows at first."""
+    from toolkit.provisioning.dashboards.build import page_json
+
+    name = testbed.name if testbed else ""
+    return {f"{page.name}.json": page_json(page, testbed=name) for page in pages()}
+
+
+def grafana_files(testbed: Testbed, *, prometheus_url: str = "http://127.0.0.1:9090") -> Mapping[str, str]:
+    """Path below the folder that is mounted at `MOUNT` -> content: data source, provider and dashboards."""
+    values = {
+        "testbed": testbed.name,
+        "uid": DATASOURCE_UID,
+        "url": prometheus_url,
+        "folder": f"{MOUNT}/dashboards",
+        "scrape_interval": duration(testbed.monitoring.scrape_interval_s),
+    }
+    provisioning = {
+        f"provisioning/{path}": render_template(f"grafana/{path}.j2", **values)
+        for path in ("datasources/toolkit.yml", "dashboards/toolkit.yml")
+    }
+    return provisioning | {f"dashboards/{name}": text for name, text in dashboards(testbed).items()}

@@ -1,0 +1,206 @@
+"""Pages become Grafana's classic dashboard JSON, through its foundation SDK (schema 42: Grafana 11.6 and later)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, statetimeline, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as cm
+from grafana_foundation_sdk.models import dashboard as dm
+from grafana_foundation_sdk.models import heatmap as hm
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from toolkit.provisioning.dashboards.panels import Page, Panel, Variable
+
+COLUMNS = 24
+NODE_INTERVAL = "2s"
+"""At least node_exporter's scrape interval, so that `$__rate_interval` spans several scrapes."""
+TAG = "toolkit"
+DATASOURCE = dm.DataSourceRef(type_val="prometheus", uid="${datasource}")
+_OWN_TO_VARIABLES = ("auto", "auto_count", "auto_min")
+"""Keys the SDK writes on every variable although only interval variables have them."""
+
+
+def page_json(page: Page, *, testbed: str = "") -> str:
+    """The dashboard's file; the same page gives the same bytes. `testbed` is chosen at first where it is named."""
+    built = _dashboard(page, testbed).build()
+    document = json.loads(json.dumps(built, cls=JSONEncoder))
+    for variable in document["templating"]["list"]:
+        for key in _OWN_TO_VARIABLES:
+            variable.pop(key, None)
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _dashboard(page: Page, chosen: str) -> dashboard.Dashboard:
+    built = (
+        dashboard.Dashboard(page.title)
+        .uid(f"toolkit-{page.name}")
+        .description(page.description)
+        .tags([TAG])
+        .readonly()
+        .tooltip(dm.DashboardCursorSync.CROSSHAIR)
+        .refresh("5s")
+        .time("now-15m", "now")
+        .timezone("browser")
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .link(
+            dashboard.DashboardLink("toolkit")
+            .type(dm.DashboardLinkType.DASHBOARDS)
+            .tags([TAG])
+            .as_dropdown(True)
+            .keep_time(True)
+            .include_vars(True)
+            .icon("external link")
+            .tooltip("The other dashboards of this testbed")
+        )
+        .annotation(
+            dashboard.AnnotationQuery()
+            .name("Alerts")
+            .datasource(DATASOURCE)
+            .enable(True)
+            .icon_color("red")
+            .expr('ALERTS{testbed="$testbed", alertstate="firing"}')
+            .title_format("{{alertname}}")
+            .text_format("{{node}} {{service}}")
+        )
+    )
+    testbed = Variable(name="testbed", label="Testbed", query="label_values(up, testbed)", every=False)
+    for variable in (testbed, *page.variables):
+        built.with_variable(_variable(variable, chosen if variable is testbed else ""))
+    identity = 0
+    top = 0
+    for row in page.rows:
+        identity += 1
+        built.with_row(dashboard.Row(row.title).id(identity).grid_pos(dm.GridPos(h=1, w=COLUMNS, x=0, y=top)))
+        top += 1
+        for panel, place in _places(row.panels, top):
+            identity += 1
+            built.with_panel(_panel(panel).id(identity).grid_pos(place))
+        top = max(place.y + place.h for _, place in _places(row.panels, top))
+    return built
+
+
+def _places(panels: tuple[Panel, ...], top: int) -> Iterator[tuple[Panel, dm.GridPos]]:
+    """From left to right; a panel that does not fit begins a new line below the tallest of the last."""
+    x, y, tallest = 0, top, 0
+    for panel in panels:
+        if x + panel.width > COLUMNS:
+            x, y, tallest = 0, y + tallest, 0
+        yield panel, dm.GridPos(h=panel.height, w=panel.width, x=x, y=y)
+        x += panel.width
+        tallest = max(tallest, panel.height)
+
+
+def _variable(variable: Variable, chosen: str) -> dashboard.QueryVariable:
+    built = (
+        dashboard.QueryVariable(variable.name)
+        .label(variable.label)
+        .datasource(DATASOURCE)
+        .query({"query": variable.query, "refId": variable.name})
+        .refresh(dm.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(dm.VariableSort.ALPHABETICAL_ASC)
+    )
+    if variable.every:
+        built.include_all(True).all_value(".*").multi(True)
+        built.current(dm.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    elif chosen:
+        built.current(dm.VariableOption(selected=True, text=chosen, value=chosen))
+    return built
+
+
+def _panel(panel: Panel) -> Any:
+    built: Any = _KINDS[panel.kind](panel)
+    built.title(panel.title).description(panel.description).unit(panel.unit).datasource(DATASOURCE)
+    built.no_value(panel.empty)
+    if panel.slow:
+        built.interval(NODE_INTERVAL)
+    for letter, query in zip("ABCDEFGHIJ", panel.queries, strict=False):
+        target = prometheus.Dataquery().ref_id(letter).datasource(DATASOURCE).expr(query.expr).range()
+        target.legend_format(query.legend or "__auto")
+        if panel.kind == "heatmap":
+            target.format(PromQueryFormat.HEATMAP).legend_format("{{le}}")
+        built.with_target(target)
+    if panel.words:
+        options = {
+            value: dm.ValueMappingResult(text=text, color=color, index=index)
+            for index, (value, (text, color)) in enumerate(panel.words.items())
+        }
+        built.mappings([dm.ValueMap(options=options)])
+    if panel.thresholds:
+        steps = [dm.Threshold(value=value, color=color) for value, color in panel.thresholds]
+        built.thresholds(dashboard.ThresholdsConfig().mode(dm.ThresholdsMode.ABSOLUTE).steps(steps))
+    return built
+
+
+def _stat(panel: Panel) -> stat.Panel:
+    built = (
+        stat.Panel()
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .graph_mode(cm.BigValueGraphMode.AREA)
+        .text_mode(cm.BigValueTextMode.AUTO)
+    )
+    if panel.thresholds:
+        built.color_mode(cm.BigValueColorMode.VALUE)
+    return built
+
+
+def _timeseries(panel: Panel) -> timeseries.Panel:
+    built = (
+        timeseries.Panel()
+        .line_width(1)
+        .fill_opacity(10)
+        .show_points(cm.VisibilityMode.NEVER)
+        .span_nulls(False)
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(cm.LegendDisplayMode.TABLE)
+            .placement(cm.LegendPlacement.BOTTOM)
+            .show_legend(True)
+            .calcs(["lastNotNull", "max"])
+        )
+        .tooltip(common.VizTooltipOptions().mode(cm.TooltipDisplayMode.MULTI).sort(cm.SortOrder.DESCENDING))
+    )
+    if not panel.logarithmic:
+        built.axis_soft_min(0)
+    else:
+        built.scale_distribution(common.ScaleDistributionConfig().type(cm.ScaleDistribution.LOG).log(10))
+    return built
+
+
+def _heatmap(panel: Panel) -> heatmap.Panel:
+    return (
+        heatmap.Panel()
+        .calculate(False)
+        .cell_gap(1)
+        .color(
+            heatmap.HeatmapColorOptions()
+            .mode(hm.HeatmapColorMode.SCHEME)
+            .scheme("Turbo")
+            .scale(hm.HeatmapColorScale.EXPONENTIAL)
+            .exponent(0.5)
+            .steps(64)
+        )
+        .y_axis(heatmap.YAxisConfig().unit(panel.unit))
+        .show_legend()
+    )
+
+
+def _state_timeline(_: Panel) -> statetimeline.Panel:
+    return (
+        statetimeline.Panel()
+        .show_value(cm.VisibilityMode.AUTO)
+        .row_height(0.8)
+        .merge_values(True)
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(cm.LegendDisplayMode.LIST)
+            .placement(cm.LegendPlacement.BOTTOM)
+            .show_legend(True)
+        )
+    )
+
+
+_KINDS = {"stat": _stat, "timeseries": _timeseries, "heatmap": _heatmap, "state-timeline": _state_timeline}
