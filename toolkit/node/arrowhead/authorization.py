@@ -57,8 +57,7 @@ class Authorization:
             trace=call.trace,
         )
         if allowed is None:
-            message = f"The consumer {request.consumer} is not in the authorization database"
-            raise not_found(message)
+            raise not_found(f"The consumer {request.consumer} is not in the authorization database")
         log.debug("%s may use %d of %d providers", request.consumer, sum(allowed), len(allowed))
         state = {str(provider): may for provider, may in zip(request.providers, allowed, strict=True)}
         return Reply(value=IntraCloudAuthResponse(authorization_state=state))
@@ -72,8 +71,7 @@ class Authorization:
             trace=call.trace,
         )
         if allowed is None:
-            message = f"The cloud {request.cloud.cloud_name} of {request.cloud.operator} is not in the database"
-            raise not_found(message)
+            raise not_found(f"The cloud {request.cloud.cloud_name} of {request.cloud.operator} is not in the database")
         log.debug("%s may use %s: %s", request.cloud.cloud_name, request.service.service_definition, allowed)
         return Reply(value=InterCloudAuthResponse(authorized=allowed))
 
@@ -87,8 +85,7 @@ class Authorization:
                 lambda connection: neighbours.own_cloud(connection, secure=secure), operation="token", trace=call.trace
             )
         if cloud is None:
-            message = "The own cloud is not in the database"
-            raise not_found(message)
+            raise not_found("The own cloud is not in the database")
         consumer = f"{request.consumer.system_name}.{cloud.cloud_name}.{cloud.operator}"
         signer = await self._signing_key()
         made = await asyncio.to_thread(_tokens_for, request, consumer, signer)
@@ -101,7 +98,7 @@ class Authorization:
         """The key that tokens can be checked with."""
         return Reply(value=tokens.public_text((await self._signing_key()).public_key()))
 
-    async def _signing_key(self) -> Any:  # noqa: ANN401 - an RSA private key
+    async def _signing_key(self) -> Any:
         async with self._key_lock:
             if self._key is None:
                 files = self._core.settings.tls
@@ -129,10 +126,10 @@ class Authorization:
         )
         return Reply(status=201, value=made)
 
-    async def _write(self, work: Callable[[Connection], Any]) -> Any:  # noqa: ANN401 - whatever the work returns
+    async def _write(self, work: Callable[[Connection], Any]) -> Any:
         return await self._storage.write(work, operation="mgmt")
 
-    def rule_routes(self, noun: str, rule: Any, entry: Any) -> list[Route]:  # noqa: ANN401 - message classes
+    def rule_routes(self, noun: str, rule: Any, entry: Any) -> list[Route]:
         """List, get, make, replace and delete one kind of rule."""
         list_rules: Callable[..., list[Any]] = getattr(authorisations, f"list_{noun}")
         delete_rules: Callable[..., int] = getattr(authorisations, f"delete_{noun}")
@@ -209,7 +206,7 @@ class Authorization:
         ]  # fmt: skip
 
 
-def _tokens_for(request: TokenGenerationRequest, consumer: str, signer: Any) -> list[TokenData]:  # noqa: ANN401
+def _tokens_for(request: TokenGenerationRequest, consumer: str, signer: Any) -> list[TokenData]:
     made = []
     for provider in request.providers:
         try:

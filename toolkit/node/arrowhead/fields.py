@@ -36,26 +36,26 @@ class Rules:
 _NONE = Rules()
 
 
-def _field(rules: Rules, **default: Any) -> Any:  # noqa: ANN401 - dataclass fields are untyped by nature
+def _field(rules: Rules, **default: Any) -> Any:
     return dataclasses.field(metadata={"rules": rules}, **default)
 
 
-def optional(default: Any = None, **rules: Any) -> Any:  # noqa: ANN401
+def optional(default: Any = None, **rules: Any) -> Any:
     """A field that may be absent."""
     return _field(Rules(**rules), default=default)
 
 
-def required(**rules: Any) -> Any:  # noqa: ANN401
+def required(**rules: Any) -> Any:
     """A field that must be there and not null."""
     return _field(Rules(required=True, **rules))
 
 
-def mapping(**rules: Any) -> Any:  # noqa: ANN401
+def mapping(**rules: Any) -> Any:
     """An object of any keys, empty when absent."""
     return _field(Rules(**rules), default_factory=dict)
 
 
-def required_name() -> Any:  # noqa: ANN401
+def required_name() -> Any:
     """A system, cloud or operator name."""
     return required(not_blank=True, longest=255, is_name=True)
 

@@ -36,7 +36,7 @@ Observe = Callable[[str, int, float], None]
 class Front:
     """Answers the requests of one port."""
 
-    def __init__(  # noqa: PLR0913 - what a port needs to know
+    def __init__(
         self,
         routes: Iterable[Route],
         *,

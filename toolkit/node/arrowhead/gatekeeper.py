@@ -120,7 +120,7 @@ class Outbound:
 
     # ------------------------------------------------ for the operator
 
-    async def _write(self, work: Callable[[Connection], Any]) -> Any:  # noqa: ANN401 - whatever the work returns
+    async def _write(self, work: Callable[[Connection], Any]) -> Any:
         return await self._storage.write(work, operation="mgmt")
 
     async def list_neighbours(self, _call: Call) -> Reply:
@@ -268,8 +268,7 @@ class Inbound:
             "PUT", f"{self._peers.registry}/query", query, ServiceQueryResult, call.trace
         )
         if not result.service_query_data:
-            message = f"Nobody in this cloud provides {form.requested_service.service_definition} as asked for"
-            raise not_found(message)
+            raise not_found(f"Nobody in this cloud provides {form.requested_service.service_definition} as asked for")
         secure = self._core.settings.secure
         own = await self._core.storage.read(
             lambda connection: neighbours.own_cloud(connection, secure=secure), operation="gsd_poll", trace=call.trace
@@ -344,7 +343,7 @@ def _outgoing_tls(core: Core) -> ssl.SSLContext | None:
     return tls.client_context(certificate, key, master, verify_host=core.settings.verify_host)
 
 
-def _cloud_files(core: Core) -> Any:  # noqa: ANN401 - three paths
+def _cloud_files(core: Core) -> Any:
     files = core.settings.tls
     paths = (files.cloud_certificate, files.cloud_key, files.master_ca) if files is not None else (None,)
     if None in paths:

@@ -42,7 +42,7 @@ class HttpClient:
     `reuse=False` opens a connection for each request, as the original systems do for notifications.
     """
 
-    def __init__(  # noqa: PLR0913 - each is one knob of a client
+    def __init__(
         self,
         *,
         tls: ssl.SSLContext | None = None,
@@ -74,11 +74,9 @@ class HttpClient:
         try:
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as error:
-            message = f"{url} is not a usable address: {error}"
-            raise NoAnswerError(message) from None
+            raise NoAnswerError(f"{url} is not a usable address: {error}") from None
         if not parts.hostname:
-            message = f"{url} names no host"
-            raise NoAnswerError(message)
+            raise NoAnswerError(f"{url} names no host")
         place = (parts.hostname, port, parts.scheme == "https")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         message_bytes = _request_bytes(method, target, parts.netloc, body, headers or {}, keep=self.reuse)
@@ -92,8 +90,7 @@ class HttpClient:
         try:
             return await self._exchange(place, connection, message_bytes, method, url)
         except _StaleError:
-            message = f"{url} closed the connection without an answer"
-            raise NoAnswerError(message) from None
+            raise NoAnswerError(f"{url} closed the connection without an answer") from None
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -114,8 +111,7 @@ class HttpClient:
     async def _connect(self, place: _Place, url: str) -> _ClientConnection:
         host, port, secure = place
         if secure and self.tls is None:
-            message = f"{url} needs TLS, which this system has no certificate for"
-            raise NoAnswerError(message)
+            raise NoAnswerError(f"{url} needs TLS, which this system has no certificate for")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.connect_timeout_s):
@@ -127,14 +123,11 @@ class HttpClient:
                     server_hostname=host if secure else None,
                 )
         except TimeoutError:
-            message = f"{url} did not accept a connection within {self.connect_timeout_s:g} s"
-            raise NoAnswerError(message) from None
+            raise NoAnswerError(f"{url} did not accept a connection within {self.connect_timeout_s:g} s") from None
         except ssl.SSLError as error:
-            message = f"{url}: TLS failed: {error}"
-            raise NoAnswerError(message, tls=True) from None
+            raise NoAnswerError(f"{url}: TLS failed: {error}", tls=True) from None
         except (OSError, UnicodeError) as error:
-            message = f"{url} cannot be reached: {error}"
-            raise NoAnswerError(message) from None
+            raise NoAnswerError(f"{url} cannot be reached: {error}") from None
         return connection
 
     async def _exchange(
@@ -146,16 +139,16 @@ class HttpClient:
                 answer = await connection.exchange(message_bytes, head=method == "HEAD")
         except TimeoutError:
             connection.close()
-            message = f"{url} did not answer within {self.read_timeout_s:g} s"
-            raise NoAnswerError(message) from None
+            raise NoAnswerError(f"{url} did not answer within {self.read_timeout_s:g} s") from None
         except _StaleError:
             connection.close()
             raise
         except ConnectionError as error:
             connection.close()
             # A refused client certificate shows only after the handshake (TLS 1.3).
-            message = f"{url} broke off: {error}"
-            raise NoAnswerError(message, tls=fresh and isinstance(error, _TlsRefusedError)) from None
+            raise NoAnswerError(
+                f"{url} broke off: {error}", tls=fresh and isinstance(error, _TlsRefusedError)
+            ) from None
         except asyncio.CancelledError:
             connection.close()
             raise
@@ -168,7 +161,7 @@ class HttpClient:
         return answer
 
 
-def _request_bytes(  # noqa: PLR0913 - the parts of a request
+def _request_bytes(
     method: str, target: str, host: str, body: bytes, headers: Mapping[str, str], *, keep: bool
 ) -> bytes:
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]

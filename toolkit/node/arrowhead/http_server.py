@@ -266,8 +266,7 @@ class _Connection(asyncio.Protocol):
         self._header_bytes += size
         if self._header_bytes > self._limits.header_bytes:
             self._refuse(431, "header too large")
-            message = "header too large"
-            raise ValueError(message)
+            raise ValueError("header too large")
 
     # ------------------------------------------------ answers
 

@@ -17,7 +17,7 @@ from toolkit.node.arrowhead.stores import identities
 T = TypeVar("T")
 
 
-def liveness(path: str, text: str, **options: Any) -> Route:  # noqa: ANN401 - passed on to Route
+def liveness(path: str, text: str, **options: Any) -> Route:
     """`GET path` answers a text."""
 
     async def tell(_call: Call) -> Reply:
@@ -48,7 +48,7 @@ def some(values: list[T], message: str) -> list[T]:
 class _Kind(Generic[T]):
     """How one kind of row is listed, found, added, changed and deleted."""
 
-    def __init__(  # noqa: PLR0913 - the operations of a kind
+    def __init__(
         self,
         noun: str,
         message: type[T],
@@ -200,5 +200,5 @@ def management_routes(core: Core, base: str) -> list[Route]:
         route
         for prefix in ("", base)
         for kind in (_SERVICES, _SYSTEMS, _CLOUDS)
-        for route in kind.routes(core, f"{prefix}/mgmt/{kind.noun}")  
+        for route in kind.routes(core, f"{prefix}/mgmt/{kind.noun}")
     ]

@@ -14,10 +14,10 @@ from toolkit.node.arrowhead.messages import (
     GSDAnswer,
     OrchestrationForm,
     OrchestrationStore,
+    OrchestratorWarning,
     PreferredProvider,
     ServiceRegistryEntry,
     ServiceRequestForm,
-    Warning,
 )
 from toolkit.node.arrowhead.refusals import bad_payload, not_found
 
@@ -29,14 +29,11 @@ def completed(form: ServiceRequestForm) -> ServiceRequestForm:
     preferred = tuple(one for one in form.preferred_providers if one.is_local or one.is_global)
     flags = {name: form.flag(name) for name in FLAGS}
     if flags["overrideStore"] and form.requested_service is None:
-        message = "requestedService is needed when overrideStore is true"
-        raise bad_payload(message)
+        raise bad_payload("requestedService is needed when overrideStore is true")
     if flags["onlyPreferred"] and not preferred:
-        message = "onlyPreferred is true, but there is no valid preferred provider"
-        raise bad_payload(message)
+        raise bad_payload("onlyPreferred is true, but there is no valid preferred provider")
     if flags["enableQoS"] and not (form.requested_qos and form.commands):
-        message = "enableQoS is true, but requestedQoS or commands is empty"
-        raise bad_payload(message)
+        raise bad_payload("enableQoS is true, but requestedQoS or commands is empty")
     return dataclasses.replace(form, orchestration_flags=flags, preferred_providers=preferred)
 
 
@@ -76,8 +73,7 @@ def only_preferred(
         by_provider.setdefault(entry.provider.key, []).append(entry)
     kept = [entry for system in systems for entry in by_provider.get(system.key, ())]
     if not kept:
-        message = "None of the preferred providers offers the service"
-        raise not_found(message)
+        raise not_found("None of the preferred providers offers the service")
     return kept
 
 
@@ -104,21 +100,20 @@ def target_cloud(
         if cloud.key in answered:
             return answered[cloud.key]
     if only_preferred or not answers:
-        message = "No other cloud offers the service" if not answers else "No preferred cloud offers the service"
-        raise not_found(message)
+        raise not_found("No other cloud offers the service" if not answers else "No preferred cloud offers the service")
     return answers[0].provider_cloud
 
 
-def ttl_warnings(end_of_validity: datetime | None, now: datetime) -> tuple[Warning, ...]:
+def ttl_warnings(end_of_validity: datetime | None, now: datetime) -> tuple[OrchestratorWarning, ...]:
     """What to say of an entry's validity."""
     if end_of_validity is None:
-        return (Warning.TTL_UNKNOWN,)
+        return (OrchestratorWarning.TTL_UNKNOWN,)
     if end_of_validity < now:
-        return (Warning.TTL_EXPIRED,)
-    return (Warning.TTL_EXPIRING,) if end_of_validity - now <= _EXPIRING else ()
+        return (OrchestratorWarning.TTL_EXPIRED,)
+    return (OrchestratorWarning.TTL_EXPIRING,) if end_of_validity - now <= _EXPIRING else ()
 
 
-def form_of(entry: ServiceRegistryEntry, warnings: tuple[Warning, ...] = ()) -> OrchestrationForm:
+def form_of(entry: ServiceRegistryEntry, warnings: tuple[OrchestratorWarning, ...] = ()) -> OrchestrationForm:
     """What the consumer is told of an entry."""
     return OrchestrationForm(
         service=dataclasses.replace(entry.provided_service, id=None),

@@ -285,7 +285,7 @@ class ServiceRequestForm:
         return bool(self.orchestration_flags.get(name))
 
 
-class Warning(str, Enum):  # noqa: A001 - the framework's word
+class OrchestratorWarning(Enum):  # noqa: A001 - the framework's word
     """What a consumer should know about an answer."""
 
     FROM_OTHER_CLOUD = "FROM_OTHER_CLOUD"
@@ -304,7 +304,7 @@ class OrchestrationForm:
     instruction: str | None = optional(longest=255)
     authorization_token: str | None = optional()
     signature: str | None = optional()
-    warnings: tuple[Warning, ...] = optional(())
+    warnings: tuple[OrchestratorWarning, ...] = optional(())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ def _response(route: Route, status: int, schemas: dict[str, Any]) -> dict[str, A
     return response
 
 
-def _schema(hint: Any, rules: Rules, schemas: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a type expression
+def _schema(hint: Any, rules: Rules, schemas: dict[str, Any]) -> dict[str, Any]:
     if isinstance(hint, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     origin = typing.get_origin(hint)
@@ -86,7 +86,7 @@ def _schema(hint: Any, rules: Rules, schemas: dict[str, Any]) -> dict[str, Any]:
     return _scalar(hint, rules)
 
 
-def _scalar(hint: Any, rules: Rules) -> dict[str, Any]:  # noqa: ANN401 - a type expression
+def _scalar(hint: Any, rules: Rules) -> dict[str, Any]:
     if hint is str:
         pattern = {"pattern": _NAME_PATTERN} if rules.is_name else {"pattern": "\\S"} if rules.not_blank else {}
         return {"type": "string"} | pattern | _bounds("Length", rules)

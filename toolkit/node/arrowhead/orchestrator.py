@@ -28,13 +28,13 @@ from toolkit.node.arrowhead.messages import (
     OrchestrationResponse,
     OrchestrationStore,
     OrchestrationStoreQuery,
+    OrchestratorWarning,
     ServiceQueryForm,
     ServiceQueryResult,
     ServiceRegistryEntry,
     ServiceRequestForm,
     TokenGenerationRequest,
     TokenGenerationResponse,
-    Warning,
 )
 from toolkit.node.arrowhead.peers import Offer
 from toolkit.node.arrowhead.process import Core, Listener, System, own_listener, run
@@ -77,8 +77,7 @@ class Orchestration:
 
     def _requested(self) -> ArrowheadService:
         if self._form.requested_service is None:
-            message = "requestedService is missing"
-            raise bad_payload(message)
+            raise bad_payload("requestedService is missing")
         return self._form.requested_service
 
     # ------------------------------------------------ in the own cloud
@@ -99,8 +98,9 @@ class Orchestration:
         allowed = await self._allowed([entry.provider for entry in entries], service)
         entries = [entry for entry in entries if entry.provider.key in allowed]
         if not entries:
-            message = f"{self._form.requester_system} may use none of the providers of {service.service_definition}"
-            raise not_found(message)
+            raise not_found(
+                f"{self._form.requester_system} may use none of the providers of {service.service_definition}"
+            )
         preferred = matching.local_preferred(self._form.preferred_providers)
         if self._form.flag("onlyPreferred"):
             entries = matching.only_preferred(entries, preferred)
@@ -129,8 +129,7 @@ class Orchestration:
             entries = [one for one in entries if matching.has_common_interface(service, one.provided_service)]
         log.debug("%d entries of %s", len(entries), service.service_definition)
         if not entries:
-            message = f"Nobody in this cloud provides {service.service_definition} as asked for"
-            raise not_found(message)
+            raise not_found(f"Nobody in this cloud provides {service.service_definition} as asked for")
         return entries
 
     async def _allowed(
@@ -166,8 +165,7 @@ class Orchestration:
         if service is not None:
             entries = [one for one in entries if matching.has_common_interface(service, one.service)]
         if not entries:
-            message = f"The Orchestration Store has nothing for {consumer}"
-            raise not_found(message)
+            raise not_found(f"The Orchestration Store has nothing for {consumer}")
         return await (self.defaults(entries) if service is None else self._first_usable(entries, service))
 
     async def defaults(self, entries: Iterable[OrchestrationStore]) -> list[OrchestrationForm]:
@@ -178,8 +176,7 @@ class Orchestration:
             if offer := offers.get(entry.provider_system.key):
                 forms.append(matching.stored_form(entry, offer))
         if not forms:
-            message = f"No default entry of {self._form.requester_system} can be used now"
-            raise not_found(message)
+            raise not_found(f"No default entry of {self._form.requester_system} can be used now")
         return forms
 
     async def _first_usable(
@@ -199,8 +196,7 @@ class Orchestration:
                 continue
             best = matching.best_form(forms, [entry.provider_system])
             return [dataclasses.replace(best, instruction=entry.instruction)]
-        message = f"No entry of the Orchestration Store for {service.service_definition} can be used now"
-        raise not_found(message)
+        raise not_found(f"No entry of the Orchestration Store for {service.service_definition} can be used now")
 
     async def _offers(
         self, service: ArrowheadService, providers: Sequence[ArrowheadSystem]
@@ -256,10 +252,9 @@ class Orchestration:
         url = self._peers.url("InterCloudNegotiations")
         result = await self._peers.call("PUT", url, request, ICNResult, self._trace)
         if not result.orch_response.response:
-            message = f"{cloud.cloud_name} has no provider for us"
-            raise not_found(message)
+            raise not_found(f"{cloud.cloud_name} has no provider for us")
         return [
-            dataclasses.replace(one, warnings=(*one.warnings, Warning.FROM_OTHER_CLOUD))
+            dataclasses.replace(one, warnings=(*one.warnings, OrchestratorWarning.FROM_OTHER_CLOUD))
             for one in result.orch_response.response
         ]
 
@@ -327,7 +322,7 @@ class Store:
         entries = await self._storage.read_all(work, operation="store")
         return Reply(value=some(entries, "The Orchestration Store has no such entry"))
 
-    async def _write(self, work: Callable[[Connection], Any]) -> Any:  # noqa: ANN401 - whatever the work returns
+    async def _write(self, work: Callable[[Connection], Any]) -> Any:
         return await self._storage.write(work, operation="store")
 
     async def get_all(self, _call: Call) -> Reply:
@@ -488,11 +483,10 @@ class Store:
 
 def _check_default(cloud: ArrowheadCloud | None, *, default: bool) -> None:
     if cloud is not None and default:
-        message = "Only store entries of the own cloud can be default entries"
-        raise bad_payload(message)
+        raise bad_payload("Only store entries of the own cloud can be default entries")
 
 
-def _may_orchestrate(caller: Caller, body: Any) -> bool:  # noqa: ANN401 - a ServiceRequestForm
+def _may_orchestrate(caller: Caller, body: Any) -> bool:
     if body is None:
         return caller.is_local
     if body.flag("externalServiceRequest"):

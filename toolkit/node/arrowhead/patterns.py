@@ -28,8 +28,7 @@ async def matches(pattern: str, texts: Sequence[str], *, partial: bool, patience
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        message = f"regularExpression is not one: {error}"
-        raise bad_payload(message) from None
+        raise bad_payload(f"regularExpression is not one: {error}") from None
     if not texts:
         return []
     process = await asyncio.create_subprocess_exec(
@@ -39,8 +38,7 @@ async def matches(pattern: str, texts: Sequence[str], *, partial: bool, patience
         async with asyncio.timeout(patience_s):
             output, _ = await process.communicate(json.dumps([pattern, partial, list(texts)]).encode())
     except TimeoutError:
-        message = f"regularExpression is too slow: no result after {patience_s:g} s"
-        raise bad_payload(message) from None
+        raise bad_payload(f"regularExpression is too slow: no result after {patience_s:g} s") from None
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

@@ -42,7 +42,7 @@ class Offer:
     port: int
 
 
-async def exchange(  # noqa: PLR0913 - one call over the network
+async def exchange(
     client: HttpClient, method: str, url: str, message: object | None, kind: type[T], trace: Trace | None = None
 ) -> T:
     """Send a message, return the answer read as `kind`; `type(None)` ignores it.

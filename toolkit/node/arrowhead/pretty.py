@@ -16,7 +16,7 @@ def _quoted(text: str) -> str:
     return quoted
 
 
-def pretty(value: Any, indent: str = "") -> str:  # noqa: ANN401 - any JSON value
+def pretty(value: Any, indent: str = "") -> str:
     """Write dicts, lists, strings, numbers, booleans and None; other types are a TypeError."""
     if isinstance(value, str):
         return _quoted(value)
@@ -38,5 +38,4 @@ def pretty(value: Any, indent: str = "") -> str:  # noqa: ANN401 - any JSON valu
         if not value:
             return "[ ]"
         return "[ " + ", ".join(pretty(item, indent) for item in value) + " ]"
-    message = f"{type(value).__name__} has no JSON form"
-    raise TypeError(message)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -99,7 +99,7 @@ def run(system: System) -> int:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415 - absent where Debian has none; asyncio's own loop does the same, slower
+        import uvloop
     except ImportError:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
@@ -117,7 +117,7 @@ async def _serve(system: System, settings: Settings) -> None:
             servers[listener.port] = await _listen(core, listener, figures)
             stack.push_async_callback(servers[listener.port].stop)
         pages = HttpServer(_pages(core, figures, servers))
-        await _start(pages, "0.0.0.0", settings.process.metrics_port)  # noqa: S104 - scraped from other nodes
+        await _start(pages, "0.0.0.0", settings.process.metrics_port)
         stack.push_async_callback(pages.stop, 0.1)
         core.peers.start()
         stack.push_async_callback(core.peers.stop)
@@ -214,8 +214,9 @@ async def _start(server: HttpServer, host: str, port: int) -> None:
     try:
         await server.start(host, port)
     except OSError as error:
-        message = f"cannot listen on {host}:{port}: {error.strerror or error}; is another process using the port?"
-        raise ToolkitError(message) from None
+        raise ToolkitError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; is another process using the port?"
+        ) from None
 
 
 def _pages(

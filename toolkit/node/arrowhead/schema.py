@@ -43,16 +43,16 @@ _TABLE_OPTIONS: dict[str, Any] = {
 }
 
 
-def _table(name: str, *parts: Any) -> Table:  # noqa: ANN401 - columns and constraints
+def _table(name: str, *parts: Any) -> Table:
     table: Table = Table(name, METADATA, *parts, **_TABLE_OPTIONS)
     return table
 
 
-def _id() -> Any:  # noqa: ANN401 - a column
+def _id() -> Any:
     return Column("id", _ID, primary_key=True, autoincrement=True)
 
 
-def _to(name: str, table: str, *, primary: bool = False, optional: bool = False) -> Any:  # noqa: ANN401 - a column
+def _to(name: str, table: str, *, primary: bool = False, optional: bool = False) -> Any:
     return Column(
         name,
         _ID,

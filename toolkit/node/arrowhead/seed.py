@@ -46,11 +46,9 @@ def load_seed(path: Path) -> Seed:
     try:
         return wire.read(Seed, path.read_bytes())
     except OSError as error:
-        message = f"seed file {path} cannot be read: {error.strerror}"
-        raise UsageError(message) from None
+        raise UsageError(f"seed file {path} cannot be read: {error.strerror}") from None
     except Refusal as refusal:
-        message = f"seed file {path} is wrong: {refusal.message}"
-        raise UsageError(message) from None
+        raise UsageError(f"seed file {path} is wrong: {refusal.message}") from None
 
 
 def plant(connection: Connection, seed: Seed) -> Mapping[str, int]:

@@ -34,7 +34,7 @@ _FIRST_PING_S = 60.0
 _FIRST_TTL_S = 45.0
 
 
-def _provider_itself(caller: Caller, body: Any) -> bool:  # noqa: ANN401 - a ServiceRegistryEntry
+def _provider_itself(caller: Caller, body: Any) -> bool:
     return caller.is_named(body.provider.system_name)
 
 
@@ -178,8 +178,7 @@ class ServiceRegistry:
         """Delete one entry."""
         identity = call.number("entryId")
         if not await self._delete([identity]):
-            message = f"There is no entry with the id {identity}"
-            raise not_found(message)
+            raise not_found(f"There is no entry with the id {identity}")
         return Reply()
 
     async def delete_all(self, _call: Call) -> Reply:
@@ -235,8 +234,7 @@ def _version_range(form: ServiceQueryForm, metadata: dict[str, str]) -> tuple[fl
         least = int(metadata["minVersion"]) if "minVersion" in metadata else float("-inf")
         most = int(metadata["maxVersion"]) if "maxVersion" in metadata else float("inf")
     except ValueError as error:
-        message = f"minVersion and maxVersion must be whole numbers: {error}"
-        raise bad_payload(message) from None
+        raise bad_payload(f"minVersion and maxVersion must be whole numbers: {error}") from None
     return least, most
 
 
@@ -249,8 +247,7 @@ async def _tests(form: ServiceQueryByRegex, entries: Sequence[ServiceRegistryEnt
     elif form.field_name == "serviceDefinition":
         texts = [entry.provided_service.service_definition for entry in entries]
     else:
-        message = f"fieldName is {form.field_name!r}; it can be systemName, serviceDefinition or interfaces"
-        raise bad_payload(message)
+        raise bad_payload(f"fieldName is {form.field_name!r}; it can be systemName, serviceDefinition or interfaces")
     return await patterns.matches(form.regular_expression, texts, partial=form.partial_match)
 
 

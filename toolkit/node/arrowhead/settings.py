@@ -104,8 +104,7 @@ def settings_from(system: str, environ: Mapping[str, str]) -> Settings:
     try:
         process = ProcessSettings.from_environment({**defaults, **environ})
     except (KeyError, ValueError) as error:
-        message = f"the environment is wrong: {error}; each TOOLKIT_*_PORT is a number"
-        raise UsageError(message) from None
+        raise UsageError(f"the environment is wrong: {error}; each TOOLKIT_*_PORT is a number") from None
     address = reader.text("ADDRESS", "127.0.0.1")
     seed = reader.text("SEED", "")
     signing_key = reader.text("SIGNING_KEY", "")
@@ -114,7 +113,7 @@ def settings_from(system: str, environ: Mapping[str, str]) -> Settings:
         system=system,
         cloud=reader.text("CLOUD", ""),
         address=address,
-        bind=reader.text("BIND", "0.0.0.0"),  # noqa: S104 - what the originals bind to
+        bind=reader.text("BIND", "0.0.0.0"),
         port=reader.whole("PORT", PORTS[system][secure]),
         outbound_port=reader.whole("OUTBOUND_PORT", PORTS["gatekeeper_outbound"][secure]),
         registry=reader.text("SR_ADDRESS", f"{address}:{PORTS['service_registry'][secure]}"),
@@ -157,8 +156,7 @@ class _Reader:
         except ValueError:
             value = -1.0
         if not 0 <= value < float("inf"):
-            message = f"{_PREFIX}{name} is {given!r}; try a number such as {default:g}"
-            raise UsageError(message)
+            raise UsageError(f"{_PREFIX}{name} is {given!r}; try a number such as {default:g}")
         return value
 
     def whole(self, name: str, default: int) -> int:
@@ -171,8 +169,7 @@ class _Reader:
         """One of `choices`; the first when unset."""
         given = self.text(name, choices[0])
         if given not in choices:
-            message = f"{_PREFIX}{name} is {given!r}; try one of {', '.join(choices)}"
-            raise UsageError(message)
+            raise UsageError(f"{_PREFIX}{name} is {given!r}; try one of {', '.join(choices)}")
         return given
 
     def tls(self) -> TlsFiles:
@@ -192,6 +189,5 @@ class _Reader:
     def _file(self, name: str) -> Path:
         path = Path(self.text(name, ""))
         if not path.is_file():
-            message = f"{_PREFIX}{name} is {str(path)!r}, which is no file; secure mode needs a PEM file there"
-            raise UsageError(message)
+            raise UsageError(f"{_PREFIX}{name} is {str(path)!r}, which is no file; secure mode needs a PEM file there")
         return path

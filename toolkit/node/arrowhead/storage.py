@@ -134,8 +134,9 @@ def open_storage(url: str, *, pool: int, timeout_s: float, patience_s: float = 6
         except (exc.OperationalError, exc.InterfaceError) as error:
             if time.monotonic() > deadline:
                 place = engine.url.render_as_string(hide_password=True)
-                message = f"database {place} does not answer after {patience_s:g} s: {error.orig}; is it running?"
-                raise UsageError(message) from None
+                raise UsageError(
+                    f"database {place} does not answer after {patience_s:g} s: {error.orig}; is it running?"
+                ) from None
             time.sleep(0.5)
 
 
@@ -154,8 +155,9 @@ def _make_engine(url: str, *, pool: int, timeout_s: float) -> Engine:
             options["connect_args"] = {"connect_timeout": max(1, int(timeout_s))}
         engine = create_engine(address, future=True, **options)
     except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, OSError) as error:
-        message = f"TOOLKIT_ARROWHEAD_DATABASE_URL cannot be used: {error}; try sqlite:////data/arrowhead.sqlite"
-        raise UsageError(message) from None
+        raise UsageError(
+            f"TOOLKIT_ARROWHEAD_DATABASE_URL cannot be used: {error}; try sqlite:////data/arrowhead.sqlite"
+        ) from None
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
     return engine
@@ -165,7 +167,7 @@ def _prepare_sqlite(engine: Engine) -> None:
     """Readers beside a writer (WAL), foreign keys, and transactions that begin when we say so."""
 
     @event.listens_for(engine, "connect")
-    def _connected(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DB-API connection
+    def _connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         # In WAL mode this survives a crash of the process; only a power cut can lose the last commits.

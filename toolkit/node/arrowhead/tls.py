@@ -37,8 +37,9 @@ def _filled(context: ssl.SSLContext, certificate: Path, key: Path, trusted: Path
         context.load_cert_chain(certificate, key)
         context.load_verify_locations(trusted)
     except (OSError, ssl.SSLError) as error:
-        message = f"{certificate}, {key} or {trusted} cannot be used for TLS: {error}; each must be a PEM file"
-        raise UsageError(message) from None
+        raise UsageError(
+            f"{certificate}, {key} or {trusted} cannot be used for TLS: {error}; each must be a PEM file"
+        ) from None
     return context
 
 
@@ -46,8 +47,7 @@ def own_name(files: TlsFiles) -> str:
     """The common name of the system's certificate; raises UsageError when it is malformed."""
     name = _common_name(files.certificate)
     if not is_system_name(name):
-        message = f"{files.certificate} is for {name!r}; expected <system>.<cloud>.<operator>.arrowhead.eu"
-        raise UsageError(message)
+        raise UsageError(f"{files.certificate} is for {name!r}; expected <system>.<cloud>.<operator>.arrowhead.eu")
     return name
 
 
@@ -55,8 +55,7 @@ def cloud_name(certificate: Path) -> str:
     """The common name of a cloud's certificate; raises UsageError when it is malformed."""
     name = _common_name(certificate)
     if not is_cloud_name(name):
-        message = f"{certificate} is for {name!r}; expected <cloud>.<operator>.arrowhead.eu"
-        raise UsageError(message)
+        raise UsageError(f"{certificate} is for {name!r}; expected <cloud>.<operator>.arrowhead.eu")
     return name
 
 
@@ -64,8 +63,7 @@ def _common_name(certificate: Path) -> str:
     try:
         subject = x509.load_pem_x509_certificate(certificate.read_bytes()).subject
     except ValueError as error:
-        message = f"{certificate} holds no certificate: {error}"
-        raise UsageError(message) from None
+        raise UsageError(f"{certificate} holds no certificate: {error}") from None
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else ""
 

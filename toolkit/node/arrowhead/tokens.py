@@ -45,11 +45,9 @@ def load_signing_key(path: Path | None) -> rsa.RSAPrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        message = f"{path} holds no private key that can be used: {error}"
-        raise UsageError(message) from None
+        raise UsageError(f"{path} holds no private key that can be used: {error}") from None
     if not isinstance(key, rsa.RSAPrivateKey):
-        message = f"{path} holds no RSA key; tokens are signed with RSA"
-        raise UsageError(message)
+        raise UsageError(f"{path} holds no RSA key; tokens are signed with RSA")
     return key
 
 
@@ -64,11 +62,9 @@ def public_key_from(text: str | None) -> rsa.RSAPublicKey:
     try:
         key = serialization.load_der_public_key(base64.b64decode(text or "", validate=True))
     except (ValueError, binascii.Error, UnsupportedAlgorithm) as error:
-        message = f"authenticationInfo is no public key: {error}"
-        raise TokenError(message) from None
+        raise TokenError(f"authenticationInfo is no public key: {error}") from None
     if not isinstance(key, rsa.RSAPublicKey):
-        message = "authenticationInfo is no RSA key"
-        raise TokenError(message)
+        raise TokenError("authenticationInfo is no RSA key")
     return key
 
 
@@ -82,14 +78,12 @@ def make_token(
     expiry_ms = time.time_ns() // 1_000_000 + duration_ms if duration_ms > 0 else 0
     document = pretty({"s": name, "c": consumer, "e": expiry_ms})
     if len(document.encode()) > LONGEST_TOKEN:
-        message = f"the names in the token are too long: {len(document.encode())} of {LONGEST_TOKEN} bytes"
-        raise TokenError(message)
+        raise TokenError(f"the names in the token are too long: {len(document.encode())} of {LONGEST_TOKEN} bytes")
     key = public_key_from(provider_key)
     try:
         encrypted = key.encrypt(document.encode(), padding.PKCS1v15())
     except ValueError as error:
-        message = f"the provider's key is too short: {error}"
-        raise TokenError(message) from None
+        raise TokenError(f"the provider's key is too short: {error}") from None
     signature = signer.sign(encrypted, padding.PKCS1v15(), hashes.SHA256())
     return Token(token=base64.b64encode(encrypted).decode(), signature=base64.b64encode(signature).decode())
 
@@ -108,15 +102,11 @@ def check_token(
         document = json.loads(provider_key.decrypt(encrypted, padding.PKCS1v15()))
         owner, expiry_ms, service = str(document["c"]), int(document["e"]), str(document["s"])
     except InvalidSignature:
-        message = "the token is not signed by the Authorization system"
-        raise TokenError(message) from None
+        raise TokenError("the token is not signed by the Authorization system") from None
     except (ValueError, KeyError, TypeError) as error:
-        message = f"the token cannot be read: {error}"
-        raise TokenError(message) from None
+        raise TokenError(f"the token cannot be read: {error}") from None
     if owner.partition(".")[0].lower() != consumer.lower():
-        message = f"the token belongs to {owner}, not to {consumer}"
-        raise TokenError(message)
+        raise TokenError(f"the token belongs to {owner}, not to {consumer}")
     if expiry_ms and expiry_ms <= time.time_ns() // 1_000_000:
-        message = "the token has expired"
-        raise TokenError(message)
+        raise TokenError("the token has expired")
     return service

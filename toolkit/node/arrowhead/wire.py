@@ -61,7 +61,7 @@ def read(kind: type[T], body: bytes, quirks: Quirks = QUIRKS["4.1"]) -> T:
     if reading.violations:
         text = "".join(f"{path}: {message}, " for path, message in reading.violations)
         raise Refusal("BAD_PAYLOAD", text, status=quirks.validation_status)
-    return typing.cast(T, value)
+    return typing.cast("T", value)
 
 
 def write(value: object) -> bytes:
@@ -69,7 +69,7 @@ def write(value: object) -> bytes:
     return pretty(document_of(value)).encode()
 
 
-def load_json(body: bytes, quirks: Quirks) -> Any:  # noqa: ANN401 - any JSON value
+def load_json(body: bytes, quirks: Quirks) -> Any:
     """Parse a body; raises Refusal JSON_PROCESSING."""
     try:
         text = body.decode()
@@ -77,8 +77,7 @@ def load_json(body: bytes, quirks: Quirks) -> Any:  # noqa: ANN401 - any JSON va
         if _TROUBLE.search(body):
             json.dumps(document, ensure_ascii=False).encode()
             if b"\\u0000" in body:
-                message = "NUL is not allowed in a string"
-                raise MappingError(message)
+                raise MappingError("NUL is not allowed in a string")
     except (ValueError, RecursionError) as error:
         message = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Refusal("JSON_PROCESSING", message, status=quirks.validation_status) from None
@@ -86,14 +85,13 @@ def load_json(body: bytes, quirks: Quirks) -> Any:  # noqa: ANN401 - any JSON va
 
 
 def _refuse_constant(name: str) -> None:
-    message = f"{name} is not JSON"
-    raise ValueError(message)
+    raise ValueError(f"{name} is not JSON")
 
 
 # ---------------------------------------------------------------- writing
 
 
-def document_of(value: Any) -> Any:  # noqa: ANN401 - any message, any JSON value
+def document_of(value: Any) -> Any:
     """The message as dicts and lists, ready for `pretty`."""
     if isinstance(value, Enum):
         return value.value
@@ -129,7 +127,7 @@ def local_date_time(value: datetime) -> str:
 
 
 @cache
-def _parser(kind: Any) -> Parse:  # noqa: ANN401 - a class, or list[class]
+def _parser(kind: Any) -> Parse:
     if typing.get_origin(kind) is list:
         return _array(_parser(typing.get_args(kind)[0]), Rules(), list)
     plan = {}
@@ -139,10 +137,9 @@ def _parser(kind: Any) -> Parse:  # noqa: ANN401 - a class, or list[class]
         plan[json_name(field).lower()] = (field.name, json_name(field), rules, parse)
     required = [(name, attribute) for attribute, name, rules, _ in plan.values() if rules.required]
 
-    def parse_object(value: Any, path: str, reading: Reading) -> Any:  # noqa: ANN401
+    def parse_object(value: Any, path: str, reading: Reading) -> Any:
         if not isinstance(value, dict):
-            message = f"{path or 'the document'}: expected an object of type {kind.__name__}"
-            raise MappingError(message)
+            raise MappingError(f"{path or 'the document'}: expected an object of type {kind.__name__}")
         found = {}
         for key, item in value.items():
             known = plan.get(key.lower())
@@ -159,7 +156,7 @@ def _parser(kind: Any) -> Parse:  # noqa: ANN401 - a class, or list[class]
     return parse_object
 
 
-def _parser_for(hint: Any, rules: Rules) -> Parse:  # noqa: ANN401 - a type expression
+def _parser_for(hint: Any, rules: Rules) -> Parse:
     if isinstance(hint, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     origin = typing.get_origin(hint)
@@ -182,10 +179,9 @@ def _parser_for(hint: Any, rules: Rules) -> Parse:  # noqa: ANN401 - a type expr
 
 
 def _text(rules: Rules) -> Parse:
-    def parse(value: Any, path: str, reading: Reading) -> str:  # noqa: ANN401
+    def parse(value: Any, path: str, reading: Reading) -> str:
         if isinstance(value, dict | list):
-            message = f"{path}: expected a string"
-            raise MappingError(message)
+            raise MappingError(f"{path}: expected a string")
         text = value if isinstance(value, str) else pretty(value)
         if rules.not_blank and not text.strip():
             reading.violations.append((path, "must not be blank"))
@@ -203,18 +199,15 @@ def _text(rules: Rules) -> Parse:
 def _whole(rules: Rules) -> Parse:
     bound = 2**63 if rules.long else 2**31
 
-    def parse(value: Any, path: str, reading: Reading) -> int:  # noqa: ANN401
+    def parse(value: Any, path: str, reading: Reading) -> int:
         if isinstance(value, bool):
-            message = f"{path}: expected a whole number"
-            raise MappingError(message)
+            raise MappingError(f"{path}: expected a whole number")
         try:
             number = int(value.strip() or 0) if isinstance(value, str) else int(value)
         except (ValueError, TypeError, OverflowError):
-            message = f"{path}: expected a whole number"
-            raise MappingError(message) from None
+            raise MappingError(f"{path}: expected a whole number") from None
         if not -bound <= number < bound:
-            message = f"{path}: {number} does not fit"
-            raise MappingError(message)
+            raise MappingError(f"{path}: {number} does not fit")
         if rules.least is not None and number < rules.least:
             reading.violations.append((path, f"must be greater than or equal to {rules.least}"))
         if rules.most is not None and number > rules.most:
@@ -224,17 +217,16 @@ def _whole(rules: Rules) -> Parse:
     return parse
 
 
-def _boolean(value: Any, path: str, _: Reading) -> bool:  # noqa: ANN401
+def _boolean(value: Any, path: str, _: Reading) -> bool:
     if isinstance(value, bool | int):
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in {"true", "false", ""}:
         return value.strip().lower() == "true"
-    message = f"{path}: expected true or false"
-    raise MappingError(message)
+    raise MappingError(f"{path}: expected true or false")
 
 
 def _date_time(rules: Rules) -> Parse:
-    def parse(value: Any, path: str, reading: Reading) -> datetime:  # noqa: ANN401
+    def parse(value: Any, path: str, reading: Reading) -> datetime:
         match = _ISO.fullmatch(value) if isinstance(value, str) else None
         try:
             if match is None:
@@ -242,8 +234,7 @@ def _date_time(rules: Rules) -> Parse:
             day, minute, second, fraction, _ = match.groups()
             moment = datetime.fromisoformat(f"{day}T{minute}{second or ':00'}.{(fraction or '0')[:6]:0<6}")
         except ValueError:
-            message = f"{path}: expected a local date and time like 2031-01-01T00:00:00"
-            raise MappingError(message) from None
+            raise MappingError(f"{path}: expected a local date and time like 2031-01-01T00:00:00") from None
         if match[5]:
             moment = moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
         if rules.future and moment <= reading.now:
@@ -254,21 +245,19 @@ def _date_time(rules: Rules) -> Parse:
 
 
 def _choice(kind: type[Enum]) -> Parse:
-    def parse(value: Any, path: str, _: Reading) -> Enum:  # noqa: ANN401
+    def parse(value: Any, path: str, _: Reading) -> Enum:
         try:
             return kind(value)
         except ValueError:
-            message = f"{path}: expected one of {', '.join(option.value for option in kind)}"
-            raise MappingError(message) from None
+            raise MappingError(f"{path}: expected one of {', '.join(option.value for option in kind)}") from None
 
     return parse
 
 
-def _array(parse_element: Parse, rules: Rules, made_of: type[list[Any]] | type[tuple[Any, ...]]) -> Parse:
-    def parse(value: Any, path: str, reading: Reading) -> Any:  # noqa: ANN401
+def _array(parse_element: Parse, rules: Rules, made_of: type[list[Any] | tuple[Any, ...]]) -> Parse:
+    def parse(value: Any, path: str, reading: Reading) -> Any:
         if not isinstance(value, list):
-            message = f"{path or 'the document'}: expected an array"
-            raise MappingError(message)
+            raise MappingError(f"{path or 'the document'}: expected an array")
         elements = []
         for index, item in enumerate(value):
             where = f"{path}[{index}]"
@@ -295,10 +284,9 @@ def _array(parse_element: Parse, rules: Rules, made_of: type[list[Any]] | type[t
 
 
 def _object(parse_value: Parse, rules: Rules) -> Parse:
-    def parse(value: Any, path: str, reading: Reading) -> dict[str, Any]:  # noqa: ANN401
+    def parse(value: Any, path: str, reading: Reading) -> dict[str, Any]:
         if not isinstance(value, dict):
-            message = f"{path}: expected an object"
-            raise MappingError(message)
+            raise MappingError(f"{path}: expected an object")
         pairs = {}
         for key, item in value.items():
             where = f"{path}[{key}]"

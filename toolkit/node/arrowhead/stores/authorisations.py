@@ -126,7 +126,7 @@ def _find_inter(connection: Connection, cloud: int, service: int) -> int | None:
     return connection.execute(query).scalar()
 
 
-def list_intra(connection: Connection, **equal: Any) -> list[IntraCloudAuthorization]:  # noqa: ANN401 - column values
+def list_intra(connection: Connection, **equal: Any) -> list[IntraCloudAuthorization]:
     """The rules whose columns have these values."""
     query: Select[Any] = _INTRA.where(*(INTRA_CLOUD.c[name] == value for name, value in equal.items()))
     rows = connection.execute(query).mappings().all()
@@ -142,7 +142,7 @@ def list_intra(connection: Connection, **equal: Any) -> list[IntraCloudAuthoriza
     ]
 
 
-def list_inter(connection: Connection, **equal: Any) -> list[InterCloudAuthorization]:  # noqa: ANN401 - column values
+def list_inter(connection: Connection, **equal: Any) -> list[InterCloudAuthorization]:
     """The rules whose columns have these values."""
     query: Select[Any] = _INTER.where(*(INTER_CLOUD.c[name] == value for name, value in equal.items()))
     rows = connection.execute(query).mappings().all()
@@ -163,13 +163,13 @@ def _service(row: RowMapping, interfaces: dict[int, tuple[str, ...]]) -> Arrowhe
     )
 
 
-def delete_intra(connection: Connection, **equal: Any) -> int:  # noqa: ANN401 - column values
+def delete_intra(connection: Connection, **equal: Any) -> int:
     """Delete the rules whose columns have these values; returns how many there were."""
     statement = delete(INTRA_CLOUD).where(*(INTRA_CLOUD.c[name] == value for name, value in equal.items()))
     return connection.execute(statement).rowcount
 
 
-def delete_inter(connection: Connection, **equal: Any) -> int:  # noqa: ANN401 - column values
+def delete_inter(connection: Connection, **equal: Any) -> int:
     """Delete the rules whose columns have these values; returns how many there were."""
     statement = delete(INTER_CLOUD).where(*(INTER_CLOUD.c[name] == value for name, value in equal.items()))
     return connection.execute(statement).rowcount

@@ -14,7 +14,7 @@ from toolkit.node.arrowhead.messages import ArrowheadCloud, ArrowheadService, Ar
 from toolkit.node.arrowhead.schema import CLOUD, INTERFACE, SERVICE, SYSTEM
 
 
-def yes_no(value: bool) -> str:  # noqa: FBT001 - the one thing it converts
+def yes_no(value: bool) -> str:
     """A boolean as the databases of the framework keep it."""
     return "Y" if value else "N"
 
@@ -42,7 +42,7 @@ def system_from(row: RowMapping, prefix: str = "") -> ArrowheadSystem:
 _SYSTEMS = select(*system_columns(SYSTEM))
 
 
-def list_systems(connection: Connection, **equal: Any) -> list[ArrowheadSystem]:  # noqa: ANN401 - column values
+def list_systems(connection: Connection, **equal: Any) -> list[ArrowheadSystem]:
     """All systems whose columns have these values."""
     query = _SYSTEMS.where(*(SYSTEM.c[name] == value for name, value in equal.items())).order_by(SYSTEM.c.id)
     return [system_from(row) for row in connection.execute(query).mappings()]
@@ -79,7 +79,7 @@ def keep_system(connection: Connection, system: ArrowheadSystem) -> int:
     return add_system(connection, system) if found is None else found
 
 
-def update_system(connection: Connection, identity: int, **values: Any) -> None:  # noqa: ANN401 - column values
+def update_system(connection: Connection, identity: int, **values: Any) -> None:
     """Set columns of one system."""
     connection.execute(update(SYSTEM).where(SYSTEM.c.id == identity).values(**values))
 
@@ -107,7 +107,7 @@ def interfaces_of(connection: Connection, services: Iterable[int]) -> dict[int, 
     return {service: tuple(interfaces) for service, interfaces in found.items()}
 
 
-def list_services(connection: Connection, **equal: Any) -> list[ArrowheadService]:  # noqa: ANN401 - column values
+def list_services(connection: Connection, **equal: Any) -> list[ArrowheadService]:
     """All services whose columns have these values, with ids and interfaces."""
     query = select(SERVICE.c.id, SERVICE.c.service_definition).order_by(SERVICE.c.id)
     query = query.where(*(SERVICE.c[name] == value for name, value in equal.items()))
@@ -193,7 +193,7 @@ def cloud_values(cloud: ArrowheadCloud) -> dict[str, Any]:
     }
 
 
-def list_clouds(connection: Connection, **equal: Any) -> list[ArrowheadCloud]:  # noqa: ANN401 - column values
+def list_clouds(connection: Connection, **equal: Any) -> list[ArrowheadCloud]:
     """All clouds whose columns have these values."""
     query = select(*cloud_columns(CLOUD)).order_by(CLOUD.c.id)
     query = query.where(*(CLOUD.c[name] == value for name, value in equal.items()))
@@ -217,7 +217,7 @@ def keep_cloud(connection: Connection, cloud: ArrowheadCloud) -> int:
     return add_cloud(connection, cloud) if found is None else found
 
 
-def update_cloud(connection: Connection, identity: int, **values: Any) -> None:  # noqa: ANN401 - column values
+def update_cloud(connection: Connection, identity: int, **values: Any) -> None:
     """Set columns of one cloud."""
     connection.execute(update(CLOUD).where(CLOUD.c.id == identity).values(**values))
 
@@ -227,7 +227,7 @@ def delete_cloud(connection: Connection, identity: int) -> bool:
     return connection.execute(delete(CLOUD).where(CLOUD.c.id == identity)).rowcount > 0
 
 
-def new_id(connection: Connection, statement: Any) -> int:  # noqa: ANN401 - an insert
+def new_id(connection: Connection, statement: Any) -> int:
     """Carry out an insert and tell the id of the row."""
     key: Any = connection.execute(statement).inserted_primary_key
     return int(key[0])

@@ -119,7 +119,7 @@ def by_id(connection: Connection, identity: int) -> OrchestrationStore | None:
     return found[0] if found else None
 
 
-def list_entries(connection: Connection, **equal: Any) -> list[OrchestrationStore]:  # noqa: ANN401 - column values
+def list_entries(connection: Connection, **equal: Any) -> list[OrchestrationStore]:
     """The entries whose columns have these values, by priority."""
     query = _ENTRIES.where(*(STORE.c[name] == value for name, value in equal.items()))
     rows = connection.execute(query).mappings().all()
@@ -154,7 +154,7 @@ def list_entries(connection: Connection, **equal: Any) -> list[OrchestrationStor
     ]
 
 
-def delete_entries(connection: Connection, **equal: Any) -> int:  # noqa: ANN401 - column values
+def delete_entries(connection: Connection, **equal: Any) -> int:
     """Delete the entries whose columns have these values; returns how many there were."""
     statement = delete(STORE).where(*(STORE.c[name] == value for name, value in equal.items()))
     return connection.execute(statement).rowcount

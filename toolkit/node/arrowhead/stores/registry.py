@@ -37,8 +37,7 @@ def metadata_text(metadata: Mapping[str, str]) -> str | None:
     """`k=v,k2=v2`; raises Refusal where that could not be read back."""
     for text in (*metadata.keys(), *metadata.values()):
         if "," in text or "=" in text:
-            message = f"service metadata may contain neither ',' nor '=', as {text!r} does"
-            raise bad_payload(message)
+            raise bad_payload(f"service metadata may contain neither ',' nor '=', as {text!r} does")
     return ",".join(f"{key}={value}" for key, value in metadata.items()) or None
 
 
@@ -49,6 +48,7 @@ def metadata_from(text: str | None) -> dict[str, str]:
 
 def register(connection: Connection, entry: ServiceRegistryEntry) -> ServiceRegistryEntry | None:
     """Insert an entry and return it as stored; None when there is one of this service and provider."""
+    metadata = metadata_text(entry.provided_service.service_metadata)
     service = identities.find_service(connection, entry.provided_service.service_definition)
     if service is None:
         service = identities.add_service(connection, entry.provided_service)
@@ -67,7 +67,7 @@ def register(connection: Connection, entry: ServiceRegistryEntry) -> ServiceRegi
             arrowhead_service_id=service,
             provider_system_id=provider,
             service_uri=entry.service_uri,
-            metadata=metadata_text(entry.provided_service.service_metadata),
+            metadata=metadata,
             version=entry.version,
             udp=identities.yes_no(entry.udp),
             end_of_validity=entry.end_of_validity,
