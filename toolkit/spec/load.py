@@ -116,12 +116,15 @@ def _check_shape(document: yaml.Document, findings: Findings) -> Mapping[str, An
     if not isinstance(content, dict):
         findings.add((), "a testbed file is a mapping that begins with `nodes:`; try: toolkit init")
         raise FileInvalidError(findings.problems)
+    removed = False
     while True:
         try:
             checked: Mapping[str, Any] = validator("file").validate_python(content)
         except ValidationError as error:
-            findings.problems += explain(error, compiled()["file"], content, document)
-            if not _prune(content, error):
+            # What is missing after something was left out is missing because of that.
+            findings.problems += explain(error, compiled()["file"], content, document, but="missing" if removed else "")
+            removed = _prune(content, error)
+            if not removed:
                 raise FileInvalidError(findings.problems) from None
         else:
             return checked

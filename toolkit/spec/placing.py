@@ -160,7 +160,7 @@ def _settings(here: Path, written: Mapping[str, Any] | None, image: Image, findi
         checked: dict[str, Any] = validator(name).validate_python(given)
     except ValidationError as error:
         findings.problems += explain(error, compiled()[name], given, findings.document, place)
-        return {}
+        checked = validator(name).validate_python({})
     return checked
 
 
@@ -178,8 +178,8 @@ def _check_secrets(here: Path, entry: Mapping[str, Any], secrets: Mapping[str, S
     for section in ("environment", "settings"):
         for key, value in entry.get(section, {}).items():
             if isinstance(value, str) and value and LOOKS_SECRET.search(key):
-                message = f"{key} looks like a secret in plain text; put it into `secrets` and name it in the service's `secrets`"
-                findings.add((*here, section, key), message)
+                advice = "put it into the file's `secrets` and name it in the service's `secrets`"
+                findings.add((*here, section, key), f"{key} looks like a secret in plain text; {advice}")
 
 
 def _after(name: str, entry: Mapping[str, Any], roles: Mapping[str, str], findings: Findings) -> tuple[str, ...]:

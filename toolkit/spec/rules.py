@@ -54,22 +54,19 @@ def capacity(testbed: Testbed, file: Mapping[str, Any], findings: Findings) -> N
 
 def ports(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:
     """No two containers listen on one port of one node: all share the node's network."""
+    clashes: dict[tuple[str, str, int], list[str]] = {}
     for node in testbed.nodes:
         users = dict(NODE_PORTS)
         for service in (s for s in testbed.services if node.name in s.nodes):
             for port in service.ports:
-                if port in users:
-                    pair = f"services {users[port]!r} and {service.name!r}"
-                    message = f"{pair} both listen on port {port} of node {node.name!r}"
-                    findings.add(
-                        _at(service), f"{message}; set another in `ports`, or place one elsewhere", at_key=True
-                    )
-                elif service.replicas > 1:
-                    message = (
-                        f"{service.replicas} replicas of {service.name!r} would share port {port} of node {node.name!r}"
-                    )
-                    findings.add(_at(service, "replicas"), f"{message}; place them on several nodes instead")
+                if port in users or service.replicas > 1:
+                    clashes.setdefault((users.get(port, service.name), service.name, port), []).append(node.name)
                 users.setdefault(port, service.name)
+    for (one, other, port), nodes in clashes.items():
+        who = f"replicas of {one!r}" if one == other else f"services {one!r} and {other!r}"
+        where = f"node {nodes[0]!r}" if len(nodes) == 1 else f"nodes {', '.join(nodes)}"
+        message = f"{who} would listen on the same port {port} of {where}; set `ports`, or place them apart"
+        findings.add(("services", other), message, at_key=True)
 
 
 def order(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:

@@ -211,8 +211,8 @@ def _fits(name: str, entry: Mapping[str, Any], place: Path, findings: Findings) 
         validator(name).validate_python(entry)
     except ValidationError as error:
         for problem in explain(error, compiled()[name], entry, findings.document, place):
-            if problem not in findings.problems:
-                findings.problems.append(problem)
+            _, _, wrong = problem.message.partition(": ")
+            findings.add(place, f"cannot vary {place[-2]} so: {wrong or problem.message}")
         return False
     return True
 

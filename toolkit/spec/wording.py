@@ -36,13 +36,19 @@ _TYPES = {
 }
 
 
-def explain(error: ValidationError, schema: Schema, value: Any, document: Document, base: Path = ()) -> list[Problem]:
-    """Every error as a problem at its place; `value` was checked against `schema` and stands at `base`."""
+def explain(
+    error: ValidationError, schema: Schema, value: Any, document: Document, base: Path = (), *, but: str = ""
+) -> list[Problem]:
+    """Every error as a problem at its place; `value` was checked against `schema` and stands at `base`.
+
+    Errors of the type `but` are left out.
+    """
     definitions = {}
     if schema["type"] == "definitions":
         definitions = {definition["ref"]: definition for definition in schema["definitions"]}
         schema = schema["schema"]
     located: _Located = [(tuple(details["loc"]), details) for details in error.errors(include_url=False)]
+    located = [(location, details) for location, details in located if details["type"] != but]
     told = _Teller(document, definitions)
     return list(told.tell(located, schema, value, base))
 
@@ -95,7 +101,7 @@ class _Teller:
         for location, details in errors:
             branches.setdefault(location[0], []).append((location[1:], details))
         for choice, located in zip(schema["choices"], branches.values(), strict=False):
-            if _shape(self._bare(choice)["type"]) == _shape_of(value):
+            if _shape(self._bare(choice)["type"]) == _shape_of(value) and any(location for location, _ in located):
                 yield from self.tell(located, choice, value, path)
                 return
         expected = " or ".join(self._expected(choice) for choice in schema["choices"])

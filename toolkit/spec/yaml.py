@@ -198,11 +198,8 @@ class _Reader:
         value, size = self._anchors[event.anchor]
         self._count += size
         if self._count > _MOST_VALUES:
-            line, column = _position(event)
-            place = Problem(
-                file=self.file, line=line, column=column, message="aliases make this file enormous; write it out"
-            )
-            raise FileInvalidError([*self.problems, place])
+            self._complain(event, "aliases make this file enormous; write it out")
+            raise FileInvalidError(self.problems)
         return value
 
 
