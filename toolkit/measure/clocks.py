@@ -7,6 +7,7 @@ resolution. Nodes on one kernel share one clock: between them only the resolutio
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,16 +124,21 @@ def node_clock(
     told = list(processes)
     resolution = max([int(clock.get("resolution_ns") or 0) for clock in told], default=0) or RESOLUTION_NS
     steps = (*find_steps(node, readings), *_told_steps(node, told))
-    common = {"node": node, "resolution_ns": resolution, "steps": tuple(dict.fromkeys(steps)), "readings": len(readings)}
-    if shared or (readings and all(reading.shared for reading in readings)):
-        return NodeClock(domain=SHARED, **common)
-    return NodeClock(
+    clock = NodeClock(
+        node=node,
         domain=node,
+        resolution_ns=resolution,
+        steps=tuple(dict.fromkeys(steps)),
+        readings=len(readings),
+    )
+    if shared or (readings and all(reading.shared for reading in readings)):
+        return dataclasses.replace(clock, domain=SHARED)
+    return dataclasses.replace(
+        clock,
         times_ns=tuple(reading.at_ns for reading in readings),
         offsets_ns=tuple(reading.offset_ns for reading in readings),
         bounds_ns=tuple(reading.root_dispersion_ns + reading.root_delay_ns // 2 for reading in readings),
         synchronised=bool(readings) and all(reading.synchronised for reading in readings),
-        **common,
     )
 
 

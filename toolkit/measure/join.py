@@ -233,7 +233,8 @@ def _sequence_ranges(files: Sequence[StampsFile], ids: Ints) -> tuple[Ints, Ints
     for file in files:
         for block in file.blocks():
             mine = block[
-                ((block["point"] == Point.SENT) | (block["point"] == Point.REFUSED)) & ((block["flags"] & Flag.PROBE) == 0)
+                ((block["point"] == Point.SENT) | (block["point"] == Point.REFUSED))
+                & ((block["flags"] & Flag.PROBE) == 0)
             ]
             if not len(mine) or not len(ids):
                 continue
@@ -300,9 +301,7 @@ def _records(
             yield out
 
 
-def _subscriber_of_flow(
-    files: Sequence[StampsFile], subscribers: Sequence[Subscriber]
-) -> dict[tuple[str, int], int]:
+def _subscriber_of_flow(files: Sequence[StampsFile], subscribers: Sequence[Subscriber]) -> dict[tuple[str, int], int]:
     """Address and port of every subscriber's connections, as subscribers themselves report them."""
     flows = {}
     for file in files:
@@ -321,23 +320,22 @@ def _subscriber_of_peer(
 ) -> NDArray[np.int32]:
     """Shape (65536,): the subscriber behind each peer number of a file, -1 for none.
 
-    In a broker's file by address and port; in a subscriber's by its connection: the third item of the flow where it has
-    one (a connection made again gets a new peer), otherwise the peer number itself.
+    In a broker's file by address and port; in a subscriber's by the logical connection that `facts["connections"]` names
+    (a connection made again is a new peer), otherwise by the peer number itself.
     """
     table = np.full(1 << 16, -1, dtype=np.int32)
     own = {s.connection: i for i, s in enumerate(subscribers) if s.process == file.process}
-    if own:
-        if len(own) == 1:
-            table[:] = next(iter(own.values()))
-            return table
-        for peer in range(1 << 8 if not file.info else 0):
-            table[peer] = own.get(peer, -1)
-        for peer, end in (file.info.flows if file.info else {}).items():
-            table[int(peer)] = own.get(int(end[2]) if len(end) > 2 else int(peer), -1)  # noqa: PLR2004
-        return table
-    for peer in file.info.flows if file.info else {}:
-        end = file.flow(int(peer))
-        table[int(peer)] = of_flow.get(end, -1) if end else -1
+    if len(own) == 1:
+        table[:] = next(iter(own.values()))
+    elif own:
+        for connection, index in own.items():
+            table[connection] = index
+        for peer, connection in (file.info.facts.get("connections") or {} if file.info else {}).items():
+            table[int(peer)] = own.get(int(connection), -1)
+    else:
+        for peer in file.info.flows if file.info else {}:
+            end = file.flow(int(peer))
+            table[int(peer)] = of_flow.get(end, -1) if end else -1
     return table
 
 
@@ -486,9 +484,7 @@ class _Partition:
         self.unrecorded = int(np.count_nonzero(~(self.sent | self.refused)[self.pair_row[pair]]))
         self.copies = np.bincount(pair[known], minlength=size)
         again = known & (receipts["order"] != self.order[pair])
-        self.redeliveries = np.bincount(
-            pair[again & ((receipts["flags"] & Flag.REDELIVERED) != 0)], minlength=size
-        )
+        self.redeliveries = np.bincount(pair[again & ((receipts["flags"] & Flag.REDELIVERED) != 0)], minlength=size)
 
     def classify(self, terms: Terms, tallies: dict[str, Ints], lost: Counter[str]) -> None:
         """Put every pair into its class."""
@@ -498,7 +494,8 @@ class _Partition:
         missing = due & ~arrived
         refused = missing & ~self.sent[row]
         until = np.array(
-            [terms.watched_until_ns.get(s.process, np.iinfo(np.int64).max) for s in self.layout.subscribers], dtype=np.int64
+            [terms.watched_until_ns.get(s.process, np.iinfo(np.int64).max) for s in self.layout.subscribers],
+            dtype=np.int64,
         )
         open_still = missing & ~refused
         in_flight = open_still & (self.t1[row] > until[self.sub] - terms.settle_ns)

@@ -162,14 +162,18 @@ def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
 
 
-def counter_problems(joined: Joined, counts: Sequence[tuple[str, str, Mapping[str, int]]], *, warm_up: int) -> list[str]:
+def counter_problems(
+    joined: Joined, counts: Sequence[tuple[str, str, Mapping[str, int]]], *, warm_up: int
+) -> list[str]:
     """Where processes' own counters contradict the stamps; `counts`: (process, role, StampsInfo.counts)."""
     problems = []
     sent = [c["sent"] for _, role, c in counts if role == "publisher" and "sent" in c]
     if sent and not joined.messages <= sum(sent) <= joined.messages + warm_up:
         problems.append(f"publishers counted {sum(sent)} messages sent, their stamps show {joined.messages}")
     native = [
-        sum(value for name, value in c.items() if name.startswith("dropped")) for _, role, c in counts if role == "broker"
+        sum(value for name, value in c.items() if name.startswith("dropped"))
+        for _, role, c in counts
+        if role == "broker"
     ]
     ours = joined.total.lost_in_broker
     if any(native) and sum(native) != ours:

@@ -1,11 +1,8 @@
 """The folder of a run: everything that went in and came out, sealed with checksums.
 
-    manifest.json      what was asked for, by whom it was played, how it ended (docs/runs.md has every field)
-    raw/<node>/        stamps and their documents, `clock.jsonl`; as they came from the node
-    messages.parquet   one row per message sent or refused
-    samples.parquet    one row per message delivered to a subscriber
-    kpis.json          what was computed from them
-    SHA256SUMS         of every file above, readable by sha256sum
+Entries: `manifest.json` (what was asked for, who played it, how it ended), `raw/<node>/` (as it came from the nodes),
+`messages.parquet` (a row per message sent or refused), `samples.parquet` (a row per message delivered to a subscriber),
+`kpis.json` (what was computed from them), `SHA256SUMS` of all these; docs/runs.md has every field.
 """
 
 from __future__ import annotations
@@ -73,7 +70,9 @@ class RunFolder:
         except FileNotFoundError:
             raise UsageError(f"{self.path} has no {name}; `toolkit results` lists the runs there are") from None
         except ValueError as error:
-            raise UsageError(f"{self.path / name} is damaged ({error}); `toolkit results --verify` tells more") from None
+            raise UsageError(
+                f"{self.path / name} is damaged ({error}); `toolkit results --verify` tells more"
+            ) from None
         return dict(document)
 
     def write(self, name: str, document: Mapping[str, Any]) -> None:
@@ -106,7 +105,9 @@ class RunFolder:
         there = {file.relative_to(self.path).as_posix(): file for file in self.files()}
         problems = [f"{name} is missing" for name in sorted(sums.keys() - there.keys())]
         problems += [f"{name} was added later" for name in sorted(there.keys() - sums.keys())]
-        problems += [f"{name} was changed" for name in sorted(sums.keys() & there.keys()) if _sha256(there[name]) != sums[name]]
+        problems += [
+            f"{name} was changed" for name in sorted(sums.keys() & there.keys()) if _sha256(there[name]) != sums[name]
+        ]
         return problems
 
     def size_bytes(self) -> int:

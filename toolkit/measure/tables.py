@@ -59,7 +59,9 @@ def connect() -> duckdb.DuckDBPyConnection:
 def read_column(table: Path, expression: str, where: str = "true") -> NDArray[np.int64]:
     """An integer expression over a table's rows, shape (rows for which it is not NULL,), in the table's order."""
     with connect() as db:
-        query = f"SELECT ({expression})::BIGINT AS value FROM read_parquet(?) WHERE {where} AND ({expression}) IS NOT NULL"  # noqa: S608
+        query = (
+            f"SELECT ({expression})::BIGINT AS value FROM read_parquet(?) WHERE {where} AND ({expression}) IS NOT NULL"  # noqa: S608
+        )
         value = db.execute(query, [str(table)]).fetchnumpy()["value"]
     return np.ascontiguousarray(np.ma.getdata(value), dtype=np.int64)
 

@@ -74,7 +74,9 @@ def oracles(draw: st.DrawFn) -> Oracle:
         fates=st.lists(fates, min_size=subscribers, max_size=subscribers),
     )
     messages = draw(st.lists(st.lists(message, min_size=0, max_size=12), min_size=1, max_size=4))
-    skews = draw(st.fixed_dictionaries({}, optional={n: st.integers(-10**10, 10**10) for n in ("pub", "eh", "sub-0")}))
+    skews = draw(
+        st.fixed_dictionaries({}, optional={n: st.integers(-(10**10), 10**10) for n in ("pub", "eh", "sub-0")})
+    )
     return Oracle(messages=messages, subscribers=subscribers, qos=draw(st.sampled_from([0, 1])), skews_ns=skews)
 
 
@@ -92,7 +94,9 @@ def regular(n: int, subscribers: int = 2, **changes) -> Oracle:
 
     def fate() -> Fate:
         outcome = str(rng.choice(["delivered", "late", "lost_in", "lost_after"], p=[0.94, 0.02, 0.02, 0.02]))
-        return Fate(outcome=outcome, copies=1 + int(rng.random() < 0.05), delay_ns=(60_000, int(rng.integers(10**4, 10**7))))
+        return Fate(
+            outcome=outcome, copies=1 + int(rng.random() < 0.05), delay_ns=(60_000, int(rng.integers(10**4, 10**7)))
+        )
 
     messages = [[Message(fates=[fate() for _ in range(subscribers)]) for _ in range(n)] for _ in range(2)]
     return Oracle(messages=messages, subscribers=subscribers, **changes)
@@ -109,7 +113,9 @@ def test_partitions_and_spool_change_nothing(tmp_path: Path, monkeypatch: pytest
     assert parts == whole
     with connect() as db:
         for table in ("messages", "samples"):
-            rows = [db.execute(f"SELECT * FROM '{f}/{table}.parquet' ORDER BY ALL").fetchall() for f in (tmp_path, other)]
+            rows = [
+                db.execute(f"SELECT * FROM '{f}/{table}.parquet' ORDER BY ALL").fetchall() for f in (tmp_path, other)
+            ]
             assert rows[0] == rows[1]
     assert not list(other.glob(".join-*"))
 
@@ -162,7 +168,12 @@ def test_stamps_of_other_runs_probes_and_unrecorded_messages_are_counted_apart(t
         file.write(STAMP.pack(Point.RECEIVED, 8, 0, 1000, 1 << 62, START_NS, 0))
         file.write(STAMP.pack(Point.RECEIVED, 0, 0, 1000, 10, START_NS, 0))
     joined = join(
-        read_files(tmp_path / "raw"), oracle.streams, oracle.subscriptions, clocks={}, terms=oracle.terms, folder=tmp_path
+        read_files(tmp_path / "raw"),
+        oracle.streams,
+        oracle.subscriptions,
+        clocks={},
+        terms=oracle.terms,
+        folder=tmp_path,
     )
     assert (joined.foreign, joined.excluded, joined.unrecorded) == (1, 1, 1)
     assert joined.total.expected == 20
@@ -189,7 +200,7 @@ def test_an_empty_run_gives_empty_tables(tmp_path: Path):
     assert joined.total.closes
 
 
-@given(st.lists(st.integers(-10**12, 10**12), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 0.999]))
+@given(st.lists(st.integers(-(10**12), 10**12), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 0.999]))
 def test_nearest_rank_is_the_smallest_value_that_q_of_all_do_not_exceed(values: list[int], q: float):
     ordered = np.sort(np.array(values, dtype=np.int64))
     rank = nearest_rank(ordered, q)

@@ -1,0 +1,198 @@
+"""Real node processes on this machine's loopback, no containers: from orders to KPIs."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.contract.orders import Arrivals
+from toolkit.contract.settings import ProcessSettings
+from toolkit.controller.control import HttpControl
+from toolkit.controller.experiment import run_experiment
+from toolkit.controller.stage import Limits
+from toolkit.events import Event
+from toolkit.measure.collect import FolderCollector
+from toolkit.measure.store import RunFolder, list_runs
+from toolkit.measure.tables import read_column
+from toolkit.spec.testbed import Image, Link, Node, Service, Testbed
+from toolkit.spec.workload import Workload
+from toolkit.state import Deployment, Host, SshAccess
+
+ROOT = Path(__file__).parents[2]
+MODULES = {"broker": "event_handler", "publisher": "publisher", "subscriber": "subscriber"}
+NODES = {"eh": "broker", "pub": "publisher", "sub-1": "subscriber", "sub-2": "subscriber"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Loopback:
+    home: Path
+    processes: dict[str, subprocess.Popen[bytes]]
+    ports: dict[str, int]
+    broker_port: int
+
+    def run(self, workload: Workload, **more: Any) -> list[RunFolder]:
+        workload = dataclasses.replace(workload, options={**workload.options, "port": self.broker_port})
+        events: list[Event] = []
+        return run_experiment(
+            self.testbed(),
+            self.deployment(),
+            workload,
+            control=HttpControl(
+                lambda process: http.client.HTTPConnection("127.0.0.1", self.ports[process.name], timeout=5),
+                lambda node: time.time_ns(),
+            ),
+            collector=FolderCollector({node: self.home / node for node in NODES}),
+            emit=events.append,
+            **({"limits": Limits(start_ahead_s=0.3, poll_s=0.1, dead_after=2)} | more),
+        )
+
+    def testbed(self) -> Testbed:
+        nodes = tuple(
+            Node(name=n, kind="host", provider="container", architecture=None, cpus=None, memory_bytes=None, link=Link())
+            for n in NODES
+        )
+        images = {"broker": "event-handler", "publisher": "client", "subscriber": "client"}
+        services = tuple(
+            Service(name=r, role=r, image=Image(name=images[r]), nodes=tuple(n for n in NODES if NODES[n] == r))
+            for r in images
+        )
+        return Testbed(name="loopback", file=self.home / "testbed.yml", nodes=nodes, services=services)
+
+    def deployment(self) -> Deployment:
+        hosts = {
+            node: Host(
+                node=node,
+                provider="container",
+                type="container",
+                address="127.0.0.1",
+                architecture="amd64",
+                ssh=SshAccess(address="127.0.0.1", known_hosts="/dev/null"),
+                facts={"shared_clock": True},
+            )
+            for node in NODES
+        }
+        return Deployment(name="loopback", file="testbed.yml", stage="deployed", hosts=hosts)
+
+
+@pytest.fixture
+def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
+    broker_port = free_port()
+    processes, ports = {}, {}
+    for node, role in NODES.items():
+        control = free_port()
+        settings = ProcessSettings(
+            testbed="loopback",
+            node=node,
+            service=role,
+            instance=0,
+            metrics_port=free_port(),
+            control_port=control,
+            samples_dir=str(tmp_path / node),
+        )
+        (tmp_path / node).mkdir()
+        name = f"{node}/{role}-0"
+        environment = os.environ | settings.environment() | {"TOOLKIT_EVENT_HANDLER_PORT": str(broker_port)}
+        with (tmp_path / f"{node}.log").open("wb") as log:
+            processes[name] = subprocess.Popen(
+                [sys.executable, "-m", f"toolkit.node.{MODULES[role]}"], cwd=ROOT, env=environment, stderr=log, stdout=log
+            )
+        ports[name] = control
+    for port in [*ports.values(), broker_port]:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+    yield Loopback(tmp_path, processes, ports, broker_port)
+    for process in processes.values():
+        process.terminate()
+    for process in processes.values():
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+HELLO = Workload(name="hello", messages=2000, warmup_messages=50, drain_s=1.0)
+
+
+def check_books(run: RunFolder, expected: int) -> dict[str, Any]:
+    kpis = run.kpis()
+    whole = kpis["ledger"]["total"]
+    assert kpis["ledger"]["closes"]
+    assert whole["expected"] == expected
+    assert run.verify() == []
+    return kpis
+
+
+def test_a_closed_loop_over_the_event_handler(loopback: Loopback):
+    [run] = loopback.run(HELLO)
+    kpis = check_books(run, 4000)
+    assert kpis["faults"] == []
+    assert kpis["ledger"]["total"]["delivered"] == 4000
+    assert kpis["hops"]["publish"]["count"] == 2000
+    assert kpis["counters"]["acknowledged"] == 2000
+    for hop in kpis["hops"].values():
+        assert hop["lost"] == 0
+        assert hop["negative"] == 0
+        assert hop["count"] >= 2000
+        assert 0 < hop["p50_ms"] < 100
+    sums = read_column(run.samples, "(t2_ns - t1_ns) + (t3_ns - t2_ns) + (t4_ns - t3_ns) - (t4_ns - t1_ns)")
+    assert not sums.any()
+    assert len(sums) == 4000
+
+
+def test_open_loop_with_several_connections_and_topics(loopback: Loopback):
+    workload = Workload(
+        name="open", messages=200, connections=2, subscriber_connections=2, topics=3, drain_s=1.0,
+        arrivals=Arrivals(kind="poisson", rate_per_s=400.0),
+    )  # fmt: skip
+    [run] = loopback.run(workload)
+    per_stream = -(-200 // 3)
+    kpis = check_books(run, 2 * 3 * per_stream * 4)
+    assert kpis["ledger"]["total"]["delivered"] == 2 * 3 * per_stream * 4
+    assert len(kpis["ledger"]["subscribers"]) == 4
+    assert kpis["counters"]["unmatched_flows"] == 0
+    assert kpis["hops"]["broker"]["count"] == kpis["ledger"]["total"]["delivered"]
+
+
+def test_a_subscriber_killed_mid_run_is_named(loopback: Loopback):
+    workload = Workload(name="kill", messages=None, duration_s=4.0, drain_s=0.5,
+                        arrivals=Arrivals(kind="rate", rate_per_s=200.0))  # fmt: skip
+    victim = loopback.processes["sub-2/subscriber-0"]
+    timer = threading.Timer(2.5, lambda: victim.send_signal(signal.SIGKILL))
+    timer.start()
+    [run] = loopback.run(workload)
+    timer.join()
+    kpis = run.kpis()
+    assert kpis["ledger"]["closes"]
+    assert "sub-2/subscriber-0 stopped answering during the run; the run went on without it" in kpis["faults"]
+    assert not kpis["valid"]
+    alive, dead = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
+    assert alive["delivered"] == alive["expected"] > 700
+    assert 0 < dead["delivered"] < alive["delivered"]
+    assert dead["in_flight"] > 0
+    [listed] = list_runs("loopback")
+    assert listed.verify() == []

@@ -1,0 +1,311 @@
+"""The story of a run against processes that are made up: order of phases, faults, resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.contract.orders import Arrivals, RunOrder, RunStatus
+from toolkit.contract.samples import STAMP, Point, StampsInfo
+from toolkit.controller.control import Process
+from toolkit.controller.experiment import (
+    Limits,
+    make_points,
+    run_experiment,
+    with_parameters,
+)
+from toolkit.errors import UnreachableError, UsageError, WorkloadError
+from toolkit.events import Event
+from toolkit.measure.store import RunFolder, list_runs
+from toolkit.spec.testbed import Image, Link, Node, Service, Testbed
+from toolkit.spec.workload import Workload
+from toolkit.state import Deployment, Host, SshAccess
+
+FAST = Limits(
+    ready_s=1.0, start_ahead_s=0.0, poll_s=0.001, stall_s=0.3, over_s=0.3, save_s=0.3, dead_after=2, drain_s=0.3
+)
+NODES = ("eh", "pub", "sub-1", "sub-2")
+
+
+def make_testbed(tmp_path: Path, **workloads: Workload) -> Testbed:
+    def service(name: str, image: str, *nodes: str) -> Service:
+        return Service(name=name, role=name, image=Image(name=image), nodes=nodes)
+
+    return Testbed(
+        name="fake",
+        file=tmp_path / "testbed.yml",
+        nodes=tuple(
+            Node(name=n, kind="pi3", provider="container", architecture=None, cpus=1.0, memory_bytes=None, link=Link())
+            for n in NODES
+        ),
+        services=(
+            service("broker", "event-handler", "eh"),
+            service("publisher", "client", "pub"),
+            service("subscriber", "client", "sub-1", "sub-2"),
+        ),
+        workloads=workloads,
+    )
+
+
+def make_deployment() -> Deployment:
+    hosts = {
+        node: Host(
+            node=node, provider="container", type="container", address=f"10.77.0.{i}", architecture="amd64",
+            ssh=SshAccess(address=f"10.77.0.{i}", known_hosts="/dev/null"), facts={"shared_clock": True},
+        )
+        for i, node in enumerate(NODES, 2)
+    }  # fmt: skip
+    return Deployment(name="fake", file="testbed.yml", stage="deployed", hosts=hosts)
+
+
+class FakeNodes:
+    """Processes and their files: every poll of the publisher sends `step` messages; 1 ms a hop."""
+
+    def __init__(self, step: int = 10) -> None:
+        self.step = step
+        self.orders: dict[str, RunOrder] = {}
+        self.phases: dict[str, str] = {}
+        self.sent = 0
+        self.start_ns = 0
+        self.asked: list[tuple[str, str]] = []
+        self.silent_after: dict[str, int] = {}
+        """Process -> messages sent at which it stops answering."""
+        self.fail_to_prepare: str | None = None
+        self.interrupt_at: int | None = None
+        self.lose: frozenset[int] = frozenset()
+        self.dead_received: dict[str, int] = {}
+        self.forgotten: list[str] = []
+
+    def _answer(self, process: Process) -> RunStatus:
+        name = process.name
+        if self.sent >= self.silent_after.get(name, 1 << 60):
+            self.dead_received.setdefault(name, self.sent)
+            raise UnreachableError(f"{name} does not answer")
+        received = self.sent - sum(seq < self.sent for seq in self.lose)
+        return RunStatus(
+            phase=self.phases[name], run=self.orders[name].run, error="broken" if self.phases[name] == "failed" else None,
+            sent=self.sent if process.role == "publisher" else 0,
+            received=received if process.role == "subscriber" else 0,
+            last_ns=self.start_ns + self.sent * 1_000_000,
+        )  # fmt: skip
+
+    def prepare(self, process: Process, order: RunOrder) -> RunStatus:
+        self.asked.append(("prepare", process.role))
+        self.orders[process.name] = order
+        self.sent = 0
+        self.phases[process.name] = "failed" if process.name == self.fail_to_prepare else "ready"
+        return self._answer(process)
+
+    def start(self, process: Process, at_ns: int) -> RunStatus:
+        self.asked.append(("start", process.role))
+        self.start_ns = at_ns
+        self.phases[process.name] = "running"
+        return self._answer(process)
+
+    def stop(self, process: Process) -> RunStatus:
+        self.asked.append(("stop", process.role))
+        answer = self._answer(process)
+        self.phases[process.name] = "done"
+        return answer
+
+    def status(self, process: Process) -> RunStatus:
+        if process.role == "publisher" and self.phases[process.name] == "running":
+            if self.interrupt_at is not None and self.sent >= self.interrupt_at:
+                raise KeyboardInterrupt
+            if process.name not in self.silent_after or self.sent < self.silent_after[process.name]:
+                self.sent = min(self.sent + self.step, self.orders[process.name].messages or 0)
+            if self.sent == self.orders[process.name].messages:
+                self.phases[process.name] = "done"
+        return self._answer(process)
+
+    def now_ns(self, node: str) -> int:
+        raise UnreachableError("nobody knows")
+
+    def fetch(self, run: str, nodes: Iterable[str], raw: Path) -> dict[str, str]:
+        stream = next(order for order in self.orders.values() if order.role == "publisher").streams[0]
+        t1 = [self.start_ns + seq * 1_000_000 for seq in range(self.sent)]
+        stamps = [STAMP.pack(Point.SENT, 0, 0, stream, seq, t, t) for seq, t in enumerate(t1)]
+        self._file(raw, run, "pub", "publisher", stamps, {})
+        broker = []
+        for seq, t in enumerate(t1):
+            broker.append(STAMP.pack(Point.BROKER_RECEIVED, 0, 9, stream, seq, t + 1_000_000, 0))
+            broker += [STAMP.pack(Point.BROKER_SENT, 0, p, stream, seq, t + 2_000_000, 0) for p in (0, 1)]
+        self._file(raw, run, "eh", "broker", broker, {"0": ["10.77.0.4", 1], "1": ["10.77.0.5", 1]})
+        for i, node in enumerate(("sub-1", "sub-2")):
+            until = self.dead_received.get(f"{node}/subscriber-0", self.sent)
+            got = [(seq, t) for seq, t in enumerate(t1) if seq not in self.lose and seq < until]
+            stamps = [STAMP.pack(Point.RECEIVED, 0, 0, stream, seq, t + 3_000_000, 0) for seq, t in got]
+            self._file(raw, run, node, "subscriber", stamps, {"0": [f"10.77.0.{4 + i}", 1]})
+        return {}
+
+    def _file(
+        self, raw: Path, run: str, node: str, service: str, stamps: list[bytes], flows: Mapping[str, Any]
+    ) -> None:
+        (raw / node).mkdir(parents=True, exist_ok=True)
+        (raw / node / f"{service}-0.stamps").write_bytes(b"".join(stamps))
+        info = StampsInfo(run=run, testbed="fake", node=node, service=service, role=service, instance=0,
+                          stamps=len(stamps), counts={}, flows=dict(flows), clock={"resolution_ns": 100}, facts={})  # fmt: skip
+        if f"{node}/{service}-0" not in self.dead_received:
+            (raw / node / f"{service}-0.json").write_text(json.dumps(dataclasses.asdict(info)))
+
+    def forget(self, run: str, nodes: Iterable[str]) -> None:
+        self.forgotten.append(run)
+
+
+@pytest.fixture(autouse=True)
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
+
+
+HELLO = Workload(name="hello", messages=100, drain_s=0.02)
+
+
+def experiment(tmp_path: Path, nodes: FakeNodes, workload: Workload = HELLO, **more: Any) -> list[RunFolder]:
+    events: list[Event] = []
+    given = {"limits": FAST} | more
+    return run_experiment(
+        make_testbed(tmp_path), make_deployment(), workload, control=nodes, collector=nodes, emit=events.append, **given
+    )
+
+
+def test_a_run_goes_through_its_phases_and_is_saved(tmp_path: Path):
+    nodes = FakeNodes()
+    [run] = experiment(tmp_path, nodes)
+    assert [role for what, role in nodes.asked if what == "prepare"] == [
+        "broker",
+        "subscriber",
+        "subscriber",
+        "publisher",
+    ]
+    stops = [role for what, role in nodes.asked if what == "stop"]
+    assert stops == ["publisher", "subscriber", "subscriber", "broker"]
+    kpis, manifest = run.kpis(), run.manifest()
+    assert manifest["state"] == "complete"
+    assert kpis["valid"], kpis["faults"]
+    assert kpis["ledger"]["total"]["delivered"] == kpis["ledger"]["total"]["expected"] == 200
+    assert {name: (hop["count"], hop["p50_ms"]) for name, hop in kpis["hops"].items()} == {
+        "publish": (100, 1.0), "broker": (200, 1.0), "deliver": (200, 1.0), "end_to_end": (200, 3.0),
+    }  # fmt: skip
+    assert kpis["hops"]["deliver"]["clock_bound_ms"] == 0.0001
+    assert run.verify() == []
+    assert nodes.forgotten == [run.name]
+    orders = manifest["orders"]
+    assert orders["pub/publisher-0"]["broker"] == "10.77.0.2:8454"
+    assert orders["sub-1/subscriber-0"]["streams"] == orders["pub/publisher-0"]["streams"]
+
+
+def test_lost_messages_break_an_assertion(tmp_path: Path):
+    nodes = FakeNodes()
+    nodes.lose = frozenset({3, 50})
+    workload = dataclasses.replace(HELLO, asserts={"lost": "== 0", "end_to_end.p50_ms": "< 4 ms"})
+    with pytest.raises(WorkloadError, match=r"lost is 4; wanted == 0"):
+        experiment(tmp_path, nodes, workload)
+    [run] = list_runs("fake")
+    assert run.kpis()["ledger"]["total"]["lost_after_broker"] == 4
+    assert run.kpis()["hops"]["deliver"]["lost"] == 4
+
+
+def test_an_interrupt_saves_what_was_measured_and_goes_on_up(tmp_path: Path):
+    nodes = FakeNodes()
+    nodes.interrupt_at = 50
+    with pytest.raises(KeyboardInterrupt):
+        experiment(tmp_path, nodes)
+    [run] = list_runs("fake")
+    assert run.manifest()["state"] == "interrupted"
+    assert run.kpis()["faults"] == ["the run is interrupted"]
+    assert run.kpis()["counters"]["messages"] == 50
+    assert run.kpis()["ledger"]["closes"]
+
+
+def test_a_killed_subscriber_is_named_and_the_run_closes(tmp_path: Path):
+    nodes = FakeNodes()
+    nodes.silent_after = {"sub-2/subscriber-0": 40}
+    [run] = experiment(tmp_path, nodes)
+    faults = run.kpis()["faults"]
+    assert "sub-2/subscriber-0 stopped answering during the run; the run went on without it" in faults
+    assert "sub-2/subscriber-0 was killed: its last stamps may be missing" in faults
+    alive, dead = (run.kpis()["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
+    assert alive["delivered"] == 100
+    assert 0 < dead["delivered"] < 100
+    assert dead["delivered"] + dead["in_flight"] + dead["dropped"] == 100
+    assert dead["in_flight"] > 50
+
+
+def test_a_killed_publisher_ends_the_run_early(tmp_path: Path):
+    nodes = FakeNodes()
+    nodes.silent_after = {"pub/publisher-0": 40}
+    [run] = experiment(tmp_path, nodes)
+    assert any("pub/publisher-0 stopped answering" in fault for fault in run.kpis()["faults"])
+    assert run.kpis()["ledger"]["total"]["delivered"] == 80
+
+
+def test_a_run_that_stands_still_is_stopped(tmp_path: Path):
+    nodes = FakeNodes(step=0)
+    [run] = experiment(tmp_path, nodes)
+    assert "nothing was sent or received for 0.3 s; the run was stopped" in run.kpis()["faults"]
+
+
+def test_a_process_that_cannot_take_part_stops_the_others(tmp_path: Path):
+    nodes = FakeNodes()
+    nodes.fail_to_prepare = "sub-2/subscriber-0"
+    with pytest.raises(WorkloadError, match="sub-2/subscriber-0 cannot take part: broken"):
+        experiment(tmp_path, nodes)
+    assert ("stop", "broker") in nodes.asked
+    [run] = list_runs("fake")
+    assert run.manifest()["state"] == "failed"
+
+
+MATRIX = dataclasses.replace(HELLO, matrix={"payload_bytes": (64, 128), "arrivals.rate_per_s": (1000, 2000)}, repeat=2)
+
+
+def test_a_matrix_is_played_in_seeded_order_and_resumed(tmp_path: Path):
+    nodes = FakeNodes(step=100)
+    workload = dataclasses.replace(MATRIX, arrivals=Arrivals(kind="rate", rate_per_s=1.0))
+    points = make_points(workload)
+    assert points == make_points(workload)
+    assert points != make_points(dataclasses.replace(workload, seed=2))
+    assert sorted(map(str, points)) == sorted(map(str, make_points(dataclasses.replace(workload, order="listed"))))
+    first = experiment(tmp_path, nodes, workload)
+    assert len(first) == 8
+    assert [run.manifest()["parameters"] for run in first] == [dict(point.parameters) for point in points]
+    assert first[0].manifest()["workload"]["payload_bytes"] == points[0].parameters["payload_bytes"]
+    gone = first.pop(3)
+    for file in gone.path.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    again = experiment(tmp_path, nodes, workload, resume=True)
+    assert [run.path for i, run in enumerate(again) if i != 3] == [run.path for run in first]
+    assert again[3].path != gone.path
+
+
+def test_settings_need_a_deploy_between_runs(tmp_path: Path):
+    name = "services.broker.settings.thread_pool_size"
+    workload = dataclasses.replace(HELLO, matrix={name: (4, 8)}, order="listed")
+    with pytest.raises(UsageError, match=f"varies {name}, which needs a deploy between runs"):
+        experiment(tmp_path, FakeNodes(), workload)
+    applied = []
+
+    def apply_settings(testbed: Testbed, settings: Mapping[str, Any]) -> tuple[Testbed, Deployment]:
+        applied.append(dict(settings))
+        return testbed, make_deployment()
+
+    runs = experiment(tmp_path, FakeNodes(), workload, apply_settings=apply_settings)
+    assert applied == [{name: 4}, {name: 8}]
+    assert [run.manifest()["parameters"] for run in runs] == applied
+
+
+def test_a_matrix_over_something_unknown_is_an_error():
+    with pytest.raises(UsageError, match="'rate', which is no field"):
+        with_parameters(HELLO, {"rate": 3})
+    with pytest.raises(UsageError, match="arrivals has no 'speed'"):
+        with_parameters(HELLO, {"arrivals.speed": 3})
+
+
+def test_a_workload_without_its_services_says_what_there_is(tmp_path: Path):
+    with pytest.raises(WorkloadError, match=r"needs a service 'gateway'; .* has broker \(broker\), publisher"):
+        experiment(tmp_path, FakeNodes(), dataclasses.replace(HELLO, publishers="gateway"))

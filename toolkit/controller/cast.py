@@ -1,0 +1,147 @@
+"""Who plays what in a run: every process of a workload with its order."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from toolkit.contract.orders import RunOrder
+from toolkit.controller.control import Process
+from toolkit.errors import WorkloadError
+from toolkit.provisioning.render import PROBE_PORT, metrics_port
+from toolkit.spec.services import built_in
+from toolkit.spec.testbed import Service, Testbed
+from toolkit.spec.workload import Workload
+from toolkit.state import Deployment
+
+Part: TypeAlias = tuple[Process, RunOrder]
+
+BROKER_PORTS = {"sse": 8454, "mqtt": 1883, "amqp": 5672, "stomp": 61613, "xmpp": 5222}
+LIVE_PER_S = 200
+"""Sampled messages a second that the live histograms are fed with, where the rate is known."""
+NOT_FOR_NODES = {"protocol", "port", "loss_timeout_s"}
+"""Options of a workload that are used here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """Every process of a run with its order; brokers and probes first, then subscribers, then publishers."""
+
+    brokers: tuple[Part, ...]
+    subscribers: tuple[Part, ...]
+    publishers: tuple[Part, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All of them, in the order in which they are prepared."""
+        return self.brokers + self.subscribers + self.publishers
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """All of them."""
+        return tuple(process for process, _ in self.parts)
+
+    @property
+    def deliveries_per_message(self) -> int:
+        """Subscribers that each message is due to."""
+        return sum(order.connections for _, order in self.subscribers)
+
+
+def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run: str) -> Cast:
+    """Orders for every process. Stream ids are unique in the run and, but for one chance in 65,536, among runs."""
+    publishing = find_services(testbed, workload.publishers, workload)
+    subscribing = find_services(testbed, workload.subscribers, workload)
+    broker = find_services(testbed, workload.broker, workload)[0]
+    known = built_in(broker.image.name)
+    protocol = str(workload.options.get("protocol") or (known.protocols[0] if known and known.protocols else ""))
+    if not protocol:
+        raise WorkloadError(
+            f"workload {workload.name}: nothing says what protocol {broker.name} speaks; write options: {{protocol: mqtt}}"
+        )
+    port = int(workload.options.get("port") or broker.settings.get("port") or BROKER_PORTS.get(protocol, 0))
+    first = (zlib.crc32(run.encode()) & 0xFFFF) << 16
+    topics = [f"toolkit-{first >> 16:04x}-{number}" for number in range(workload.topics)]
+    publishers = list(_processes(testbed, deployment, publishing))
+    per_process = workload.connections * workload.topics
+    streams = range(first, first + len(publishers) * per_process)
+    options = {key: value for key, value in workload.options.items() if key not in NOT_FOR_NODES}
+    options.setdefault("live_every", live_every(workload, len(publishers)))
+    common = RunOrder(
+        run=run,
+        testbed=testbed.name,
+        role="broker",
+        protocol=protocol,
+        broker=f"{deployment.hosts[broker.nodes[0]].address}:{port}",
+        topics=topics,
+        streams=list(streams),
+        qos=workload.qos,
+        payload_bytes=workload.payload_bytes,
+        seed=workload.seed,
+        drain_s=workload.drain_s,
+        options=options,
+    )
+    sending = dataclasses.replace(
+        common,
+        role="publisher",
+        connections=workload.connections,
+        messages=None if workload.messages is None else -(-workload.messages // workload.topics),
+        duration_s=workload.duration_s,
+        warmup_messages=workload.warmup_messages,
+        arrivals=workload.arrivals,
+    )
+    receiving = dataclasses.replace(common, role="subscriber", connections=workload.subscriber_connections)
+    return Cast(
+        brokers=tuple(_brokers(testbed, deployment, broker, common)),
+        subscribers=tuple((process, receiving) for process in _processes(testbed, deployment, subscribing)),
+        publishers=tuple(
+            (process, dataclasses.replace(sending, streams=list(streams[i * per_process : (i + 1) * per_process]), seed=workload.seed + i))
+            for i, process in enumerate(publishers)
+        ),
+    )  # fmt: skip
+
+
+def find_services(testbed: Testbed, name: str, workload: Workload) -> tuple[Service, ...]:
+    """Services of that name, or of that role; raises WorkloadError where there are none."""
+    found = tuple(s for s in testbed.services if s.name == name) or testbed.service_of_role(name)
+    if not found:
+        there = ", ".join(f"{s.name} ({s.role})" for s in testbed.services) or "none"
+        raise WorkloadError(f"workload {workload.name} needs a service {name!r}; {testbed.file} has {there}")
+    return found
+
+
+def live_every(workload: Workload, publishers: int) -> int:
+    """Which share of messages feeds the live histograms; a tenth where no rate is known."""
+    rate = workload.arrivals.rate_per_s * max(publishers, 1)
+    return max(1, round(rate / LIVE_PER_S)) if rate else 10
+
+
+def _processes(testbed: Testbed, deployment: Deployment, services: Iterable[Service]) -> Iterable[Process]:
+    for service in services:
+        for node in service.nodes:
+            if node not in deployment.hosts:
+                raise WorkloadError(
+                    f"{service.name} is on {node}, which is not deployed; try: toolkit deploy {testbed.file}"
+                )
+            for instance in range(service.replicas):
+                yield Process(
+                    node=node,
+                    service=service.name,
+                    instance=instance,
+                    role=service.role,
+                    control_port=metrics_port(testbed, service, instance) + 1,
+                )
+
+
+def _brokers(testbed: Testbed, deployment: Deployment, broker: Service, order: RunOrder) -> Iterable[Part]:
+    """The broker itself where it takes orders, its hop probe where it has one."""
+    known = built_in(broker.image.name)
+    if known and known.exports:
+        yield from ((process, order) for process in _processes(testbed, deployment, [broker]))
+    elif known and known.probed:
+        probe = dataclasses.replace(order, role="probe")
+        for node in broker.nodes:
+            name = f"{broker.name}-probe"
+            yield Process(node=node, service=name, instance=0, role="probe", control_port=PROBE_PORT + 1), probe

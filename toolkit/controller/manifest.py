@@ -1,0 +1,95 @@
+"""What a run's folder says of the run before it begins; docs/runs.md has every field."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from toolkit.controller.cast import Cast
+from toolkit.spec.testbed import Testbed
+from toolkit.spec.workload import Workload
+from toolkit.state import Deployment
+
+
+def make_manifest(
+    testbed: Testbed,
+    deployment: Deployment,
+    workload: Workload,
+    cast: Cast,
+    *,
+    parameters: Mapping[str, Any],
+    repetition: int,
+    key: str,
+) -> dict[str, Any]:
+    """The manifest. No secrets: only their names."""
+    nodes = {}
+    for node in testbed.nodes:
+        host = deployment.hosts.get(node.name)
+        if host is None:
+            continue
+        nodes[node.name] = {
+            "kind": node.kind, "provider": host.type, "address": host.address, "architecture": host.architecture,
+            "cpus": node.cpus, "memory_bytes": node.memory_bytes, "link": plain(node.link),
+            "shared_clock": bool(host.facts.get("shared_clock")), "facts": plain(host.facts),
+        }  # fmt: skip
+    return {
+        "run": cast.parts[0][1].run,
+        "key": key,
+        "state": "running",
+        "started_at": time.time(),
+        "problems": [],
+        "testbed": {
+            "name": testbed.name, "file": str(testbed.file), "twin": testbed.twin, "description": testbed.description,
+            "text": testbed.file.read_text() if testbed.file.is_file() else "",
+        },
+        "workload": plain(workload),
+        "parameters": plain(parameters),
+        "repetition": repetition,
+        "settings": {service.name: plain(service.settings) for service in testbed.services},
+        "services": [
+            {
+                "name": s.name, "role": s.role, "image": s.image.name, "nodes": list(s.nodes), "replicas": s.replicas,
+                "cpus": s.cpus, "memory_bytes": s.memory_bytes, "secrets": sorted(s.secrets.values()),
+            }
+            for s in testbed.services
+        ],
+        "nodes": nodes,
+        "bundles": plain(deployment.hashes),
+        "streams": [
+            {"stream": stream, "topic": order.topics[i % len(order.topics)], "process": process.name}
+            for process, order in cast.publishers
+            for i, stream in enumerate(order.streams)
+        ],
+        "subscribers": [
+            {
+                "name": process.name + (f".{connection}" if order.connections > 1 else ""), "process": process.name,
+                "connection": connection, "topics": order.topics,
+            }
+            for process, order in cast.subscribers
+            for connection in range(order.connections)
+        ],
+        "orders": {process.name: dataclasses.asdict(order) for process, order in cast.parts},
+        "versions": {"toolkit": _version("toolkit"), "python": platform.python_version(), "system": platform.platform()},
+    }  # fmt: skip
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as JSON has them; line numbers of the file are no part of what was asked for."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "line"}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,210 @@
+"""From a run's raw files to its tables and KPIs; needs nothing but the folder, so anybody can do it again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolkit.measure.clocks import NodeClock, node_clock, path_bound_ns, read_log
+from toolkit.measure.collect import CLOCK_LOGS
+from toolkit.measure.join import Joined, Stream, Subscriber, Terms, join
+from toolkit.measure.kpis import (
+    DELAYS,
+    HOPS,
+    HopSummary,
+    counter_problems,
+    ledger_document,
+    summarise,
+    throughput,
+)
+from toolkit.measure.stamps import StampsFile, read_files
+from toolkit.measure.store import RunFolder
+from toolkit.measure.tables import read_column
+
+LOSS_TIMEOUT_S = 30.0
+"""Unless the workload's option `loss_timeout_s` says otherwise."""
+SCHEDULE_LIMIT_MS = 10.0
+"""An open-loop publisher whose p99 is later than this did not offer the load that was asked for."""
+
+
+def compute(run: RunFolder) -> dict[str, Any]:
+    """Join the raw files, write both tables and `kpis.json`, and return what is in it."""
+    manifest = run.manifest()
+    files = read_files(run.raw)
+    clocks = read_clocks(run, files, manifest.get("nodes", {}))
+    joined = join(
+        files,
+        [Stream(**stream) for stream in manifest["streams"]],
+        [Subscriber(**{**each, "topics": frozenset(each["topics"])}) for each in manifest["subscribers"]],
+        clocks=clocks,
+        terms=terms_of(manifest),
+        folder=run.path,
+    )
+    summaries = summarise_hops(run, joined, files, clocks)
+    document = kpi_document(manifest, files, clocks, joined, summaries)
+    run.write("kpis.json", document)
+    return document
+
+
+def terms_of(manifest: Mapping[str, Any]) -> Terms:
+    """What decides between delivered, late, dropped and in flight in this run."""
+    workload = manifest["workload"]
+    return Terms(
+        qos=int(workload["qos"]),
+        loss_timeout_ns=round(float(workload["options"].get("loss_timeout_s", LOSS_TIMEOUT_S)) * 1e9),
+        settle_ns=round(float(workload["drain_s"]) * 1e9),
+        watched_until_ns=manifest.get("watched_until_ns", {}),
+    )
+
+
+def read_clocks(run: RunFolder, files: Sequence[StampsFile], nodes: Mapping[str, Any]) -> dict[str, NodeClock]:
+    """The clock of every node that took part."""
+    return {
+        node: node_clock(
+            node,
+            [reading for log in CLOCK_LOGS for reading in read_log(run.raw / node / log)],
+            shared=bool(nodes.get(node, {}).get("shared_clock")),
+            processes=[file.clock for file in files if file.node == node],
+        )
+        for node in sorted({file.node for file in files} | set(nodes))
+    }
+
+
+def summarise_hops(
+    run: RunFolder, joined: Joined, files: Sequence[StampsFile], clocks: Mapping[str, NodeClock]
+) -> dict[str, HopSummary]:
+    """Every hop and delay; one column at a time, so that long runs need little memory."""
+    nodes = {
+        "publisher": {file.node for file in files if file.role == "publisher"},
+        "broker": {file.node for file in files if file.role in {"broker", "probe"} and len(file)},
+        "subscriber": {subscriber.node for subscriber in files if subscriber.role == "subscriber"},
+    }
+    ends = {
+        "publish": ("publisher", "broker"),
+        "deliver": ("broker", "subscriber"),
+        "end_to_end": ("publisher", "subscriber"),
+        "transport": ("publisher", "subscriber"),
+    }
+
+    def bound(hop: str) -> int | None:
+        if hop not in ends:
+            same = nodes["broker"] if hop == "broker" else nodes["publisher"]
+            return max((clocks[node].resolution_ns for node in same), default=None)
+        one, other = ends[hop]
+        bounds = [
+            path_bound_ns(clocks[a], clocks[b], joined.first_ns, joined.last_ns)
+            for a in nodes[one]
+            for b in nodes[other]
+        ]
+        known = [value for value in bounds if value is not None]
+        return max(known) if known and len(known) == len(bounds) else None
+
+    whole = joined.total
+    end_to_end_lost = whole.dropped + whole.late
+    lost = {**joined.lost, "end_to_end": end_to_end_lost, "transport": end_to_end_lost}
+    tables = {"messages": run.messages, "samples": run.samples}
+    return {
+        hop: summarise(read_column(tables[table], delay, rows), lost=lost.get(hop), bound_ns=bound(hop))
+        for hop, (table, delay, rows) in {**HOPS, **DELAYS}.items()
+    }
+
+
+def kpi_document(
+    manifest: Mapping[str, Any],
+    files: Sequence[StampsFile],
+    clocks: Mapping[str, NodeClock],
+    joined: Joined,
+    summaries: Mapping[str, HopSummary],
+) -> dict[str, Any]:
+    """`kpis.json`."""
+    workload = manifest["workload"]
+    faults = find_faults(manifest, files, clocks, joined, summaries)
+    return {
+        "run": manifest["run"],
+        "testbed": manifest["testbed"]["name"],
+        "twin": manifest["testbed"]["twin"],
+        "workload": workload["name"],
+        "parameters": manifest.get("parameters", {}),
+        "state": manifest["state"],
+        "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",
+        "valid": not faults,
+        "faults": faults,
+        "hops": {hop: dataclasses.asdict(summaries[hop]) for hop in HOPS},
+        "delays": {name: dataclasses.asdict(summaries[name]) for name in DELAYS},
+        "ledger": ledger_document(joined.ledgers, joined.total),
+        "throughput": throughput(joined, int(workload["payload_bytes"])),
+        "counters": {
+            name: getattr(joined, name)
+            for name in ("messages", "refused", "acknowledged", "broker_received", "broker_sent", "excluded", "foreign",
+                         "unrecorded", "unmatched_flows")
+        },
+        "clocks": {node: clock_document(clock, joined) for node, clock in clocks.items()},
+        "processes": [
+            {
+                "process": file.process, "node": file.node, "role": file.role, "stamps": len(file), "counts": file.counts,
+                "facts": file.info.facts if file.info else {}, "error": file.info.error if file.info else "killed",
+            }
+            for file in files
+        ],
+        "first_ns": joined.first_ns,
+        "last_ns": joined.last_ns,
+    }  # fmt: skip
+
+
+def clock_document(clock: NodeClock, joined: Joined) -> dict[str, Any]:
+    """What a report says of a node's clock."""
+    return {
+        "domain": clock.domain,
+        "known": clock.known,
+        "synchronised": clock.synchronised,
+        "offset_ms": [round(offset / 1e6, 6) for offset in (*clock.offsets_ns[:1], *clock.offsets_ns[-1:])],
+        "bound_ms": clock.bound_ns(joined.first_ns, joined.last_ns) / 1e6 if clock.known else None,
+        "resolution_ns": clock.resolution_ns,
+        "readings": clock.readings,
+        "steps": [dataclasses.asdict(step) for step in clock.steps],
+    }
+
+
+def find_faults(
+    manifest: Mapping[str, Any],
+    files: Sequence[StampsFile],
+    clocks: Mapping[str, NodeClock],
+    joined: Joined,
+    summaries: Mapping[str, HopSummary],
+) -> list[str]:
+    """Why this run is not to be compared with others, in words; empty: nothing speaks against it."""
+    faults = [str(problem) for problem in manifest.get("problems", ())]
+    if manifest["state"] not in {"complete", "computing"}:
+        faults.append(f"the run is {manifest['state']}")
+    for file in files:
+        if file.info is None:
+            faults.append(f"{file.process} was killed: its last stamps may be missing")
+        elif file.info.error:
+            faults.append(f"{file.process}: {file.info.error}")
+    for clock in clocks.values():
+        faults += [
+            f"the clock of {step.node} stepped by {step.size_ns / 1e6:.3f} ms during the run" for step in clock.steps
+        ]
+        if clock.domain == clock.node and clock.readings and not clock.synchronised:
+            faults.append(f"the clock of {clock.node} was not synchronised all the time")
+    faults += [
+        f"{summary.beyond_bound} delays of {hop} are below minus the clock bound: the clocks were worse than they said"
+        for hop, summary in summaries.items()
+        if summary.beyond_bound
+    ]
+    schedule = summaries["schedule"]
+    if manifest["workload"]["arrivals"]["kind"] != "closed" and (schedule.p99_ms or 0.0) > SCHEDULE_LIMIT_MS:
+        faults.append(
+            f"the publisher was late: p99 of actual minus intended sending is {schedule.p99_ms:.1f} ms; "
+            "the load was not what was asked for"
+        )
+    if not all(ledger.closes for ledger in joined.ledgers.values()):
+        faults.append("the books do not close")
+    warm_up = int(manifest["workload"]["warmup_messages"]) * len(manifest["streams"])
+    faults += counter_problems(joined, [(file.process, file.role, file.counts) for file in files], warm_up=warm_up)
+    if joined.unmatched_flows:
+        faults.append(f"{joined.unmatched_flows} sends of the broker went to flows that no subscriber calls its own")
+    if joined.unrecorded:
+        faults.append(f"{joined.unrecorded} messages were received that no publisher recorded to have sent")
+    return list(dict.fromkeys(faults))
