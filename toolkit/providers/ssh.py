@@ -1,0 +1,250 @@
+"""Machines that exist: entered over SSH, looked at, and given back as they were."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit import ssh
+from toolkit.errors import ToolkitError, UnreachableError
+from toolkit.events import Emit, Event
+from toolkit.providers.base import Acquired, Request, Resource
+from toolkit.providers.keys import KNOWN_HOSTS, know_hosts
+from toolkit.spec.testbed import Node, ProviderSettings
+from toolkit.state import Host, SshAccess
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6"}
+"""`uname -m` in Docker's words. A 32-bit system on a 64-bit kernel is told apart by the preflight."""
+SYSTEMS = ("debian", "raspbian", "ubuntu")
+MIN_FREE_BYTES = 1 << 30
+MIN_PYTHON = (3, 8)
+
+PREFLIGHT = """
+. /etc/os-release 2>/dev/null
+echo "machine=$(uname -m)"
+echo "bits=$(getconf LONG_BIT 2>/dev/null)"
+echo "kernel=$(uname -r)"
+echo "os_id=$ID"
+echo "os_version=$VERSION_ID"
+echo "os=$PRETTY_NAME"
+echo "cpus=$(getconf _NPROCESSORS_ONLN)"
+echo "memory_kib=$(awk '/^MemTotal/ {print $2}' /proc/meminfo)"
+echo "free_kib=$(df -Pk /var/lib | awk 'NR==2 {print $4}')"
+echo "model=$(tr -d '\\0' < /proc/device-tree/model 2>/dev/null)"
+echo "python=$(command -v python3)"
+echo "python_version=$(python3 -c 'import platform; print(platform.python_version())' 2>/dev/null)"
+echo "engine=$(command -v dockerd)"
+echo "engine_running=$([ -S /var/run/docker.sock ] && echo yes)"
+echo "inside=$(systemd-detect-virt --container 2>/dev/null)"
+echo "init=$(cat /proc/1/comm 2>/dev/null)"
+if [ "$(id -u)" = 0 ]; then echo sudo=root; elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
+"""
+"""One shell script, since a bare machine may have no Python yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entrance:
+    """Where and as whom a machine is entered."""
+
+    address: str
+    port: int = 22
+    user: str
+    network_address: str = ""
+    """On the testbed's network, where that is another one."""
+
+
+class SshProvider:
+    """Machines of somebody's own: Raspberry Pi OS, Debian, Ubuntu."""
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.settings = settings
+        self._known_hosts = threading.Lock()
+
+    def acquire(self, request: Request, emit: Emit) -> Acquired:
+        """Enter every machine and look at it; nothing on it is changed."""
+        settings = self.settings
+        entrances = {
+            node.name: Entrance(address=node.address or "", port=settings.port, user=settings.user)
+            for node in request.nodes
+        }
+        return self.enter(request, entrances, emit)
+
+    def enter(self, request: Request, entrances: Mapping[str, Entrance], emit: Emit) -> Acquired:
+        """The same for entrances that were found elsewhere: node -> entrance."""
+        candidates = {node.name: self._host(request, node, entrances[node.name]) for node in request.nodes}
+        by_name = {node.name: node for node in request.nodes}
+
+        def look(host: Host) -> Host:
+            started = time.monotonic()
+            emit(Event(stage="acquire", node=host.node, message="entering", state="started"))
+            self._trust(request.directory, host, emit)
+            answer = ssh.run(host, ["sh", "-c", PREFLIGHT])
+            found = _facts(host, by_name[host.node], answer.stdout)
+            emit(
+                Event(
+                    stage="acquire",
+                    node=host.node,
+                    message=f"{found.facts['model'] or found.architecture}, {found.facts['os']}",
+                    state="done",
+                    duration_s=time.monotonic() - started,
+                )
+            )
+            return found
+
+        results = ssh.on_every(candidates, look)
+        failed = {node: str(error) for node, error in results.items() if isinstance(error, ToolkitError)}
+        for node, why in failed.items():
+            emit(Event(stage="acquire", node=node, message=why, state="failed", level="error"))
+        return Acquired(hosts={node: host for node, host in results.items() if isinstance(host, Host)}, failed=failed)
+
+    def release(self, testbed: str, nodes: Sequence[str] | None, directory: Path, emit: Emit) -> list[Resource]:
+        """Nothing: these machines stay. What was done to them, teardown undoes on them."""
+        del testbed, nodes, directory, emit
+        return []
+
+    def resources(self, testbed: str) -> list[Resource]:
+        """Nothing of ours can be seen without entering the machines, which teardown does."""
+        del testbed
+        return []
+
+    def _host(self, request: Request, node: Node, entrance: Entrance) -> Host:
+        settings = self.settings
+        return Host(
+            node=node.name,
+            provider=settings.name,
+            type="ssh",
+            address=node.address or entrance.network_address or entrance.address,
+            ssh=SshAccess(
+                address=entrance.address,
+                port=entrance.port,
+                user=entrance.user,
+                identity_file=_expanded(settings.identity_file),
+                known_hosts=_expanded(settings.known_hosts) or str(request.directory / KNOWN_HOSTS),
+                jump=settings.jump,
+                become=settings.become and entrance.user != "root",
+            ),
+            architecture=str(node.architecture or ""),
+        )
+
+    def _trust(self, directory: Path, host: Host, emit: Emit) -> None:
+        """Keep the host key seen at the first contact, where the file asks for that; never a second one."""
+        known = Path(host.ssh.known_hosts)
+        entry = host.ssh.address if host.ssh.port == 22 else f"[{host.ssh.address}]:{host.ssh.port}"  # noqa: PLR2004
+        if self.settings.known_hosts or not self.settings.trust_on_first_use:
+            if not known.is_file():
+                raise UnreachableError(
+                    f"node {host.node}: there are no known host keys for {entry} ({known}); name a file with "
+                    "`known_hosts:` in the provider, or say `trust_on_first_use: true` there"
+                )
+            return
+        if known.is_file() and any(line.split(" ", 1)[0] == entry for line in known.read_text().splitlines()):
+            return
+        key = _host_key(host)
+        with self._known_hosts:
+            know_hosts(directory, {entry: key})
+        emit(
+            Event(
+                stage="acquire",
+                node=host.node,
+                message=f"trusting its host key from now on: {_fingerprint(key)}",
+                level="warning",
+            )
+        )
+
+
+def _expanded(path: str | None) -> str | None:
+    return os.path.expanduser(path) if path else None  # noqa: PTH111 - stays a string in the state
+
+
+def _host_key(host: Host) -> str:
+    """The key a machine shows, as `ssh-ed25519 AAAA…`; the jump host has to be known already."""
+    import paramiko
+
+    place = f"{host.ssh.address}:{host.ssh.port}"
+    transport: paramiko.Transport | None = None
+    try:
+        if host.ssh.jump:
+            through = Host(
+                node=f"{host.node}'s jump host",
+                provider=host.provider,
+                type="ssh",
+                address="",
+                ssh=ssh.jump_access(host.ssh),
+                architecture="",
+            )
+            line: Any = ssh.transport(through).open_channel(
+                "direct-tcpip", (host.ssh.address, host.ssh.port), ("127.0.0.1", 0), timeout=ssh.CONNECT_TIMEOUT_S
+            )
+        else:
+            line = socket.create_connection((host.ssh.address, host.ssh.port), ssh.CONNECT_TIMEOUT_S)
+        transport = paramiko.Transport(line)
+        transport.start_client(timeout=ssh.CONNECT_TIMEOUT_S)
+        key = transport.get_remote_server_key()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise UnreachableError(
+            f"node {host.node}: {place} does not answer as an SSH server ({error}); is it on, is the address right? "
+            f"try: ssh -p {host.ssh.port} {host.ssh.user}@{host.ssh.address}"
+        ) from error
+    finally:
+        if transport is not None:
+            with contextlib.suppress(OSError):
+                transport.close()
+    return f"{key.get_name()} {key.get_base64()}"
+
+
+def _fingerprint(key: str) -> str:
+    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def _facts(host: Host, node: Node, answer: str) -> Host:
+    """The host with what the preflight found; raises UnreachableError naming everything that does not fit."""
+    said = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+    architecture = ARCHITECTURES.get(said["machine"], said["machine"])
+    if architecture == "arm64" and said["bits"] == "32":
+        architecture = "arm/v7"  # a 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it on a Pi 3
+    problems = []
+    if said["sudo"] == "no":
+        problems.append(
+            f"user {host.ssh.user} may not use sudo without a password; on the machine, as root: "
+            f"echo '{host.ssh.user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/010_toolkit"
+        )
+    if node.architecture is not None and architecture != str(node.architecture):
+        problems.append(
+            f"its architecture is {architecture}, the file says {node.architecture}; "
+            f"write `architecture: {architecture}` at node {node.name}"
+        )
+    if architecture not in ARCHITECTURES.values():
+        problems.append(f"its architecture {architecture} is not one that toolkit has images for")
+    if said["os_id"] not in SYSTEMS and not said["engine"]:
+        problems.append(f"{said['os'] or 'its system'} is not Debian, Raspberry Pi OS or Ubuntu, and it has no engine")
+    if said["python_version"] and tuple(map(int, said["python_version"].split(".")[:2])) < MIN_PYTHON:
+        problems.append(f"its Python {said['python_version']} is older than 3.8; write its card anew (docs/nodes.md)")
+    if int(said["free_kib"] or 0) * 1024 < MIN_FREE_BYTES:
+        problems.append(f"only {int(said['free_kib'] or 0) // 1024} MiB are free below /var/lib; 1024 are needed")
+    if problems:
+        raise UnreachableError(f"node {host.node} ({host.ssh.address}): " + "; ".join(problems))
+    facts = {
+        "os": said["os"],
+        "os_id": said["os_id"],
+        "os_version": said["os_version"],
+        "kernel": said["kernel"],
+        "model": said["model"],
+        "cpus": int(said["cpus"]),
+        "memory_bytes": int(said["memory_kib"]) * 1024,
+        "python": said["python"],
+        "python_version": said["python_version"],
+        "has_engine": bool(said["engine"] and said["engine_running"] and said["python"]),
+        "shared_clock": said["inside"] not in {"", "none"},
+    }
+    return dataclasses.replace(host, architecture=architecture, facts=facts)
