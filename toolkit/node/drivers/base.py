@@ -1,0 +1,98 @@
+"""What publisher and subscriber ask of a protocol.
+
+Connections are opened blocking and are non-blocking from then on: the hot thread waits on `fileno()`, then calls
+`answers` or `read`, which never wait. A lost connection raises ConnectionError; the caller opens a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from toolkit.contract.orders import RunOrder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message as read from the wire."""
+
+    payload: bytes | bytearray | memoryview
+    flags: int = 0
+    """`Flag.REDELIVERED`, `Flag.RETAINED` as the protocol tells them."""
+
+
+Key = tuple[int, int, int]
+"""(stream, seq, flags) of a message that waits for its answer."""
+
+
+class PublishingConnection(Protocol):
+    """One connection of a publisher."""
+
+    facts: dict[str, Any]
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+
+    def local(self) -> tuple[str, int]:
+        """Address and port of our end."""
+
+    def publish(self, topic: int, header: bytes, key: Key) -> None:
+        """Send one message on the topic of that number: `header`, then the fill. `key` comes back in `answers`."""
+
+    def answers(self) -> tuple[int, list[Key], list[Key]]:
+        """(instant of the read in ns, keys accepted, keys rejected) of what the broker has answered by now."""
+
+    def backlog(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+
+    def flush(self) -> None:
+        """Offer the backlog to the kernel again."""
+
+    def close(self) -> None:
+        """End the connection the way the protocol wants; never raises, never waits."""
+
+
+class SubscribingConnection(Protocol):
+    """One connection of a subscriber, its subscriptions confirmed."""
+
+    facts: dict[str, Any]
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+
+    def local(self) -> tuple[str, int]:
+        """Address and port of our end."""
+
+    def read(self) -> int:
+        """Read what is there; the instant right after the read, in ns."""
+
+    def messages(self) -> list[Message]:
+        """What the last `read` completed; valid until the next one. Acknowledges what asks for it."""
+
+    def keep_alive(self) -> None:
+        """Send what the protocol wants to see now and then; called about once a second."""
+
+    def close(self) -> None:
+        """End the connection the way the protocol wants; never raises, never waits."""
+
+
+class Driver(Protocol):
+    """One protocol."""
+
+    name: str
+
+    def check(self, order: RunOrder) -> None:
+        """Raise ValueError for an order this protocol cannot carry out."""
+
+    def answers(self, order: RunOrder) -> bool:
+        """Whether the broker answers each publish (the closed loop waits for it)."""
+
+    def open_publisher(
+        self, order: RunOrder, *, connection: int, fill: bytes, timeout_s: float
+    ) -> PublishingConnection:
+        """A connection that publishes; raises OSError or WorkloadError."""
+
+    def open_subscribers(
+        self, order: RunOrder, *, connection: int, identity: str, timeout_s: float
+    ) -> list[SubscribingConnection]:
+        """The connections of one logical subscriber (SSE needs one per topic); raises OSError or WorkloadError."""

@@ -1,0 +1,238 @@
+"""Arrowhead Event Handler: publish by POST on a kept connection, subscribe by Server-Sent Events.
+
+The event's `payload` is base64 of header and fill, since JSON and SSE carry text.
+"""
+
+from __future__ import annotations
+
+import binascii
+import collections
+import json
+import time
+from typing import Any
+
+from toolkit.contract.orders import RunOrder
+from toolkit.errors import WorkloadError
+from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
+from toolkit.node.drivers.http import ChunkedBody, Responses, read_head
+from toolkit.node.drivers.wire import Wire
+
+_b2a = binascii.b2a_base64
+_HEADER_TO_TRIPLET = 2
+"""40 header bytes and 2 of the fill make whole base64 triplets; the rest of the fill is encoded once."""
+_OK = range(200, 300)
+
+
+class SsePublisher:
+    """POST /eventhandler/publish, one request in a segment; answers come back in order."""
+
+    def __init__(self, order: RunOrder, *, connection: int, fill: bytes, timeout_s: float) -> None:
+        self._wire = Wire(order.broker, options=order.options, timeout_s=timeout_s)
+        self._wire.blocking(None)
+        address, port = self._wire.local()
+        self._parts = [
+            _request_parts(order, topic, f"publisher-{connection}", address, port, fill) for topic in order.topics
+        ]
+        self._waiting: collections.deque[Key] = collections.deque()
+        self._responses = Responses()
+        self.facts: dict[str, Any] = {"encoding": "base64"}
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._wire.fileno()
+
+    def local(self) -> tuple[str, int]:
+        """Address and port of our end."""
+        return self._wire.local()
+
+    def publish(self, topic: int, header: bytes, key: Key) -> None:
+        """One request, one system call."""
+        before, short_fill, after = self._parts[topic]
+        self._waiting.append(key)
+        self._wire.send(before + _b2a(header + short_fill, newline=False) + after)
+
+    def answers(self) -> tuple[int, list[Key], list[Key]]:
+        """200 accepts, anything else rejects."""
+        data, at_ns = self._wire.read()
+        accepted: list[Key] = []
+        rejected: list[Key] = []
+        for status, body in self._responses.take(data) if data else ():
+            if not self._waiting:
+                raise ConnectionResetError(f"{self._wire.address} answered more requests than were sent")
+            (accepted if status in _OK else rejected).append(self._waiting.popleft())
+            if status not in _OK:
+                self.facts["last_rejection"] = f"{status} {body[:300].decode('utf-8', 'replace')}"
+        if self._responses.closing:
+            raise ConnectionResetError(f"{self._wire.address} ends the connection after an answer")
+        return at_ns, accepted, rejected
+
+    def backlog(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._wire.backlog()
+
+    def flush(self) -> None:
+        """Offer the backlog to the kernel again."""
+        self._wire.flush()
+
+    def close(self) -> None:
+        """Closing is all HTTP needs."""
+        self._wire.close()
+
+
+class SseSubscriber:
+    """GET /eventhandler/subscription for one event type."""
+
+    def __init__(self, order: RunOrder, topic: str, *, timeout_s: float, last_event_id: str = "") -> None:
+        self._wire = Wire(order.broker, options=order.options, timeout_s=timeout_s)
+        self._in = bytearray()
+        self._text = bytearray()
+        self.last_event_id = last_event_id
+        self.facts: dict[str, Any] = {"encoding": "base64", "granted_qos": 0}
+        try:
+            self._subscribe(order.broker, topic, timeout_s)
+        except BaseException:
+            self._wire.close()
+            raise
+
+    def _subscribe(self, broker: str, topic: str, timeout_s: float) -> None:
+        resume = f"Last-Event-ID: {self.last_event_id}\r\n" if self.last_event_id else ""
+        self._wire.blocking(timeout_s)
+        started_ns = time.monotonic_ns()
+        self._wire.send(
+            f"GET /eventhandler/subscription HTTP/1.1\r\nHost: {broker}\r\nAccept: text/event-stream\r\n"
+            f"eventtype: {topic}\r\n{resume}\r\n".encode()
+        )
+        while (head := read_head(self._in)) is None:
+            data, _ = self._wire.read()
+            if not data:
+                raise TimeoutError(f"{broker} did not answer the subscription to {topic!r} within {timeout_s} s")
+            self._in += data
+        status, headers = head
+        if status != 200:  # noqa: PLR2004
+            raise WorkloadError(
+                f"{broker} refused the subscription to {topic!r}: HTTP {status}, {bytes(self._in[:300])!r}"
+            )
+        self.facts["subscribe_ms"] = (time.monotonic_ns() - started_ns) / 1e6
+        self._chunks = ChunkedBody() if "chunked" in headers.get("transfer-encoding", "").lower() else None
+        self._wire.blocking(None)
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._wire.fileno()
+
+    def local(self) -> tuple[str, int]:
+        """Address and port of our end."""
+        return self._wire.local()
+
+    def read(self) -> int:
+        """Read what is there; the instant right after the read, in ns."""
+        data, at_ns = self._wire.read()
+        self._in += data
+        return at_ns
+
+    def messages(self) -> list[Message]:
+        """The events that are complete, their data decoded; data that is not base64 comes as it is (foreign)."""
+        if self._chunks is None:
+            self._text += self._in
+            self._in.clear()
+        else:
+            self._chunks.take(self._in, self._text)
+            if self._chunks.ended:
+                raise ConnectionResetError(f"{self._wire.address} ended the stream of events")
+        messages = []
+        while (end := self._text.find(b"\n\n")) >= 0:
+            block = bytes(self._text[:end])
+            del self._text[: end + 2]
+            payload = self._data(block)
+            if payload is not None:
+                messages.append(Message(payload=payload))
+        return messages
+
+    def _data(self, block: bytes) -> bytes | None:
+        """The data of one event; None for comments and events without data."""
+        data: bytes | None = None
+        for line in block.split(b"\n"):
+            name, _, value = line.partition(b":")
+            if value.startswith(b" "):
+                value = value[1:]
+            if name == b"data":
+                data = value if data is None else data + b"\n" + value
+            elif name == b"id":
+                self.last_event_id = value.decode("latin-1")
+        if data is None:
+            return None
+        try:
+            return binascii.a2b_base64(data)
+        except binascii.Error:
+            return data
+
+    def keep_alive(self) -> None:
+        """SSE needs none."""
+
+    def close(self) -> None:
+        """Closing is how an SSE client unsubscribes."""
+        self._wire.close()
+
+
+class SseDriver:
+    """Event Handler, forms `enhanced` and `direct`."""
+
+    name = "sse"
+
+    def check(self, order: RunOrder) -> None:
+        """QoS 2 does not exist here; 0 and 1 differ only in what the ledger promises."""
+        if order.qos not in (0, 1):
+            raise ValueError(f"the Event Handler has QoS 0 and 1, not {order.qos}")
+
+    def answers(self, order: RunOrder) -> bool:
+        """Every POST is answered."""
+        return True
+
+    def open_publisher(
+        self, order: RunOrder, *, connection: int, fill: bytes, timeout_s: float
+    ) -> PublishingConnection:
+        """One kept connection."""
+        return SsePublisher(order, connection=connection, fill=fill, timeout_s=timeout_s)
+
+    def open_subscribers(
+        self,
+        order: RunOrder,
+        *,
+        connection: int,  # noqa: ARG002
+        identity: str,  # noqa: ARG002
+        timeout_s: float,
+    ) -> list[SubscribingConnection]:
+        """One connection per event type."""
+        opened: list[SubscribingConnection] = []
+        try:
+            for topic in order.topics:
+                opened.append(SseSubscriber(order, topic, timeout_s=timeout_s))  # noqa: PERF401  closed below on error
+        except BaseException:
+            for subscriber in opened:
+                subscriber.close()
+            raise
+        return opened
+
+
+def _request_parts(  # noqa: PLR0917
+    order: RunOrder, topic: str, system: str, address: str, port: int, fill: bytes
+) -> tuple[bytes, bytes, bytes]:
+    """(before the payload's changing part, the fill's first bytes, after it) of every request on one topic."""
+    short_fill = fill[:_HEADER_TO_TRIPLET]
+    rest = fill[_HEADER_TO_TRIPLET:]
+    event: dict[str, Any] = {"type": topic, "payload": "\0"}
+    document = {"source": {"systemName": system, "address": address, "port": port}, "event": event}
+    if feedback := order.options.get("delivery_complete_uri"):
+        document["deliveryCompleteUri"] = feedback
+    head, _, tail = json.dumps(document, separators=(",", ":")).encode().partition(b'"\\u0000"')
+    changing_bytes = len(_b2a(bytes(40) + short_fill, newline=False))
+    after = _b2a(rest, newline=False) + b'"' + tail if rest else b'"' + tail
+    length = len(head) + 1 + changing_bytes + len(after)
+    request = (
+        f"POST /eventhandler/publish HTTP/1.1\r\nHost: {order.broker}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    )
+    return request.encode() + head + b'"', short_fill, after
+
+
+DRIVER: Driver = SseDriver()

@@ -1,0 +1,140 @@
+"""A TCP or TLS connection as drivers use it: opened blocking, never blocking afterwards, Nagle off."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import WorkloadError
+
+if TYPE_CHECKING:
+    import ssl
+
+_READ_BYTES = 65_536
+_READS_AT_ONCE = 16
+_time_ns = time.time_ns
+
+
+class Wire:
+    """Bytes out, bytes in; what the kernel does not take stays in `backlog` until `flush`."""
+
+    def __init__(self, address: str, *, options: Mapping[str, Any], timeout_s: float) -> None:
+        """Connect to host:port; raises OSError, or WorkloadError for an address or TLS setting that cannot be."""
+        host, port = split_address(address)
+        self.address = address
+        self._backlog = bytearray()
+        started_ns = time.monotonic_ns()
+        plain = socket.create_connection((host, port), timeout=timeout_s)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._tls = bool(options.get("tls"))
+        self._socket: socket.socket = _wrap(plain, host, options) if self._tls else plain
+        self.connect_ns = time.monotonic_ns() - started_ns
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._socket.fileno()
+
+    def local(self) -> tuple[str, int]:
+        """Address and port of our end."""
+        name = self._socket.getsockname()
+        return name[0], name[1]
+
+    def blocking(self, timeout_s: float | None) -> None:
+        """Wait up to `timeout_s` in `send_all` and `read` (for handshakes); None: never wait again."""
+        if timeout_s is None:
+            self._socket.setblocking(False)
+        else:
+            self._socket.settimeout(timeout_s)
+
+    def send(self, data: bytes | bytearray) -> None:
+        """Send now what the kernel takes; the rest waits in the backlog. Raises ConnectionError when the way is cut."""
+        if self._backlog:
+            self._backlog += data
+            self.flush()
+            return
+        try:
+            sent = self._socket.send(data)
+        except OSError as error:
+            if not _is_busy(error):
+                raise _cut(self.address, error) from error
+            sent = 0
+        if sent != len(data):
+            self._backlog += memoryview(data)[sent:]
+
+    def flush(self) -> None:
+        """Offer the backlog again."""
+        while self._backlog:
+            try:
+                sent = self._socket.send(self._backlog)
+            except OSError as error:
+                if _is_busy(error):
+                    return
+                raise _cut(self.address, error) from error
+            del self._backlog[:sent]
+
+    def backlog(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return len(self._backlog)
+
+    def read(self) -> tuple[bytes, int]:
+        """(what is there, the instant right after it was read in ns); nothing there gives b"".
+
+        Raises ConnectionError at the end of the stream.
+        """
+        try:
+            data = self._socket.recv(_READ_BYTES)
+            at_ns = _time_ns()
+        except OSError as error:
+            if _is_busy(error):
+                return b"", _time_ns()
+            raise _cut(self.address, error) from error
+        if not data:
+            raise ConnectionResetError(f"{self.address} closed the connection")
+        if self._tls:
+            # Decrypted bytes wait inside the TLS layer, where no selector sees them.
+            for _ in range(_READS_AT_ONCE):
+                with contextlib.suppress(OSError):
+                    if more := self._socket.recv(_READ_BYTES):
+                        data += more
+                        continue
+                break
+        return data, at_ns
+
+    def close(self) -> None:
+        """Drop the connection."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[v6]:port`; raises WorkloadError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise WorkloadError(f"broker {address!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _is_busy(error: OSError) -> bool:
+    # SSLWantReadError and SSLWantWriteError carry no errno of their own; their names spare the import of ssl.
+    return isinstance(error, BlockingIOError) or type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
+
+
+def _cut(address: str, error: OSError) -> ConnectionError:
+    return ConnectionResetError(f"connection to {address} is cut: {error.strerror or error}")
+
+
+def _wrap(plain: socket.socket, host: str, options: Mapping[str, Any]) -> ssl.SSLSocket:
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=options.get("ca_file"))
+        context.check_hostname = bool(options.get("check_hostname", False))
+        if certificate := options.get("certificate_file"):
+            context.load_cert_chain(certificate, options.get("key_file"))
+        return context.wrap_socket(plain, server_hostname=host)
+    except (ssl.SSLError, ssl.CertificateError) as error:
+        plain.close()
+        raise WorkloadError(f"TLS to {host} failed: {error}") from error

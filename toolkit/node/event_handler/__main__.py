@@ -1,0 +1,164 @@
+"""Starts the Event Handler: event loop, control port, graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from toolkit.contract import metrics
+from toolkit.contract.orders import RunOrder
+from toolkit.contract.settings import ProcessSettings
+from toolkit.errors import ToolkitError
+from toolkit.node import exposition
+from toolkit.node.control import Control, log
+from toolkit.node.event_handler.recorder import Recorder
+from toolkit.node.event_handler.server import EventHandler
+from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.live import LiveSender
+from toolkit.node.stamps import StampWriter
+
+ROLE = "broker"
+
+
+def readings(handler: EventHandler) -> Iterable[exposition.Reading]:
+    """What `/metrics` shows of the broker."""
+    tally = handler.exchange.tally
+    subscribers = sum(len(topic.subscribers) for topic in list(handler.exchange.topics.values()))
+    return [
+        (metrics.BROKER_RECEIVED, (), tally.received),
+        (metrics.BROKER_SENT, (), tally.sent),
+        (metrics.BROKER_RECEIVED_BYTES, (), tally.received_bytes),
+        (metrics.BROKER_SENT_BYTES, (), tally.sent_bytes),
+        (metrics.BROKER_DROPPED, ("queue_full",), tally.dropped_queue_full),
+        (metrics.BROKER_DROPPED, ("disconnected",), tally.dropped_disconnected),
+        (metrics.BROKER_SUBSCRIBERS, (), subscribers + len(handler.callbacks)),
+        (metrics.BROKER_QUEUED, (), handler.exchange.queued() + handler.callbacks.queued()),
+    ]
+
+
+class Orders(threading.Thread):
+    """Carries out the controller's orders beside the event loop: stamps on, stamps off."""
+
+    def __init__(
+        self, process: ProcessSettings, control: Control, handler: EventHandler, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(name="orders", daemon=True)
+        self._process = process
+        self._control = control
+        self._handler = handler
+        self._loop = loop
+
+    def run(self) -> None:
+        """Until the process ends."""
+        while (order := self._control.next_order()) is not None:
+            self._carry_out(order)
+
+    def _carry_out(self, order: RunOrder) -> None:
+        control, recorder = self._control, self._handler.recorder
+        try:
+            live = LiveSender.from_environment(self._process) if order.record else None
+            writer = StampWriter(self._process, order, live=live)
+        except OSError as error:
+            control.enter("failed", f"{self._process.service} on {self._process.node}: {error}")
+            return
+        before = _dropped(self._handler)
+        self._in_loop(lambda: recorder.begin(writer))
+        if control.await_start() is not None:
+            control.enter("running")
+            control.await_stop()
+            control.enter("draining")
+        self._in_loop(recorder.end)
+        counts = {"received": recorder.received, "sent": recorder.sent, "foreign": recorder.foreign}
+        counts |= {name: value - before[name] for name, value in _dropped(self._handler).items()}
+        control.counts.sent, control.counts.received = recorder.sent, recorder.received
+        facts = {"mode": self._handler.settings.mode, "overflow": self._handler.settings.overflow,
+                 "queue_limit": self._handler.settings.queue_limit, **_versions()}  # fmt: skip
+        problem = writer.close(counts=counts, flows=recorder.flows.by_peer, facts=facts).error
+        control.enter("failed" if problem else "done", problem)
+
+    def _in_loop(self, action: Callable[[], None]) -> None:
+        """Do something in the event loop's thread and wait for it; nothing when the loop has ended."""
+        done = threading.Event()
+
+        def act() -> None:
+            action()
+            done.set()
+
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(act)
+            done.wait(5)
+
+
+def _dropped(handler: EventHandler) -> dict[str, int]:
+    tally = handler.exchange.tally
+    return {"dropped_queue_full": tally.dropped_queue_full, "dropped_disconnected": tally.dropped_disconnected}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": sys.version.split()[0]}
+    for name in ("httptools", "uvloop"):
+        module = sys.modules.get(name)
+        if module is not None:
+            versions[name] = str(getattr(module, "__version__", "?"))
+    return versions
+
+
+async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
+    """Serve until SIGTERM; then take nothing new, send what is queued, save the stamps."""
+    loop = asyncio.get_running_loop()
+    handler = EventHandler(settings, Recorder())
+    control = Control(process, ROLE, readings=lambda: readings(handler))
+    server = await loop.create_server(handler.make_connection, settings.address, settings.port, backlog=1024)
+    control.serve(signals=False)
+    orders = Orders(process, control, handler, loop)
+    orders.start()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    sweeper = loop.create_task(handler.sweep())
+    gc.collect()
+    gc.freeze()
+    log("serving", process, ROLE, mode=settings.mode, port=settings.port, loop=type(loop).__module__)
+    await ended.wait()
+    server.close()
+    await handler.drain()
+    sweeper.cancel()
+    control.terminate()
+    await loop.run_in_executor(None, orders.join, 10)
+    control.close()
+
+
+def _run(main: Any) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def main() -> int:
+    """Read the settings and serve."""
+    sys.setswitchinterval(1e-4)  # the event loop waits at most 0.1 ms for the other threads
+    process = ProcessSettings.from_environment()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
+    try:
+        _run(serve(process, HandlerSettings.from_environment()))
+    except (ToolkitError, ValueError, OSError) as error:
+        log("failed", process, ROLE, error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

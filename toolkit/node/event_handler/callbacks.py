@@ -1,0 +1,257 @@
+"""Subscribers that are called back: one queue and one kept connection each; feedback to the publisher."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import json
+import time
+from collections.abc import Awaitable
+from datetime import datetime
+
+from toolkit.node.drivers.http import Responses
+from toolkit.node.event_handler.documents import Event, Filter, System
+from toolkit.node.event_handler.recorder import Identity, Recorder
+from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.event_handler.tally import Tally
+
+_time_ns = time.time_ns
+_WITHIN_S = 30.0
+_MOST_RESPONSE_BYTES = 1024 * 1024
+
+
+class Caller:
+    """POSTs documents to one address, one after the other, on a connection kept between them."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._address = address
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.local: tuple[str, int] = (address, port)
+
+    async def post(self, path: str, body: bytes) -> tuple[bool, int]:
+        """(whether the answer is 2xx, the instant of the send in ns); any failure is False, never raised."""
+        sent_ns = 0
+        fresh = self._streams is None
+        try:
+            async with asyncio.timeout(_WITHIN_S):
+                if self._streams is None:
+                    self._streams = await asyncio.open_connection(self._address, self._port)
+                reader, writer = self._streams
+                sent_ns = _time_ns()
+                writer.write(self._request(path, body))
+                await writer.drain()
+                status, closing = await _read_status(reader)
+        except (OSError, ValueError, TimeoutError, EOFError):
+            self.close()
+            if not fresh:
+                return await self.post(path, body)  # the kept connection had ended; once more on a new one
+            return False, sent_ns
+        if closing:
+            self.close()
+        return 200 <= status < 300, sent_ns  # noqa: PLR2004
+
+    def close(self) -> None:
+        """Drop the connection; the next POST opens another."""
+        if self._streams is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._streams[1].close()
+            self._streams = None
+
+    def _request(self, path: str, body: bytes) -> bytes:
+        head = (
+            f"POST /{path.lstrip('/')} HTTP/1.1\r\nHost: {self._address}:{self._port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+
+async def _read_status(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    responses = Responses()
+    read = 0
+    while True:
+        data = await reader.read(65536)
+        read += len(data)
+        if not data or read > _MOST_RESPONSE_BYTES:
+            raise EOFError("the connection ended before the answer")
+        done = responses.take(data)
+        if done:
+            return done[0][0], responses.closing
+
+
+class _Subscription:
+    """One filter, its queue and the task that empties it in order."""
+
+    def __init__(self, owner: CallbackSubscriptions, number: int, wanted: Filter) -> None:
+        self.number = number
+        self.wanted = wanted
+        self.url = f"http://{wanted.consumer.address}:{wanted.consumer.port}/{(wanted.notify_uri or '').lstrip('/')}"
+        self.queue: collections.deque[tuple[bytes, Identity | None, asyncio.Future[bool]]] = collections.deque()
+        self.filled = asyncio.Event()
+        self.room: asyncio.Future[None] | None = None
+        self.peer_run = 0
+        self.peer = 0
+        self._owner = owner
+        self.task = asyncio.get_running_loop().create_task(self._work())
+
+    async def _work(self) -> None:
+        consumer = self.wanted.consumer
+        caller = Caller(consumer.address, consumer.port)
+        try:
+            while True:
+                while not self.queue:
+                    self.filled.clear()
+                    await self.filled.wait()
+                body, identity, result = self.queue.popleft()
+                delivered, sent_ns = await caller.post(self.wanted.notify_uri or "", body)
+                self._owner.delivered(self, delivered, len(body), identity, sent_ns)
+                if not result.done():
+                    result.set_result(delivered)
+                self.release()
+        finally:
+            caller.close()
+
+    def release(self) -> None:
+        """Let publishers go on that waited for room."""
+        if self.room is not None and not self.room.done():
+            self.room.set_result(None)
+        self.room = None
+
+    def end(self) -> None:
+        """Deliver no more; whoever waits for a result gets False."""
+        self.task.cancel()
+        for _, _, result in self.queue:
+            if not result.done():
+                result.set_result(False)
+        self._owner.tally.dropped_disconnected += len(self.queue)
+        self.queue.clear()
+        self.release()
+
+
+class CallbackSubscriptions:
+    """Every filter stored by POST /eventhandler/subscription, and the feedback that publishers ask for."""
+
+    def __init__(self, settings: HandlerSettings, recorder: Recorder, tally: Tally) -> None:
+        self._settings = settings
+        self._recorder = recorder
+        self.tally = tally
+        self._by_key: dict[tuple[str, System], _Subscription] = {}
+        self._by_type: dict[str, list[_Subscription]] = {}
+        self._feedback_callers: dict[tuple[str, int], Caller] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next_number = 1
+
+    def __bool__(self) -> bool:
+        return bool(self._by_key)
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def add(self, wanted: Filter) -> int | None:
+        """The number of the new subscription; None when (type, consumer) is there already (it stays as it is)."""
+        key = (wanted.event_type, wanted.consumer)
+        if key in self._by_key:
+            return None
+        subscription = _Subscription(self, self._next_number, wanted)
+        self._next_number += 1
+        self._by_key[key] = subscription
+        self._by_type.setdefault(wanted.event_type, []).append(subscription)
+        return subscription.number
+
+    def remove(self, event_type: str, consumer_name: str) -> bool:
+        """Remove a consumer's filters of one type, whatever its address; False when no filter has that consumer."""
+        known = False
+        for key, subscription in list(self._by_key.items()):
+            if key[1].name != consumer_name:
+                continue
+            known = True
+            if key[0] == event_type:
+                del self._by_key[key]
+                self._by_type[event_type].remove(subscription)
+                subscription.end()
+        return known
+
+    def publish(
+        self, source: System, event: Event, timestamp: datetime, identity: Identity | None, feedback_uri: str | None
+    ) -> list[asyncio.Future[None]]:
+        """Queue an event for everybody who wants it; the futures of those whose queues are full."""
+        body: bytes | None = None
+        full: list[asyncio.Future[None]] = []
+        results: dict[str, asyncio.Future[bool]] = {}
+        for subscription in self._by_type.get(event.type, ()):
+            if not subscription.wanted.wants(event, source, timestamp):
+                continue
+            if body is None:
+                body = json.dumps(event.document(timestamp), separators=(",", ":")).encode()
+            result: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            results[subscription.url] = result
+            room = self._enqueue(subscription, body, identity, result)
+            if room is not None:
+                full.append(room)
+        # A publisher for SSE names a feedback URI that it does not serve: nobody to report on, no report.
+        if feedback_uri is not None and results and self._settings.feedback:
+            self._spawn(self._feed_back(source, feedback_uri, results))
+        return full
+
+    def queued(self) -> int:
+        """Events waiting for a callback."""
+        return sum(len(subscription.queue) for subscription in list(self._by_key.values()))
+
+    async def close(self) -> None:
+        """Call back no more."""
+        for subscription in self._by_key.values():
+            subscription.end()
+        self._by_key.clear()
+        self._by_type.clear()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
+        for caller in self._feedback_callers.values():
+            caller.close()
+
+    def delivered(
+        self, subscription: _Subscription, accepted: bool, size: int, identity: Identity | None, sent_ns: int
+    ) -> None:
+        """Count and stamp one callback."""
+        if accepted:
+            self.tally.sent += 1
+            self.tally.sent_bytes += size
+        else:
+            self.tally.dropped_disconnected += 1
+        if identity is None or not sent_ns:
+            return
+        recorder = self._recorder
+        if subscription.peer_run != recorder.run_number:
+            subscription.peer_run = recorder.run_number
+            consumer = subscription.wanted.consumer
+            subscription.peer = recorder.flows.add(0, consumer.address, consumer.port)
+        recorder.stamp_sent(identity, subscription.peer, sent_ns)
+
+    def _enqueue(
+        self, subscription: _Subscription, body: bytes, identity: Identity | None, result: asyncio.Future[bool]
+    ) -> asyncio.Future[None] | None:
+        settings = self._settings
+        is_full = len(subscription.queue) >= settings.queue_limit
+        if is_full and settings.overflow != "block":
+            # A callback subscriber has no connection to cut, so `disconnect` drops as `drop-oldest` does.
+            dropped = subscription.queue.popleft()[2] if subscription.queue else result
+            if not dropped.done():
+                dropped.set_result(False)
+            self.tally.dropped_queue_full += 1
+        subscription.queue.append((body, identity, result))
+        subscription.filled.set()
+        if is_full and settings.overflow == "block":
+            if subscription.room is None:
+                subscription.room = asyncio.get_running_loop().create_future()
+            return subscription.room
+        return None
+
+    async def _feed_back(self, source: System, uri: str, results: dict[str, asyncio.Future[bool]]) -> None:
+        document = {url: await result for url, result in results.items()}
+        caller = self._feedback_callers.setdefault((source.address, source.port), Caller(source.address, source.port))
+        await caller.post(uri, json.dumps(document).encode())
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,216 @@
+"""Who gets which event: types, SSE subscribers with bounded queues, and the replay buffer."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+from toolkit.node.event_handler.documents import Event, Filter, System
+from toolkit.node.event_handler.outlet import Outlet
+from toolkit.node.event_handler.recorder import Identity, Recorder
+from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.event_handler.tally import Tally
+
+_time_ns = time.time_ns
+
+
+class SseSubscriber:
+    """One open stream of events; its queue fills only while the socket takes nothing."""
+
+    def __init__(self, exchange: Exchange, outlet: Outlet, topic: Topic, wanted: Filter | None) -> None:
+        self._exchange = exchange
+        self._outlet = outlet
+        self.topic = topic
+        self.wanted = wanted
+        self.peer = 0
+        self.peer_run = 0
+        self.queue: collections.deque[tuple[bytes, Identity | None]] = collections.deque()
+        self._paused = False
+        self._room: asyncio.Future[None] | None = None
+
+    def deliver(self, chunk: bytes, identity: Identity | None) -> asyncio.Future[None] | None:
+        """Send, or queue; a future when the publisher is to wait until there is room again."""
+        if self._paused or self.queue:
+            return self._enqueue(chunk, identity)
+        self._write(chunk, identity)
+        return None
+
+    def _write(self, chunk: bytes, identity: Identity | None) -> None:
+        at_ns = _time_ns()
+        self._outlet.write(chunk)
+        exchange = self._exchange
+        exchange.tally.sent += 1
+        exchange.tally.sent_bytes += len(chunk)
+        if identity is not None:
+            exchange.recorder.stamp_sent(identity, exchange.peer_of(self), at_ns)
+
+    def _enqueue(self, chunk: bytes, identity: Identity | None) -> asyncio.Future[None] | None:
+        settings = self._exchange.settings
+        if len(self.queue) < settings.queue_limit:
+            self.queue.append((chunk, identity))
+            return None
+        if settings.overflow == "drop-oldest":
+            if self.queue:
+                self.queue.popleft()
+            self.queue.append((chunk, identity))
+            self._exchange.tally.dropped_queue_full += 1
+            return None
+        if settings.overflow == "disconnect":
+            self._exchange.tally.disconnected_slow += 1
+            self._exchange.tally.dropped_queue_full += 1
+            self._outlet.transport.abort()
+            return None
+        # The event is queued all the same: the bound is kept by the publishers, who wait.
+        self.queue.append((chunk, identity))
+        if self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+        return self._room
+
+    def pause(self) -> None:
+        """The transport's buffer is full."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """The transport's buffer has emptied: send from the queue."""
+        self._paused = False
+        while self.queue and not self._paused:
+            self._write(*self.queue.popleft())
+        if self._room is not None and len(self.queue) < self._exchange.settings.queue_limit:
+            self._release()
+
+    def gone(self) -> None:
+        """The connection is lost: what was queued is dropped and nobody waits for it."""
+        self._exchange.tally.dropped_disconnected += len(self.queue)
+        self.queue.clear()
+        self._release()
+
+    def end(self, last: bytes) -> None:
+        """Say the end of the stream and close."""
+        self._outlet.write(last)
+        self._outlet.transport.close()
+
+    def remote(self) -> tuple[str, int]:
+        """The subscriber's address and port."""
+        name = self._outlet.transport.get_extra_info("peername")
+        return (name[0], name[1]) if name else ("", 0)
+
+    def _release(self) -> None:
+        if self._room is not None:
+            if not self._room.done():
+                self._room.set_result(None)
+            self._room = None
+
+
+class Topic:
+    """One event type: its subscribers and the events kept for those who come back."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.subscribers: dict[SseSubscriber, None] = {}
+        self.kept: collections.deque[tuple[int, bytes, Event, System, datetime]] = collections.deque()
+        self._head = f"event: {name}\n"
+
+    def chunk(self, payload: str | None, number: int | None) -> bytes:
+        """The event on the wire: one HTTP chunk, shared by every subscriber."""
+        text = payload or ""
+        if "\n" in text or "\r" in text:
+            lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            data = "".join(f"data: {line}\n" for line in lines)
+        else:
+            data = f"data: {text}\n"
+        head = self._head if number is None else f"id: {number}\n{self._head}"
+        body = f"{head}{data}\n".encode()
+        return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+class Exchange:
+    """Every event type of one Event Handler."""
+
+    def __init__(self, settings: HandlerSettings, recorder: Recorder) -> None:
+        self.settings = settings
+        self.recorder = recorder
+        self.tally = Tally()
+        self.topics: dict[str, Topic] = {}
+        self._kept_bytes = 0
+        self._next_id = 1
+
+    def subscribe(
+        self, event_type: str, outlet: Outlet, *, wanted: Filter | None = None, after_id: int | None = None
+    ) -> SseSubscriber:
+        """Add a subscriber; events kept since `after_id` are sent first."""
+        topic = self.topics.get(event_type)
+        if topic is None:
+            topic = self.topics[event_type] = Topic(event_type)
+        subscriber = SseSubscriber(self, outlet, topic, wanted)
+        if after_id is not None:
+            if after_id >= self._next_id:
+                after_id = 0  # a number from before the last restart
+            for number, chunk, event, source, timestamp in topic.kept:
+                if number > after_id and (wanted is None or wanted.wants(event, source, timestamp)):
+                    subscriber.deliver(chunk, self._identity(event))
+                    self.tally.replayed += 1
+        topic.subscribers[subscriber] = None
+        return subscriber
+
+    def unsubscribe(self, subscriber: SseSubscriber) -> None:
+        """Remove a subscriber; a type without subscribers and kept events is forgotten."""
+        subscriber.gone()
+        topic = subscriber.topic
+        topic.subscribers.pop(subscriber, None)
+        if not topic.subscribers and not topic.kept:
+            self.topics.pop(topic.name, None)
+
+    def publish(
+        self, source: System, event: Event, timestamp: datetime, identity: Identity | None
+    ) -> list[asyncio.Future[None]]:
+        """Send an event to everybody who wants it; the futures of those whose queues are full."""
+        topic = self.topics.get(event.type)
+        keep = self.settings.replay > 0
+        if topic is None:
+            if not keep:
+                return []
+            topic = self.topics[event.type] = Topic(event.type)
+        chunk = topic.chunk(event.payload, self._next_id if keep else None)
+        full: list[asyncio.Future[None]] = []
+        for subscriber in tuple(topic.subscribers):
+            if subscriber.wanted is not None and not subscriber.wanted.wants(event, source, timestamp):
+                continue
+            room = subscriber.deliver(chunk, identity)
+            if room is not None:
+                full.append(room)
+        if keep:
+            self._keep(topic, chunk, event, source, timestamp)
+        return full
+
+    def peer_of(self, subscriber: SseSubscriber) -> int:
+        """The subscriber's peer number in this run."""
+        recorder = self.recorder
+        if subscriber.peer_run != recorder.run_number:
+            subscriber.peer_run = recorder.run_number
+            subscriber.peer = recorder.flows.add(0, *subscriber.remote())
+        return subscriber.peer
+
+    def subscribers(self) -> Iterator[SseSubscriber]:
+        """Everybody, of every type."""
+        for topic in list(self.topics.values()):
+            yield from list(topic.subscribers)
+
+    def queued(self) -> int:
+        """Events waiting for a subscriber; safe to call from another thread."""
+        return sum(len(subscriber.queue) for subscriber in self.subscribers())
+
+    def _identity(self, event: Event) -> Identity | None:
+        return self.recorder.identify(event.payload) if self.recorder.writer is not None else None
+
+    def _keep(self, topic: Topic, chunk: bytes, event: Event, source: System, timestamp: datetime) -> None:
+        topic.kept.append((self._next_id, chunk, event, source, timestamp))
+        self._next_id += 1
+        self._kept_bytes += len(chunk)
+        settings = self.settings
+        while topic.kept and (len(topic.kept) > settings.replay or self._kept_bytes > settings.replay_bytes):
+            self._kept_bytes -= len(topic.kept.popleft()[1])
+        if not topic.kept and not topic.subscribers:
+            self.topics.pop(topic.name, None)

@@ -1,0 +1,449 @@
+"""The HTTP side: parses requests with httptools, answers them, and keeps every client within its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import httptools
+
+from toolkit.node.event_handler.callbacks import CallbackSubscriptions
+from toolkit.node.event_handler.documents import Event, Reader
+from toolkit.node.event_handler.exchange import Exchange, SseSubscriber
+from toolkit.node.event_handler.outlet import Outlet
+from toolkit.node.event_handler.problems import Problem, bad_media_type, bad_method, bad_payload, bad_uri, pretty
+from toolkit.node.event_handler.recorder import Recorder
+from toolkit.node.event_handler.settings import HandlerSettings
+
+_time_ns = time.time_ns
+_CORS = (
+    "Access-Control-Allow-Origin: *\r\n"
+    "Access-Control-Allow-Headers: origin, content-type, accept, authorization\r\n"
+    "Access-Control-Allow-Credentials: true\r\n"
+    "Access-Control-Allow-Methods: GET, POST, PUT, DELETE, OPTIONS, HEAD\r\n"
+    "Access-Control-Max-Age: 600\r\n"
+)
+_OK = f"HTTP/1.1 200 OK\r\n{_CORS}Content-Length: 0\r\n\r\n".encode()
+_STREAM_HEAD = (
+    f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{_CORS}Transfer-Encoding: chunked\r\n\r\n".encode()
+)
+_LAST_CHUNK = b"0\r\n\r\n"
+_REASONS = {
+    200: "OK", 201: "Created", 204: "No Content", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 413: "Payload Too Large", 415: "Unsupported Media Type",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 503: "Service Unavailable",
+}  # fmt: skip
+_MOST_PIPELINED = 1024
+_BASE = "/eventhandler"
+_METHODS = {
+    f"{_BASE}/publish": ("POST",),
+    f"{_BASE}/subscription": ("GET", "POST", "PUT"),
+    _BASE: ("GET",),
+    f"{_BASE}/mgmt": ("GET",),
+}
+
+
+@dataclass(slots=True)
+class Request:
+    """One request while it is being read, and after."""
+
+    method: str = ""
+    target: str = ""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+    keep_alive: bool = True
+    at_ns: int = 0
+    """T2: right after the read that completed it."""
+
+
+Answer = tuple[int, bytes, str]
+"""(status, body, content type)"""
+
+
+class EventHandler:
+    """What all connections share."""
+
+    def __init__(self, settings: HandlerSettings, recorder: Recorder) -> None:
+        self.settings = settings
+        self.recorder = recorder
+        self.exchange = Exchange(settings, recorder)
+        self.callbacks = CallbackSubscriptions(settings, recorder, self.exchange.tally)
+        self.reader = Reader(settings.validation_status)
+        self.tolerance = timedelta(seconds=settings.publishing_tolerance_s)
+        self.connections: dict[Connection, None] = {}
+        self.draining = False
+
+    def make_connection(self) -> Connection:
+        """The protocol of a new connection."""
+        return Connection(self)
+
+    async def sweep(self) -> None:
+        """End connections that are too slow or idle, once a second, for ever."""
+        while True:
+            await asyncio.sleep(1)
+            now_s = time.monotonic()
+            for connection in list(self.connections):
+                connection.check_age(now_s)
+
+    async def drain(self) -> None:
+        """Let subscribers take what is queued, at most `drain_s`; then end every connection properly."""
+        self.draining = True
+        until_s = time.monotonic() + self.settings.drain_s
+        while (self.exchange.queued() or self.callbacks.queued()) and time.monotonic() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        for subscriber in self.exchange.subscribers():
+            subscriber.end(_LAST_CHUNK)
+        for connection in list(self.connections):
+            connection.end()
+        await self.callbacks.close()
+        while self.connections and time.monotonic() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    def publish(self, request: Request, peer: Callable[[], int]) -> list[asyncio.Future[None]]:
+        """Take one event and send it on; raises Problem. The futures are those that the answer waits for."""
+        source, event, feedback_uri = self.reader.publish_event(request.body)
+        timestamp = self._timestamp(event)
+        recorder = self.recorder
+        tally = self.exchange.tally
+        tally.received += 1
+        tally.received_bytes += len(request.body)
+        identity = None
+        if recorder.writer is not None:
+            identity = recorder.identify(event.payload)
+            if identity is not None:
+                recorder.stamp_received(identity, peer(), request.at_ns)
+        waiting = self.exchange.publish(source, event, timestamp, identity)
+        if self.callbacks:
+            waiting += self.callbacks.publish(source, event, timestamp, identity, feedback_uri)
+        return waiting
+
+    def _timestamp(self, event: Event) -> datetime:
+        now = datetime.now(UTC)
+        if event.timestamp is None:
+            return now
+        if self.tolerance and abs(event.timestamp - now) > self.tolerance:
+            raise bad_payload(
+                f"the event's timestamp {event.timestamp.isoformat()} is more than "
+                f"{self.settings.publishing_tolerance_s / 60:g} minutes from {now.isoformat()}; set the clock"
+            )
+        return event.timestamp
+
+
+class Connection(asyncio.Protocol):
+    """One client: a publisher, an SSE subscriber, or somebody who asks."""
+
+    def __init__(self, handler: EventHandler) -> None:
+        self._handler = handler
+        self._recorder = handler.recorder
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
+        self._request = Request()
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._head_bytes = 0
+        self._in_head = True
+        self._begun_s: float | None = None
+        self._seen_s = time.monotonic()
+        self._pending: collections.deque[Request] = collections.deque()
+        self._busy = False
+        self._subscriber: SseSubscriber | None = None
+        self._peer = 0
+        self._peer_run = 0
+        self._at_ns = 0
+        self._ending = False
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class, not registered as one
+        self._outlet = Outlet(self._transport)
+        if len(self._handler.connections) >= self._handler.settings.max_connections or self._handler.draining:
+            self._refuse(Problem(503, "UNAVAILABLE", "the Event Handler takes no more connections"))
+            return
+        self._handler.connections[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in."""
+        self._at_ns = _time_ns()
+        if self._subscriber is not None or self._ending:
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._begun_s is None:
+                self._begun_s = time.monotonic()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(Problem(400, "BAD_PAYLOAD", "protocol upgrades are not served here"))
+        except httptools.HttpParserError as error:
+            self._refuse(Problem(400, "BAD_PAYLOAD", f"not an HTTP/1.1 request: {error}"))
+        if self._in_head and self._head_bytes > self._handler.settings.max_head_bytes:
+            self._refuse(
+                Problem(431, "BAD_PAYLOAD", f"more than {self._handler.settings.max_head_bytes} bytes of head")
+            )
+
+    def eof_received(self) -> bool:
+        """The client sends no more; close."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The client is gone."""
+        self._handler.connections.pop(self, None)
+        if self._subscriber is not None:
+            self._handler.exchange.unsubscribe(self._subscriber)
+        self._pending.clear()
+        self._ending = True
+        self._parser = None
+
+    def pause_writing(self) -> None:
+        """The socket takes nothing."""
+        if self._subscriber is not None:
+            self._subscriber.pause()
+        elif self._transport is not None:
+            self._transport.pause_reading()  # a client that does not read its answers sends no more requests
+
+    def resume_writing(self) -> None:
+        """The socket takes again."""
+        if self._subscriber is not None:
+            self._subscriber.resume()
+        elif self._transport is not None:
+            self._transport.resume_reading()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._request = Request()
+        self._body = []
+        self._body_bytes = 0
+        if not self._in_head:
+            self._head_bytes = 0
+        self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self._request.target += url.decode("latin-1")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._request.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._in_head = False
+        self._head_bytes = 0
+        if self._request.headers.get(b"expect", b"").lower() == b"100-continue" and self._outlet is not None:
+            self._outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        length = self._request.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._handler.settings.max_body_bytes:
+            self._too_large()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._handler.settings.max_body_bytes:
+            self._too_large()
+        elif not self._ending:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        if self._ending:
+            return
+        request = self._request
+        request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request.method = self._parser.get_method().decode("latin-1")
+        request.keep_alive = self._parser.should_keep_alive()
+        request.at_ns = self._at_ns
+        self._in_head = True
+        self._head_bytes = 0
+        self._begun_s = None
+        self._seen_s = time.monotonic()
+        if self._busy:
+            self._pending.append(request)
+            if len(self._pending) >= _MOST_PIPELINED and self._transport is not None:
+                self._transport.pause_reading()
+            return
+        self._serve(request)
+
+    # What we do.
+
+    def check_age(self, now_s: float) -> None:
+        """End the connection when its request takes too long or nothing happens on it."""
+        settings = self._handler.settings
+        if self._subscriber is not None or self._busy or self._ending:
+            return
+        if self._begun_s is not None and now_s - self._begun_s > settings.request_within_s:
+            self._refuse(
+                Problem(408, "BAD_PAYLOAD", f"the request was not complete within {settings.request_within_s} s")
+            )
+        elif self._begun_s is None and now_s - self._seen_s > settings.idle_s and self._transport is not None:
+            self._transport.close()
+
+    def end(self) -> None:
+        """Close after what is being answered."""
+        if self._transport is not None and not self._busy:
+            self._transport.close()
+
+    def _serve(self, request: Request) -> None:
+        if request.method == "POST" and request.target == "/eventhandler/publish":
+            try:
+                self._check_body(request)
+                waiting = self._handler.publish(request, self._peer_number)
+            except Problem as problem:
+                self._answer_problem(request, problem)
+                return
+            if waiting:
+                self._busy = True
+                asyncio.gather(*waiting).add_done_callback(lambda _: self._published(request))
+            elif request.keep_alive and self._outlet is not None:
+                self._outlet.write(_OK)
+            else:
+                self._answer(request, 200)
+            return
+        try:
+            self._route(request)
+        except Problem as problem:
+            self._answer_problem(request, problem)
+
+    def _published(self, request: Request) -> None:
+        """Every queue has room again: answer, and go on with what came meanwhile."""
+        self._busy = False
+        if self._ending:
+            return
+        self._answer(request, 200)
+        while self._pending and not self._busy and not self._ending:
+            self._serve(self._pending.popleft())
+        if self._transport is not None and not self._transport.is_closing() and not self._pending:
+            self._transport.resume_reading()
+
+    def _route(self, request: Request) -> None:
+        path = request.target.partition("?")[0].rstrip("/") or "/"
+        allowed = _METHODS.get(path)
+        if allowed is None and path.startswith(f"{_BASE}/subscription/type/"):
+            allowed = ("DELETE",)
+        if allowed is None:
+            raise bad_uri(path)
+        if request.method == "OPTIONS":
+            self._answer(request, 200)
+            return
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in allowed:
+            raise bad_method(request.method, path)
+        self._check_body(request)
+        if path in (_BASE, f"{_BASE}/mgmt"):
+            self._answer(request, 200, b"This is the Event Handler Arrowhead Core System.", "text/plain")
+        elif method == "GET":
+            self._subscribe(request)
+        elif method == "POST":
+            self._subscribe_callback(request)
+        elif method == "PUT":
+            wanted = self._handler.reader.event_filter(request.body)
+            self._unsubscribe_callback(request, wanted.event_type, wanted.consumer.name)
+        else:
+            parts = path.removeprefix(f"{_BASE}/subscription/type/").split("/")
+            if len(parts) != 3 or parts[1] != "consumer":  # noqa: PLR2004
+                raise bad_uri(path)
+            self._unsubscribe_callback(request, parts[0], parts[2])
+
+    def _check_body(self, request: Request) -> None:
+        if request.method in ("POST", "PUT"):
+            if not request.body:
+                raise bad_payload(f"{request.method} needs a body; this one is empty")
+            content_type = request.headers.get(b"content-type")
+            if content_type is not None and not content_type.lower().startswith(b"application/json"):
+                raise bad_media_type(content_type.decode("latin-1"))
+        elif request.body:
+            raise bad_payload(f"{request.method} takes no body")
+
+    def _subscribe(self, request: Request) -> None:
+        headers = request.headers
+        event_type = headers.get(b"eventtype", b"").decode("utf-8", "replace")
+        if not event_type:
+            raise Problem(500, "GENERIC", "the header eventtype is missing; it names the type to subscribe to")
+        if request.method == "HEAD":
+            self._answer(request, 200, content_type="text/event-stream")
+            return
+        wanted = None
+        if (text := headers.get(b"eventfilter")) is not None:
+            document = {"eventType": event_type, "consumer": {"systemName": "sse", "address": "sse", "port": 1}}
+            try:
+                document |= json.loads(text)
+            except (ValueError, TypeError) as error:
+                raise bad_payload(f"the header eventfilter is not a JSON object: {error}") from error
+            wanted = self._handler.reader.event_filter(json.dumps(document).encode(), datetime.now(UTC))
+        last_id = headers.get(b"last-event-id", b"")
+        outlet = self._outlet
+        if outlet is None:
+            return
+        outlet.write(_STREAM_HEAD)
+        self._subscriber = self._handler.exchange.subscribe(
+            event_type,
+            outlet,
+            wanted=wanted if wanted is not None and wanted.selective else None,
+            after_id=int(last_id) if last_id.isdigit() else None,
+        )
+
+    def _subscribe_callback(self, request: Request) -> None:
+        wanted = self._handler.reader.event_filter(request.body, datetime.now(UTC))
+        number = self._handler.callbacks.add(wanted)
+        if number is None:
+            self._answer(request, 204)
+        else:
+            self._answer(request, 201, pretty(wanted.document(number)))
+
+    def _unsubscribe_callback(self, request: Request, event_type: str, consumer: str) -> None:
+        known = self._handler.callbacks.remove(event_type, consumer)
+        self._answer(request, 200 if known else 204)
+
+    def _peer_number(self) -> int:
+        recorder = self._recorder
+        if self._peer_run != recorder.run_number and self._transport is not None:
+            self._peer_run = recorder.run_number
+            name = self._transport.get_extra_info("peername") or ("", 0)
+            self._peer = recorder.flows.add(0, name[0], name[1])
+        return self._peer
+
+    def _answer(self, request: Request, status: int, body: bytes = b"", content_type: str = "application/json") -> None:
+        if self._outlet is None:
+            return
+        lines = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{_CORS}"
+        if body or content_type != "application/json":
+            lines += f"Content-Type: {content_type}\r\n"
+        if status != 204:  # noqa: PLR2004
+            lines += f"Content-Length: {len(body)}\r\n"
+        if not request.keep_alive:
+            lines += "Connection: close\r\n"
+        self._outlet.write(f"{lines}\r\n".encode("latin-1") + (b"" if request.method == "HEAD" else body))
+        if not request.keep_alive:
+            self._ending = True
+            self._outlet.transport.close()
+
+    def _answer_problem(self, request: Request, problem: Problem) -> None:
+        host = (
+            request.headers.get(b"host", b"").decode("latin-1")
+            or f"{self._handler.settings.address}:{self._handler.settings.port}"
+        )
+        target = request.target if problem.exception_type not in ("BAD_METHOD", "BAD_URI") else "/"
+        self._answer(request, problem.status, problem.body(f"http://{host}{target}"))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what cannot be gone on with, and close."""
+        if self._ending:
+            return
+        self._request.keep_alive = False
+        self._answer_problem(self._request, problem)
+        self._ending = True
+
+    def _too_large(self) -> None:
+        most = self._handler.settings.max_body_bytes
+        self._body = []
+        self._refuse(Problem(413, "BAD_PAYLOAD", f"the body is larger than {most} bytes"))

@@ -1,0 +1,91 @@
+"""How this Event Handler is set: TOOLKIT_SETTINGS (JSON, as in testbed.yml) and TOOLKIT_EVENT_HANDLER_*, read once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+Mode = Literal["direct", "enhanced", "original"]
+Overflow = Literal["block", "drop-oldest", "disconnect"]
+_CHOICES = {"mode": ("direct", "enhanced", "original"), "overflow": ("block", "drop-oldest", "disconnect")}
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"([0-9.]+) ?(ns|us|ms|s|m|h|d)")
+_IN_SECONDS = {"publishing_tolerance": "publishing_tolerance_s", "drain": "drain_s"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerSettings:
+    """Every setting of one Event Handler; the variable of `queue_limit` is TOOLKIT_EVENT_HANDLER_QUEUE_LIMIT."""
+
+    mode: Mode = "direct"
+    address: str = "0.0.0.0"
+    port: int = 8454
+    overflow: Overflow = "block"
+    """What happens when a subscriber's queue is full: the publisher waits, the oldest event goes, or the subscriber."""
+    queue_limit: int = 1024
+    """Events that may wait for one subscriber, beyond what its socket holds."""
+    replay: int = 0
+    """Events per type kept for `Last-Event-ID`; 0 keeps none and sends no ids, as the original."""
+    replay_bytes: int = 4 * 1024 * 1024
+    """Bound of all events kept for replay together."""
+    thread_pool_size: int = 64
+    """Workers in modes enhanced and original; 0 takes twice the cores, as Grizzly does."""
+    feedback: bool = True
+    """Answer `deliveryCompleteUri` (mode direct: for events that had a callback subscriber)."""
+    connection_reuse: bool = False
+    """Mode original keeps its connections to subscribers."""
+    publishing_tolerance_s: float = 3600.0
+    """Timestamps further from now than this are refused; 0 takes any."""
+    database: Literal["none", "sqlite"] = "none"
+    sql_log: bool = False
+    validation_status: int = 400
+    """Status of validation and JSON errors: 404 in Arrowhead 4.1.0 and 4.1.1, 400 from 4.1.2."""
+    max_body_bytes: int = 1024 * 1024
+    max_head_bytes: int = 16 * 1024
+    max_connections: int = 4096
+    request_within_s: float = 30.0
+    """A request that has begun is complete by then, or the connection ends."""
+    idle_s: float = 300.0
+    """A connection without a request or subscription is kept this long."""
+    drain_s: float = 5.0
+    """At the end subscribers get this long to take what is queued."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> HandlerSettings:
+        """The defaults, then TOOLKIT_SETTINGS, then single variables; raises ValueError naming what is wrong."""
+        values: dict[str, Any] = {}
+        for name, value in json.loads(environ.get("TOOLKIT_SETTINGS") or "{}").items():
+            values[_IN_SECONDS.get(name, name)] = _seconds(name, value) if name in _IN_SECONDS else value
+        known = {entry.name: entry.default for entry in fields(cls)}
+        if unknown := sorted(values.keys() - known.keys()):
+            raise ValueError(f"TOOLKIT_SETTINGS: the Event Handler has no setting {', '.join(unknown)}")
+        for name, default in known.items():
+            variable = f"TOOLKIT_EVENT_HANDLER_{name.upper()}"
+            if (text := environ.get(variable)) is not None:
+                values[name] = _typed(variable, text, default)
+        for name, choices in _CHOICES.items():
+            if name in values and values[name] not in choices:
+                raise ValueError(f"{name} {values[name]!r} is not one of {', '.join(choices)}")
+        return cls(**values)
+
+
+def _typed(variable: str, text: str, default: object) -> bool | int | float | str:
+    if isinstance(default, bool):
+        return text.lower() in ("1", "true", "yes")
+    try:
+        if isinstance(default, int):
+            return int(text)
+        return float(text) if isinstance(default, float) else text
+    except ValueError as error:
+        raise ValueError(f"{variable}={text!r} is not a number") from error
+
+
+def _seconds(name: str, text: Any) -> float:
+    match = _DURATION.fullmatch(str(text))
+    if match is None:
+        raise ValueError(f"{name} {text!r} is not a duration such as 500ms or 60m")
+    return float(match[1]) * _UNITS_S[match[2]]

@@ -1,0 +1,407 @@
+"""Publishes the messages of a run on schedule and stamps each when it is handed over and when it is answered.
+
+One hot thread sends, waits and reads the answers; nothing in it logs or touches a file.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import select
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.contract import metrics
+from toolkit.contract.orders import RunOrder
+from toolkit.contract.samples import Flag, Point
+from toolkit.contract.settings import ProcessSettings
+from toolkit.errors import ToolkitError
+from toolkit.node import exposition, pacing
+from toolkit.node.control import Control, log
+from toolkit.node.drivers import make_driver
+from toolkit.node.drivers.base import Driver, PublishingConnection
+from toolkit.node.flows import Flows
+from toolkit.node.live import LiveSender
+from toolkit.node.messages import MessageMaker
+from toolkit.node.redial import Redial
+from toolkit.node.stamps import StampWriter
+
+ROLE = "publisher"
+_PROBE_SEQ = 1 << 63
+_LOOK_EVERY = 32
+"""Messages between two looks at the sockets while behind schedule."""
+_PROBE_WITHIN_S = 5.0
+_CONNECT_WITHIN_S = 30.0
+_MOST_BACKLOG_BYTES = 1 << 20
+_SENT, _ACKED, _REFUSED = int(Point.SENT), int(Point.ACKED), int(Point.REFUSED)
+_WARMUP, _PROBE = int(Flag.WARMUP), int(Flag.PROBE)
+_time_ns = time.time_ns
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One (connection, topic); its messages are numbered from 0."""
+
+    number: int
+    topic: int
+    next_seq: int = 0
+
+
+@dataclass(slots=True)
+class _Link:
+    """One connection and the streams it carries."""
+
+    index: int
+    streams: list[_Stream]
+    connection: PublishingConnection | None = None
+    peer: int = 0
+    fd: int = -1
+    outstanding: int = 0
+    turn: int = 0
+    left: int | None = None
+    """Messages still to send in a closed loop; None: until the time is over."""
+
+    def next_stream(self) -> _Stream:
+        """The streams of a connection take turns."""
+        stream = self.streams[self.turn]
+        self.turn = (self.turn + 1) % len(self.streams)
+        return stream
+
+
+class Publishing:
+    """One run of a publisher: `prepare`, `play`, `finish`."""
+
+    def __init__(self, settings: ProcessSettings, control: Control, order: RunOrder) -> None:
+        self._settings = settings
+        self._control = control
+        self._counts = control.counts
+        self._order = order
+        self._driver: Driver = make_driver(order.protocol)
+        self._maker = MessageMaker(payload_bytes=order.payload_bytes, seed=order.seed)
+        topics = len(order.topics)
+        self._links = [
+            _Link(
+                index=index,
+                streams=[_Stream(number=order.streams[index * topics + topic], topic=topic) for topic in range(topics)],
+            )
+            for index in range(order.connections)
+        ]
+        self._flows = Flows()
+        self._waiter = pacing.Waiter()
+        self._redial: Redial[PublishingConnection] = Redial()
+        self._by_fd: dict[int, _Link] = {}
+        self._most_backlog = int(order.options.get("max_backlog_bytes", _MOST_BACKLOG_BYTES))
+        self._facts: dict[str, Any] = {}
+        self._writer: StampWriter | None = None
+        self._recording = order.record
+        self._answered = self._driver.answers(order)
+
+    def prepare(self) -> None:
+        """Connect every connection and see that the broker answers; raises OSError or ToolkitError."""
+        self._waiter.watch(self._control.stop_fd)
+        self._waiter.watch(self._redial.fd)
+        started_s = time.monotonic()
+        for link in self._links:
+            while True:
+                try:
+                    self._adopt(link, self._dial(link.index))
+                    break
+                except OSError as error:
+                    if self._control.stopping or time.monotonic() - started_s > _CONNECT_WITHIN_S:
+                        raise OSError(f"no connection to {self._order.broker}: {error}") from error
+                    time.sleep(0.2)
+        self._facts["connect_ms"] = round((time.monotonic() - started_s) * 1000, 3)
+        if self._order.options.get("probe", True):
+            self._probe()
+        self._writer = StampWriter(
+            self._settings, self._order, live=LiveSender.from_environment(self._settings) if self._recording else None
+        )
+        self._writer.flows_for_live(self._flows.by_peer)
+
+    def play(self, start_ns: int) -> None:
+        """Send everything, starting at a wall clock instant; returns when all is sent or the run is stopped."""
+        wait_ns = start_ns - _time_ns()
+        start_monotonic_ns = time.monotonic_ns() + wait_ns
+        while not self._control.stopping and (events := self._waiter.wait(start_monotonic_ns)):
+            self._handle(events)
+        gc.collect()
+        gc.disable()
+        try:
+            if self._order.arrivals.kind == "closed":
+                self._play_closed(start_monotonic_ns)
+            else:
+                self._play_open(start_ns, start_monotonic_ns)
+        finally:
+            gc.enable()
+
+    def drain(self) -> None:
+        """Wait for the answers that are still due, at most `drain_s`."""
+        self._waiter.forget(self._control.stop_fd)
+        until_ns = time.monotonic_ns() + round(self._order.drain_s * 1e9)
+        while any(link.connection and (link.outstanding or link.connection.backlog()) for link in self._links):
+            events = self._waiter.wait(until_ns)
+            if not events:
+                break
+            self._handle(events)
+
+    def finish(self, error: str | None) -> str | None:
+        """Close the connections and save the stamps; the error of the run, if it has one."""
+        self._redial.stop()
+        unanswered = sum(link.outstanding for link in self._links)
+        for link in self._links:
+            if link.connection is not None:
+                self._facts.update(link.connection.facts)
+                link.connection.close()
+        self._waiter.close()
+        if self._writer is None:
+            return error
+        facts = {
+            **self._facts,
+            "python": platform.python_version(),
+            "answers": self._answered,
+            "unanswered": unanswered,
+            "connections": self._flows.slots,
+            "spin_ns": pacing.SPIN_NS,
+        }
+        counts = self._counts.document()
+        return self._writer.close(counts=counts, flows=self._flows.by_peer, facts=facts, error=error).error
+
+    def _dial(self, index: int) -> PublishingConnection:
+        timeout_s = float(self._order.options.get("connect_timeout_s", 10.0))
+        return self._driver.open_publisher(self._order, connection=index, fill=self._maker.fill, timeout_s=timeout_s)
+
+    def _adopt(self, link: _Link, connection: PublishingConnection) -> None:
+        link.connection = connection
+        link.fd = connection.fileno()
+        link.peer = self._flows.add(link.index, *connection.local())
+        link.outstanding = 0
+        self._by_fd[link.fd] = link
+        self._waiter.watch(link.fd)
+
+    def _lost(self, link: _Link) -> None:
+        """Give the connection up and dial again; what was unanswered on it stays so."""
+        if link.connection is None:
+            return
+        self._waiter.forget(link.fd)
+        del self._by_fd[link.fd]
+        self._facts.update(link.connection.facts)
+        link.connection.close()
+        link.connection = None
+        self._counts.reconnects += 1
+        self._redial.begin(link.index, lambda: self._dial(link.index), lambda connection: connection.close())
+
+    def _probe(self) -> None:
+        """One message on each stream before the run; the broker's answers are awaited."""
+        for link in self._links:
+            for stream in link.streams:
+                now_ns = _time_ns()
+                header = self._maker.header(stream.number, _PROBE_SEQ, now_ns, now_ns, _PROBE)
+                if link.connection is not None:
+                    link.connection.publish(stream.topic, header, (stream.number, _PROBE_SEQ, _PROBE))
+                    link.outstanding += self._answered
+        until_ns = time.monotonic_ns() + round(_PROBE_WITHIN_S * 1e9)
+        while any(link.connection and link.outstanding for link in self._links):
+            events = self._waiter.wait(until_ns)
+            if not events or self._control.stopping:
+                raise OSError(f"{self._order.broker} did not answer a probe within {_PROBE_WITHIN_S} s")
+            self._handle(events)
+        if any(link.connection is None for link in self._links):
+            raise OSError(f"{self._order.broker} closed a connection after a probe")
+        if self._counts.rejected:
+            reason = next((link.connection.facts.get("last_rejection") for link in self._links if link.connection), "")
+            raise OSError(f"{self._order.broker} rejected a probe: {reason}")
+        for link in self._links:
+            link.outstanding = 0
+
+    def _play_open(self, start_ns: int, start_monotonic_ns: int) -> None:
+        order, links = self._order, self._links
+        slots = None if order.messages is None else (order.messages + order.warmup_messages) * len(order.topics)
+        control, waiter = self._control, self._waiter
+        behind = 0
+        schedule = pacing.merged_due_ns(
+            order.arrivals, connections=len(links), slots=slots, duration_s=order.duration_s, seed=order.seed
+        )
+        for due_ns, index in schedule:
+            deadline_ns = start_monotonic_ns + due_ns
+            if time.monotonic_ns() >= deadline_ns:
+                behind += 1
+                if behind >= _LOOK_EVERY:
+                    behind = 0
+                    self._handle(waiter.ready())
+            else:
+                while not control.stopping and (events := waiter.wait(deadline_ns)):
+                    self._handle(events)
+            if control.stopping:
+                return
+            link = links[index]
+            self._send(link, link.next_stream(), start_ns + due_ns)
+
+    def _play_closed(self, start_monotonic_ns: int) -> None:
+        """Each connection sends its next message after the answer to the last."""
+        order = self._order
+        control, waiter = self._control, self._waiter
+        end_ns = start_monotonic_ns + round(order.duration_s * 1e9) if order.duration_s is not None else 1 << 62
+        for link in self._links:
+            if order.messages is not None:
+                link.left = (order.messages + order.warmup_messages) * len(link.streams)
+        unfinished = list(self._links)
+        while unfinished and not control.stopping:
+            now_ns = time.monotonic_ns()
+            if now_ns >= end_ns:
+                return
+            idle = True
+            for link in unfinished:
+                if link.connection is None or link.outstanding or link.connection.backlog():
+                    continue
+                self._send_next(link)
+                idle = idle and self._answered
+            if any(link.left == 0 for link in unfinished):
+                unfinished = [link for link in unfinished if link.left != 0]
+            self._handle(waiter.wait(min(end_ns, now_ns + 1_000_000_000)) if idle else waiter.ready())
+
+    def _send_next(self, link: _Link) -> None:
+        if link.left is not None:
+            link.left -= 1
+        self._send(link, link.next_stream(), None)
+
+    def _send(self, link: _Link, stream: _Stream, t0_ns: int | None) -> None:
+        """One message; T0 is T1 in a closed loop."""
+        counts = self._counts
+        seq = stream.next_seq
+        stream.next_seq = seq + 1
+        flags = _WARMUP if seq < self._order.warmup_messages else 0
+        connection = link.connection
+        t1_ns = _time_ns()
+        if t0_ns is None:
+            t0_ns = t1_ns
+        point = _REFUSED
+        if connection is not None and connection.backlog() <= self._most_backlog:
+            header = self._maker.header(stream.number, seq, t0_ns, t1_ns, flags)
+            try:
+                connection.publish(stream.topic, header, (stream.number, seq, flags))
+                point = _SENT
+                if self._answered:
+                    link.outstanding += 1
+                if connection.backlog():
+                    self._waiter.watch(link.fd, writable=True)
+            except ConnectionError:
+                self._lost(link)
+        if self._recording and self._writer is not None:
+            self._writer.add(point, flags, link.peer, stream.number, seq, t1_ns, t0_ns)
+        if flags:
+            counts.warmup += 1
+        elif point == _SENT:
+            counts.sent += 1
+        else:
+            counts.refused += 1
+        if counts.first_sent_ns is None:
+            counts.first_sent_ns = t1_ns
+        counts.last_ns = t1_ns
+
+    def _handle(self, events: Iterable[tuple[int, int]]) -> None:
+        for fd, mask in events:
+            link = self._by_fd.get(fd)
+            if link is None or link.connection is None:
+                if fd == self._redial.fd:
+                    for slot, connection in self._redial.opened():
+                        self._adopt(self._links[slot], connection)
+                continue
+            try:
+                if mask & select.EPOLLOUT:
+                    link.connection.flush()
+                    if not link.connection.backlog():
+                        self._waiter.watch(fd)
+                if mask & ~select.EPOLLOUT:
+                    self._take_answers(link, link.connection)
+            except ConnectionError:
+                self._lost(link)
+
+    def _take_answers(self, link: _Link, connection: PublishingConnection) -> None:
+        at_ns, accepted, rejected = connection.answers()
+        counts = self._counts
+        link.outstanding -= len(accepted) + len(rejected)
+        writer = self._writer if self._recording else None
+        for stream, seq, flags in accepted:
+            if flags & _PROBE:
+                counts.probes += 1
+                continue
+            if writer is not None:
+                writer.add(_ACKED, flags, link.peer, stream, seq, at_ns)
+            if not flags:
+                counts.acked += 1
+        counts.rejected += len(rejected)
+
+
+def check_order(order: RunOrder) -> None:
+    """Raise ValueError or ToolkitError for an order that no publisher can carry out."""
+    if not order.topics or order.connections < 1:
+        raise ValueError("a publisher needs at least one topic and one connection")
+    if len(order.streams) != order.connections * len(order.topics):
+        raise ValueError(
+            f"{order.connections} connections with {len(order.topics)} topics need "
+            f"{order.connections * len(order.topics)} streams, not {len(order.streams)}"
+        )
+    if order.messages is None and order.duration_s is None and order.arrivals.kind != "trace":
+        raise ValueError("a publisher needs messages or duration_s to know its end")
+    MessageMaker(payload_bytes=order.payload_bytes, seed=0)
+    if order.arrivals.kind != "closed":
+        next(pacing.due_ns(order.arrivals, slots=order.messages, duration_s=order.duration_s, seed=0), None)
+    make_driver(order.protocol).check(order)
+
+
+def readings(control: Control) -> Iterable[exposition.Reading]:
+    """What `/metrics` shows of the run."""
+    order, counts = control.order, control.counts
+    if order is None:
+        return []
+    labels = (order.run, str(order.qos))
+    return [
+        (metrics.MESSAGES_SENT, labels, counts.sent),
+        (metrics.MESSAGES_ACKNOWLEDGED, labels, counts.acked),
+        (metrics.MESSAGES_DROPPED, (order.run, "client", "refused"), counts.refused),
+        (metrics.MESSAGES_DROPPED, (order.run, "client", "rejected"), counts.rejected),
+    ]
+
+
+def carry_out(settings: ProcessSettings, control: Control, order: RunOrder) -> None:
+    """One order from preparing to done or failed."""
+    publishing: Publishing | None = None
+    error: str | None = None
+    try:
+        publishing = Publishing(settings, control, order)
+        publishing.prepare()
+        start_ns = control.await_start()
+        if start_ns is not None:
+            control.enter("running")
+            publishing.play(start_ns)
+            control.enter("draining")
+            publishing.drain()
+    except (OSError, ValueError, ToolkitError) as problem:
+        error = f"{settings.service} on {settings.node}: {problem}"
+    if publishing is not None:
+        error = publishing.finish(error)
+    control.enter("failed" if error else "done", error)
+
+
+def main() -> int:
+    """Serve orders until SIGTERM."""
+    sys.setswitchinterval(1e-4)  # the hot thread waits at most 0.1 ms for the others
+    settings = ProcessSettings.from_environment()
+    try:
+        control = Control(settings, ROLE, readings=lambda: readings(control), check=check_order)
+    except ToolkitError as error:
+        log("failed", settings, ROLE, error=str(error))
+        return error.exit_code
+    control.serve()
+    log("serving", settings, ROLE, control_port=settings.control_port, metrics_port=settings.metrics_port)
+    while (order := control.next_order()) is not None:
+        carry_out(settings, control, order)
+    control.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""Writes the stamps of one process in one run, without a system call beside the measured socket.
+
+The hot thread packs 32 bytes into memory; a background thread saves them, watches the clock for steps, and sends the
+sampled ones to the hop exporter. Beside the stamps a JSON document (`StampsInfo`) says who wrote them.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import errno
+import itertools
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from toolkit.contract.orders import RunOrder
+from toolkit.contract.samples import STAMP, STAMP_BYTES, StampsInfo
+from toolkit.contract.settings import ProcessSettings
+from toolkit.node.live import LiveSender
+
+_CHUNK_BYTES = 16_384 * STAMP_BYTES
+_MOST_WAITING_CHUNKS = 64
+"""32 MiB: what a stalled disk may cost in memory before stamps are given up."""
+_PERIOD_S = 0.2
+_PERIODS_PER_SAVE = 5
+_STEP_NS = 100_000
+_PLACEHOLDER_BYTES = 64 * 1024
+_NEVER = 1 << 63
+_pack_into = STAMP.pack_into
+
+
+class StampWriter:
+    """The stamps of one process in one run; `add` belongs to one thread, `close` ends it."""
+
+    def __init__(self, settings: ProcessSettings, order: RunOrder, *, live: LiveSender | None = None) -> None:
+        """Raises OSError when the samples folder cannot be written."""
+        self._settings = settings
+        self._order = order
+        self.recording = order.record
+        folder = Path(settings.samples_dir) / order.run
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{settings.service}-{settings.instance}.stamps"
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self.info_path = self.path.with_suffix(".json")
+        # The document's blocks are taken now, so that a disk that fills up can still be told about.
+        self.info_path.write_bytes(b" " * _PLACEHOLDER_BYTES)
+        self._chunk = bytearray(_CHUNK_BYTES)
+        self._offset = 0
+        self._turns = 0
+        self._full: collections.deque[bytearray] = collections.deque()
+        self._spare: collections.deque[bytearray] = collections.deque((bytearray(_CHUNK_BYTES),))
+        self._saved_turns = 0
+        self._saved_offset = 0
+        self._saved_bytes = 0
+        self._given_up = 0
+        self._error: str | None = None
+        self._live = live
+        self._live_flows: dict[str, list[Any]] = {}
+        every = int(order.options.get("live_every", 0) or 0)
+        self._live_every = every if live is not None and every > 0 else _NEVER
+        self._sampled: collections.deque[bytes] = collections.deque(maxlen=4096)
+        self._clock = ClockWatch()
+        self._closing = threading.Event()
+        self._background = threading.Thread(target=self._work, name="stamps", daemon=True)
+        self._background.start()
+
+    def add(  # noqa: PLR0917  keywords cost as much as the packing itself
+        self, point: int, flags: int, peer: int, stream: int, seq: int, at_ns: int, aux_ns: int = 0
+    ) -> None:
+        """Note one stamp; about half a microsecond on x86, no system call."""
+        offset = self._offset
+        if offset == _CHUNK_BYTES:
+            offset = self._turn()
+        _pack_into(self._chunk, offset, point, flags, peer, stream, seq, at_ns, aux_ns)
+        self._offset = offset + STAMP_BYTES
+        if not seq % self._live_every:
+            self._sampled.append(STAMP.pack(point, flags, peer, stream, seq, at_ns, aux_ns))
+
+    def close(
+        self, *, counts: dict[str, int], flows: dict[str, list[Any]], facts: dict[str, Any], error: str | None = None
+    ) -> StampsInfo:
+        """Save what is left and the document; never raises for a full disk but says so in `StampsInfo.error`."""
+        self._closing.set()
+        self._background.join()
+        self._save()
+        self._send_sampled(flows)
+        total = self._turns * _CHUNK_BYTES + self._offset
+        saved = self._saved_bytes // STAMP_BYTES
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, saved * STAMP_BYTES)
+            os.fsync(self._file)
+        os.close(self._file)
+        lost = total // STAMP_BYTES - saved
+        problems = [
+            text for text in (error, self._error and f"{self._error}; {saved} stamps saved, {lost} lost") if text
+        ]
+        info = StampsInfo(
+            run=self._order.run,
+            testbed=self._order.testbed,
+            node=self._settings.node,
+            service=self._settings.service,
+            role=self._order.role,
+            instance=self._settings.instance,
+            stamps=saved,
+            counts=counts,
+            flows=flows,
+            clock=self._clock.document(),
+            facts=facts,
+            error="; ".join(problems) or None,
+        )
+        self._write_info(info)
+        return info
+
+    def flows_for_live(self, flows: dict[str, list[Any]]) -> None:
+        """Where each peer is; read by the background thread when it sends sampled stamps."""
+        self._live_flows = flows
+
+    def _turn(self) -> int:
+        """Go on with a fresh chunk. The order of these lines lets `_save` run at any moment between them."""
+        old = self._chunk
+        self._full.append(old)
+        self._offset = 0
+        self._chunk = self._spare.popleft() if self._spare else bytearray(_CHUNK_BYTES)
+        self._turns += 1
+        return 0
+
+    def _work(self) -> None:
+        period = 0
+        while not self._closing.wait(_PERIOD_S):
+            period += 1
+            self._clock.look()
+            self._send_sampled(self._live_flows)
+            if self._full or period % _PERIODS_PER_SAVE == 0:
+                self._save()
+
+    def _save(self) -> None:
+        while self._full:
+            chunk = self._full.popleft()
+            self._saved_turns += 1
+            if len(self._full) >= _MOST_WAITING_CHUNKS:
+                self._error = self._error or f"the disk under {self.path.parent} is too slow"
+                self._saved_turns += len(self._full)
+                self._full.clear()
+            self._write(memoryview(chunk)[self._saved_offset :])
+            self._saved_offset = 0
+            if len(self._spare) < 2:  # noqa: PLR2004  enough for one period at 80,000 stamps/s
+                self._spare.append(chunk)
+        turns = self._turns
+        if turns != self._saved_turns:
+            return
+        chunk, offset = self._chunk, self._offset
+        if self._turns == turns and offset > self._saved_offset:
+            self._write(memoryview(chunk)[self._saved_offset : offset])
+            self._saved_offset = offset
+
+    def _write(self, data: memoryview) -> None:
+        if self._error is not None:
+            return
+        try:
+            while data:
+                done = os.write(self._file, data)
+                self._saved_bytes += done
+                data = data[done:]
+        except OSError as error:
+            where = f"{self.path.parent} on node {self._settings.node}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._error = f"the disk under {where} is full; free space there and run again"
+            else:
+                self._error = f"cannot write stamps to {where}: {error.strerror}"
+
+    def _send_sampled(self, flows: dict[str, list[Any]]) -> None:
+        if self._live is None or not self._sampled:
+            return
+        stamps = [self._sampled.popleft() for _ in range(len(self._sampled))]
+        self._live.send(self._order, stamps, flows)
+
+    def _write_info(self, info: StampsInfo) -> None:
+        text = json.dumps(dataclasses.asdict(info), indent=1).encode()
+        with contextlib.suppress(OSError), self.info_path.open("r+b") as file:
+            # Over the placeholder, so that no new block is needed; what is too long for it may fail on a full disk.
+            file.write(text)
+            file.truncate()
+
+
+class ClockWatch:
+    """Sees the wall clock step: D = CLOCK_REALTIME - CLOCK_MONOTONIC moves only when it does (slewing moves both)."""
+
+    def __init__(self) -> None:
+        self._last_ns = _wall_minus_monotonic_ns()
+        self.steps: list[tuple[int, int]] = []
+        """(CLOCK_MONOTONIC ns, size ns), the first thousand."""
+
+    def look(self) -> None:
+        """Note a step of more than 100 us since the last look."""
+        now_ns = _wall_minus_monotonic_ns()
+        if abs(now_ns - self._last_ns) > _STEP_NS and len(self.steps) < 1000:  # noqa: PLR2004
+            self.steps.append((time.monotonic_ns(), now_ns - self._last_ns))
+        self._last_ns = now_ns
+
+    def document(self) -> dict[str, Any]:
+        """The `clock` of a `StampsInfo`."""
+        self.look()
+        resolution_ns, read_cost_ns = _clock_quality()
+        return {
+            "resolution_ns": resolution_ns,
+            "read_cost_ns": read_cost_ns,
+            "steps": [list(step) for step in self.steps],
+        }
+
+
+def _wall_minus_monotonic_ns() -> int:
+    """The difference of the two clocks, from the tightest of seven readings."""
+    tightest: tuple[int, int] | None = None
+    for _ in range(7):
+        before = time.monotonic_ns()
+        wall = time.time_ns()
+        after = time.monotonic_ns()
+        reading = (after - before, wall - (before + after) // 2)
+        tightest = min(tightest, reading) if tightest else reading
+    assert tightest is not None  # noqa: S101
+    return tightest[1]
+
+
+def _clock_quality(reads: int = 200) -> tuple[int, int]:
+    """(smallest step seen, cost of one read) of `time.time_ns`, in ns."""
+    started = time.perf_counter_ns()
+    values = [time.time_ns() for _ in range(reads)]
+    cost_ns = (time.perf_counter_ns() - started) // reads
+    steps = [later - earlier for earlier, later in itertools.pairwise(values) if later > earlier]
+    return (min(steps) if steps else cost_ns), cost_ns

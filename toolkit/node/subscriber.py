@@ -1,0 +1,286 @@
+"""Receives the messages of a run and stamps each right after the read that brought it.
+
+One hot thread reads every connection that is ready before it looks into any message, so that one connection's work
+does not delay another's stamp. A message that cannot be read is counted as foreign, never raised.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.contract import metrics
+from toolkit.contract.orders import RunOrder
+from toolkit.contract.samples import Flag, Point
+from toolkit.contract.settings import ProcessSettings
+from toolkit.errors import ToolkitError
+from toolkit.node import exposition
+from toolkit.node.control import Control, log
+from toolkit.node.drivers import make_driver
+from toolkit.node.drivers.base import Driver, SubscribingConnection
+from toolkit.node.flows import Flows
+from toolkit.node.live import LiveSender
+from toolkit.node.messages import Seen, read_header
+from toolkit.node.pacing import Waiter
+from toolkit.node.redial import Redial
+from toolkit.node.stamps import StampWriter
+
+ROLE = "subscriber"
+_CONNECT_WITHIN_S = 30.0
+_SECOND_NS = 1_000_000_000
+_RECEIVED = int(Point.RECEIVED)
+_WARMUP, _RETAINED, _REDELIVERED, _PROBE = int(Flag.WARMUP), int(Flag.RETAINED), int(Flag.REDELIVERED), int(Flag.PROBE)
+
+
+@dataclass(slots=True)
+class _Link:
+    """One connection of a logical subscriber (`slot`); `part` tells the connections of one slot apart."""
+
+    slot: int
+    part: int
+    connection: SubscribingConnection
+    peer: int
+    seen: dict[int, Seen] = field(default_factory=dict)
+    """Per stream; survives a lost connection."""
+
+
+class Subscribing:
+    """One run of a subscriber: `prepare`, `play`, `finish`."""
+
+    def __init__(self, settings: ProcessSettings, control: Control, order: RunOrder) -> None:
+        self._settings = settings
+        self._control = control
+        self._counts = control.counts
+        self._order = order
+        self._driver: Driver = make_driver(order.protocol)
+        self._streams = frozenset(order.streams)
+        self._consume_s = float(order.options.get("consume_delay_s", 0) or 0)
+        self._waiter = Waiter()
+        self._redial: Redial[list[SubscribingConnection]] = Redial()
+        self._links: dict[int, _Link] = {}
+        self._seen: list[list[dict[int, Seen]]] = []
+        self._flows = Flows()
+        self._facts: dict[str, Any] = {}
+        self._writer: StampWriter | None = None
+        self._recording = order.record
+
+    def prepare(self) -> None:
+        """Subscribe on every connection, confirmed by the broker; raises OSError or ToolkitError."""
+        self._waiter.watch(self._control.stop_fd)
+        self._waiter.watch(self._redial.fd)
+        self._writer = StampWriter(
+            self._settings, self._order, live=LiveSender.from_environment(self._settings) if self._recording else None
+        )
+        self._writer.flows_for_live(self._flows.by_peer)
+        started_s = time.monotonic()
+        for slot in range(self._order.connections):
+            while True:
+                try:
+                    self._adopt(slot, self._dial(slot))
+                    break
+                except OSError as error:
+                    if self._control.stopping or time.monotonic() - started_s > _CONNECT_WITHIN_S:
+                        raise OSError(f"no subscription at {self._order.broker}: {error}") from error
+                    time.sleep(0.2)
+        self._facts["subscribed_ms"] = round((time.monotonic() - started_s) * 1000, 3)
+
+    def receive_until_stopped(self) -> None:
+        """Take messages until the run is stopped; the start is noticed on the way."""
+        gc.collect()
+        gc.disable()
+        try:
+            kept_alive_ns = time.monotonic_ns()
+            while not self._control.stopping:
+                self._receive(self._waiter.wait(kept_alive_ns + _SECOND_NS))
+                if time.monotonic_ns() - kept_alive_ns >= _SECOND_NS:
+                    kept_alive_ns = time.monotonic_ns()
+                    self._keep_alive()
+                if self._control.phase == "ready" and self._control.started() is not None:
+                    self._control.enter("running")
+        finally:
+            gc.enable()
+
+    def drain(self) -> None:
+        """Take what has already arrived."""
+        self._waiter.forget(self._control.stop_fd)
+        for _ in range(1000):
+            events = self._waiter.ready()
+            if not events:
+                return
+            self._receive(events)
+
+    def finish(self, error: str | None) -> str | None:
+        """Close the connections and save the stamps; the error of the run, if it has one."""
+        self._redial.stop()
+        for link in self._links.values():
+            self._facts.update(link.connection.facts)
+            link.connection.close()
+        self._waiter.close()
+        self._counts.reordered = sum(
+            seen.reordered for parts in self._seen for streams in parts for seen in streams.values()
+        )
+        if self._writer is None:
+            return error
+        facts = {**self._facts, "python": platform.python_version(), "connections": self._flows.slots}
+        counts = self._counts.document()
+        return self._writer.close(counts=counts, flows=self._flows.by_peer, facts=facts, error=error).error
+
+    def _dial(self, slot: int) -> list[SubscribingConnection]:
+        settings = self._settings
+        return self._driver.open_subscribers(
+            self._order,
+            connection=slot,
+            identity=f"{settings.service}-{settings.instance}-{slot}",
+            timeout_s=float(self._order.options.get("connect_timeout_s", 10.0)),
+        )
+
+    def _adopt(self, slot: int, connections: list[SubscribingConnection]) -> None:
+        while len(self._seen) <= slot:
+            self._seen.append([])
+        parts = self._seen[slot]
+        while len(parts) < len(connections):
+            parts.append({})
+        for part, connection in enumerate(connections):
+            address, port = connection.local()
+            peer = self._flows.add(slot, address, port)
+            fd = connection.fileno()
+            self._links[fd] = _Link(slot=slot, part=part, connection=connection, peer=peer, seen=parts[part])
+            self._waiter.watch(fd)
+
+    def _lost(self, lost: _Link) -> None:
+        """Give every connection of the slot up and dial it again."""
+        for fd, link in list(self._links.items()):
+            if link.slot == lost.slot:
+                self._waiter.forget(fd)
+                del self._links[fd]
+                self._facts.update(link.connection.facts)
+                link.connection.close()
+        self._counts.reconnects += 1
+        slot = lost.slot
+        self._redial.begin(slot, lambda: self._dial(slot), _close_all)
+
+    def _keep_alive(self) -> None:
+        for link in list(self._links.values()):
+            try:
+                link.connection.keep_alive()
+            except ConnectionError:
+                self._lost(link)
+
+    def _receive(self, events: Iterable[tuple[int, int]]) -> None:
+        arrived: list[tuple[_Link, int]] = []
+        for fd, _ in events:
+            link = self._links.get(fd)
+            if link is None:
+                if fd == self._redial.fd:
+                    for slot, connections in self._redial.opened():
+                        self._adopt(slot, connections)
+                continue
+            try:
+                arrived.append((link, link.connection.read()))
+            except ConnectionError:
+                self._lost(link)
+        for link, at_ns in arrived:
+            try:
+                for message in link.connection.messages():
+                    self._take(link, message.payload, message.flags, at_ns)
+            except ConnectionError:
+                self._lost(link)
+
+    def _take(self, link: _Link, payload: bytes | bytearray | memoryview, told: int, at_ns: int) -> None:
+        counts = self._counts
+        header = read_header(payload)
+        if header is None:
+            counts.foreign += 1
+            return
+        stream, seq, flags = header
+        if self._streams and stream not in self._streams:
+            counts.foreign += 1
+            return
+        if flags & _PROBE:
+            counts.probes += 1
+            return
+        flags |= told
+        if self._recording and self._writer is not None:
+            self._writer.add(_RECEIVED, flags, link.peer, stream, seq, at_ns)
+        if told & _REDELIVERED:
+            counts.redelivered += 1
+        seen = link.seen.get(stream)
+        if seen is None:
+            seen = link.seen[stream] = Seen()
+        if not seen.is_new(seq):
+            counts.duplicate += 1
+        elif flags & (_WARMUP | _RETAINED):
+            counts.warmup += 1
+        else:
+            counts.received += 1
+        counts.last_ns = at_ns
+        if self._consume_s:
+            time.sleep(self._consume_s)
+
+
+def _close_all(connections: list[SubscribingConnection]) -> None:
+    for connection in connections:
+        connection.close()
+
+
+def check_order(order: RunOrder) -> None:
+    """Raise ValueError or ToolkitError for an order that no subscriber can carry out."""
+    if not order.topics or order.connections < 1:
+        raise ValueError("a subscriber needs at least one topic and one connection")
+    make_driver(order.protocol).check(order)
+
+
+def readings(control: Control) -> Iterable[exposition.Reading]:
+    """What `/metrics` shows of the run."""
+    order, counts = control.order, control.counts
+    if order is None:
+        return []
+    return [
+        (metrics.MESSAGES_RECEIVED, (order.run, str(order.qos)), counts.received),
+        (metrics.MESSAGES_DUPLICATE, (order.run,), counts.duplicate),
+        (metrics.MESSAGES_FOREIGN, (order.run,), counts.foreign),
+    ]
+
+
+def carry_out(settings: ProcessSettings, control: Control, order: RunOrder) -> None:
+    """One order from preparing to done or failed."""
+    subscribing: Subscribing | None = None
+    error: str | None = None
+    try:
+        subscribing = Subscribing(settings, control, order)
+        subscribing.prepare()
+        control.enter("ready")
+        subscribing.receive_until_stopped()
+        control.enter("draining")
+        subscribing.drain()
+    except (OSError, ValueError, ToolkitError) as problem:
+        error = f"{settings.service} on {settings.node}: {problem}"
+    if subscribing is not None:
+        error = subscribing.finish(error)
+    control.enter("failed" if error else "done", error)
+
+
+def main() -> int:
+    """Serve orders until SIGTERM."""
+    sys.setswitchinterval(1e-4)  # the hot thread waits at most 0.1 ms for the others
+    settings = ProcessSettings.from_environment()
+    try:
+        control = Control(settings, ROLE, readings=lambda: readings(control), check=check_order)
+    except ToolkitError as error:
+        log("failed", settings, ROLE, error=str(error))
+        return error.exit_code
+    control.serve()
+    log("serving", settings, ROLE, control_port=settings.control_port, metrics_port=settings.metrics_port)
+    while (order := control.next_order()) is not None:
+        carry_out(settings, control, order)
+    control.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
