@@ -6,7 +6,7 @@ The SDK takes half a second to import, so nothing imports it before an engine is
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UnreachableError
 
@@ -30,7 +30,7 @@ ARCHITECTURES = {
 
 
 @functools.cache
-def connect(docker_host: str | None = None) -> docker.DockerClient:
+def connect(docker_host: str | None = None, timeout_s: int = TIMEOUT_S) -> docker.DockerClient:
     """A client of the engine at `docker_host` (None: `$DOCKER_HOST` or the usual socket) that has just answered.
 
     Raises UnreachableError saying whether the engine does not run, or may not be used, and what to try.
@@ -40,9 +40,9 @@ def connect(docker_host: str | None = None) -> docker.DockerClient:
 
     try:
         if docker_host is None:
-            client = docker.DockerClient.from_env(timeout=TIMEOUT_S, max_pool_size=CONNECTIONS)
+            client = docker.DockerClient.from_env(timeout=timeout_s, max_pool_size=CONNECTIONS)
         else:
-            client = docker.DockerClient(base_url=docker_host, timeout=TIMEOUT_S, max_pool_size=CONNECTIONS)
+            client = docker.DockerClient(base_url=docker_host, timeout=timeout_s, max_pool_size=CONNECTIONS)
         client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise UnreachableError(_why(error, docker_host)) from error
@@ -53,6 +53,42 @@ def architecture(docker_host: str | None = None) -> str:
     """The engine's own architecture in Docker's words."""
     machine = str(connect(docker_host).info()["Architecture"])
     return ARCHITECTURES.get(machine, machine)
+
+
+def inspect_image(reference: str, docker_host: str | None = None) -> dict[str, Any] | None:
+    """What the engine knows of an image; None where it does not have it."""
+    from docker.errors import NotFound
+
+    api: Any = connect(docker_host).api
+    try:
+        found: dict[str, Any] = api.inspect_image(reference)
+    except NotFound:
+        return None
+    return found
+
+
+def pull(reference: str, architecture: str, timeout_s: int = TIMEOUT_S) -> None:
+    """An image from its registry; raises UnreachableError with what the engine said. `timeout_s`: longest silence."""
+    import docker
+    import requests
+
+    repository, tag = split_reference(reference)
+    try:
+        api = connect(timeout_s=timeout_s).api
+        lines = list(api.pull(repository, tag=tag, platform=f"linux/{architecture}", stream=True, decode=True))
+    except (docker.errors.APIError, requests.exceptions.RequestException) as error:
+        raise UnreachableError(str(getattr(error, "explanation", None) or error)) from error
+    if errors := [line["error"] for line in lines if "error" in line]:
+        raise UnreachableError(str(errors[0]))
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Repository and tag (or digest) of an image's reference."""
+    if "@" in reference:
+        repository, _, digest = reference.partition("@")
+        return repository, digest
+    repository, colon, tag = reference.rpartition(":")
+    return (repository, tag) if colon and "/" not in tag else (reference, "latest")
 
 
 def _why(error: Exception, docker_host: str | None) -> str:
