@@ -91,18 +91,13 @@ def main():
     result = {"invocation": {"module_args": {"state": given["state"], "registry": given["registry"]}}}
     failures = []
     try:
-        if given["state"] == "absent":
-            result["left"] = clear(bundle, Engine(), report)
-            result["machine_changes"] = [] if module.check_mode else notes_to_undo()
-        else:
-            converge(
-                bundle,
-                Engine(),
-                report,
-                secrets=given["secrets"],
-                registry=given["registry"],
-                platform=given["platform"],
-            )
+        with Engine() as engine:
+            if given["state"] == "absent":
+                result["left"] = clear(bundle, engine, report)
+                result["machine_changes"] = [] if module.check_mode else notes_to_undo()
+            else:
+                wanted = {name: given[name] for name in ("secrets", "registry", "platform")}
+                converge(bundle, engine, report, **wanted)
     except NodeError as error:
         failures = error.failures
     except EngineError as error:

@@ -125,11 +125,12 @@ class Containers:
     def _writable_folders(self, container):
         """Make the folders to be mounted that are missing; those that the service must be able to write to."""
         writable = []
+        files = {self._files.path(file["path"]) for file in self._bundle["files"]}
         for source, _inside, mode in container["mounts"]:
             if os.path.isabs(source) and not self._files.owns(os.path.normpath(source)):
                 continue
             full = os.path.normpath(os.path.join(self._files.root, source))
-            if not os.path.isfile(full):
+            if full not in files and not os.path.isfile(full):
                 self._files.folder(full)
                 if mode == "rw":
                     writable.append(full)

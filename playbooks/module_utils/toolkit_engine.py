@@ -134,6 +134,12 @@ class Engine:
                     raise EngineError(_unreachable(self._path, error)) from error
         raise AssertionError
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.close()
+
     def close(self):
         if self._line is not None:
             self._line.close()
@@ -165,11 +171,8 @@ class Engine:
 
     def pull(self, repository, tag, platform=None):
         """Fetch an image from a registry; raises EngineError with the registry's words."""
-        patient = Engine(self._path, timeout_s=600.0)
-        try:
+        with Engine(self._path, timeout_s=600.0) as patient:
             lines = patient.post("/images/create", fromImage=repository, tag=tag, platform=platform)
-        finally:
-            patient.close()
         for line in lines if isinstance(lines, list) else [lines]:
             if isinstance(line, dict) and line.get("error"):
                 raise EngineError("pull of %s:%s: %s" % (repository, tag, line["error"]), 500)
@@ -179,11 +182,8 @@ class Engine:
         made = self.post(
             "/containers/%s/exec" % name, {"AttachStdout": True, "AttachStderr": True, "Cmd": list(command)}
         )
-        once = Engine(self._path, timeout_s)  # the answer's end is the end of its connection
-        try:
+        with Engine(self._path, timeout_s) as once:  # the answer's end is the end of its connection
             output = once.post("/exec/%s/start" % made["Id"], {"Detach": False, "Tty": False})
-        finally:
-            once.close()
         status = self.get("/exec/%s/json" % made["Id"])["ExitCode"]
         return status, _frames(output or b"").decode(errors="replace")
 

@@ -10,7 +10,7 @@ from typing import Any
 from toolkit import paths, ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.contract.settings import node_root
-from toolkit.errors import ToolkitError, UnreachableError
+from toolkit.errors import ToolkitError
 from toolkit.state import Host
 
 _MODULES = ("toolkit_engine", "toolkit_report", "toolkit_files", "toolkit_look")
@@ -117,7 +117,7 @@ def _observe(host: Host, order: str) -> Observed:
     command = [python if python.startswith("/") else "python3", "-I", "-S", "-c", _LOADER]
     answer = ssh.run(host, command, stdin=order + "\n", as_root=True, timeout_s=30.0, check=False)
     if answer.status == 127:  # noqa: PLR2004 - the shell's word for a missing program
-        raise UnreachableError(
+        raise ToolkitError(
             f"node {host.node}: there is no python3 on it; deploy installs it, or: apt-get install python3"
         )
     if answer.status != 0:
