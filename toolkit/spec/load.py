@@ -116,23 +116,25 @@ def _check_shape(document: yaml.Document, findings: Findings) -> Mapping[str, An
     if not isinstance(content, dict):
         findings.add((), "a testbed file is a mapping that begins with `nodes:`; try: toolkit init")
         raise FileInvalidError(findings.problems)
-    removed = False
+    removed: set[yaml.Path] = set()
     while True:
         try:
             checked: Mapping[str, Any] = validator("file").validate_python(content)
         except ValidationError as error:
             # What is missing after something was left out is missing because of that.
-            findings.problems += explain(error, compiled()["file"], content, document, but="missing" if removed else "")
+            but = ("missing", "too_short") if removed else ()
+            findings.extend(explain(error, compiled()["file"], content, document, but=but))
             removed = _prune(content, error)
+            findings.left_out |= removed
             if not removed:
                 raise FileInvalidError(findings.problems) from None
         else:
             return checked
 
 
-def _prune(content: dict[str, Any], error: ValidationError) -> bool:
-    """Remove every wrong value; False where nothing could be removed, as with a missing key at the top."""
-    pruned = False
+def _prune(content: dict[str, Any], error: ValidationError) -> set[yaml.Path]:
+    """Remove every wrong value; empty where nothing could be removed, as with a missing key at the top."""
+    pruned: set[yaml.Path] = set()
     for details in error.errors(include_url=False, include_input=False, include_context=False):
         way: list[tuple[Any, int | str]] = []
         place: Any = content
@@ -144,7 +146,7 @@ def _prune(content: dict[str, Any], error: ValidationError) -> bool:
         if way:
             parent, part = way[-1]
             parent[part] = _REMOVED
-            pruned = True
+            pruned.add(tuple(part for _, part in way))
     _sweep(content)
     return pruned
 

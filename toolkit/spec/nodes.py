@@ -22,6 +22,8 @@ FIRST_HOST = 10
 
 _IMPLICIT: tuple[Literal["container", "ssh", "vm"], ...] = ("container", "ssh", "vm")
 _VIRTUAL = frozenset({"container", "vm"})
+_UNDEFINED = ProviderSettings(name="", type="rspec")
+"""Stands in for one that the file names but does not have, and needs nothing."""
 _PATHS = ("identity_file", "known_hosts", "manifest")
 
 
@@ -46,7 +48,7 @@ def resolve_machines(
     """Every node of the file; `provider` takes all of them from there instead."""
     providers = _providers(file, findings)
     if provider is not None and provider not in providers:
-        raise UsageError(f"--provider {provider}: no such provider{did_you_mean(provider, providers)}")
+        raise UsageError(f"--provider {provider}: no such provider{did_you_mean(provider, filter(None, providers))}")
     asked: list[Node] = []
     for entry in file.get("nodes", {}):
         asked += _expand(entry, file, providers, findings)
@@ -72,17 +74,17 @@ def _providers(file: Mapping[str, Any], findings: Findings) -> dict[str, Provide
     for name, entry in file.get("providers", {}).items():
         kind = entry.get("type", name)
         if kind not in (*_IMPLICIT, "rspec"):
-            findings.add(
-                ("providers", name), f"provider {name!r} needs a type: container, ssh, vm or rspec", at_key=True
+            findings.lacking(
+                ("providers", name), "type", f"provider {name!r} needs a type: container, ssh, vm or rspec"
             )
             kind = "ssh"
         if kind == "rspec" and "manifest" not in entry:
-            findings.add(
-                ("providers", name), "an rspec provider needs `manifest`, the file of its reservation", at_key=True
-            )
+            message = "an rspec provider needs `manifest`, the file of its reservation"
+            findings.lacking(("providers", name), "manifest", message)
         folder = findings.document.folder
         settings = {k: str(folder / v) if k in _PATHS and not v.startswith("~") else v for k, v in entry.items()}
         providers[name] = ProviderSettings(**(settings | {"name": name, "type": kind}))
+    providers[_UNDEFINED.name] = _UNDEFINED
     return providers
 
 
@@ -95,8 +97,8 @@ def _expand(
     provider = values.get("provider", file.get("provider", "container"))
     if provider not in providers:
         place = origin.get("provider", ("provider",))
-        findings.add(place, f"undefined provider {provider!r}{did_you_mean(provider, providers)}")
-        provider = "container"
+        findings.add(place, f"undefined provider {provider!r}{did_you_mean(provider, filter(None, providers))}")
+        provider = _UNDEFINED.name
     kind = values.get("kind", DEFAULT_KIND)
     architecture = Architecture(values["architecture"]) if "architecture" in values else None
     if architecture is None and not is_discovered(kind, file):
@@ -195,9 +197,10 @@ def _check_addresses(
     for node in nodes:
         kind = providers[node.provider].type
         if node.address is None:
-            if kind == "ssh" and real:
+            written = file["nodes"][node.entry] or {}
+            if kind == "ssh" and real and "address" not in written and "addresses" not in written:
                 message = f"node {node.name!r} comes from SSH provider {node.provider!r} and needs an `address`"
-                findings.add(("nodes", node.entry), message, at_key=True)
+                findings.lacking(("nodes", node.entry), "address", message)
             continue
         try:
             address = IPv4Address(node.address)

@@ -74,7 +74,7 @@ def _images(file: Mapping[str, Any], findings: Findings) -> dict[str, Image]:
             platforms = frozenset(Architecture(text.removeprefix("linux/")) for text in entry["platforms"])
         elif "reference" in entry:
             message = f"image {name!r} needs `platforms`, what it has variants for, such as [linux/amd64, linux/arm/v7]"
-            findings.add(here, message, at_key=True)
+            findings.lacking(here, "platforms", message)
         build = None
         if "build" in entry:
             folder = findings.document.folder / entry["build"]
@@ -159,7 +159,7 @@ def _settings(here: Path, written: Mapping[str, Any] | None, image: Image, findi
     try:
         checked: dict[str, Any] = validator(name).validate_python(given)
     except ValidationError as error:
-        findings.problems += explain(error, compiled()[name], given, findings.document, place)
+        findings.extend(explain(error, compiled()[name], given, findings.document, place))
         checked = validator(name).validate_python({})
     return checked
 

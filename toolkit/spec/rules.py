@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from toolkit.spec.findings import Findings
 from toolkit.spec.services import NODE_PORTS
-from toolkit.spec.testbed import Architecture, Node, Service, Testbed
+from toolkit.spec.testbed import Architecture, Service, Testbed
 from toolkit.spec.yaml import Path
 
 
@@ -19,19 +19,22 @@ def check(testbed: Testbed, file: Mapping[str, Any], findings: Findings) -> None
 
 def architectures(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:
     """Every image has a variant for every node it runs on; the declared architecture counts, whatever the provider."""
-    for service, node in _placements(testbed):
-        wanted, offered = node.architecture, service.image.platforms
-        if wanted is None or not offered or wanted in offered:
-            continue
-        trap = ""
-        if wanted is Architecture.ARMV6 and Architecture.ARMV7 in offered:
-            trap = " (an arm/v7 image does start on arm/v6, and dies without a log)"
-        has = ", ".join(f"linux/{platform}" for platform in sorted(offered))
-        findings.add(
-            _at(service, "on"),
-            f"node {node.name!r} is {wanted} but image {service.image.name!r} of service {service.name!r} "
-            f"has only {has}{trap}; build it for linux/{wanted}, or place the service elsewhere",
-        )
+    for service in testbed.services:
+        offered = service.image.platforms
+        for wanted in Architecture if offered else ():
+            nodes = [n.name for n in testbed.nodes if n.name in service.nodes and n.architecture is wanted]
+            if not nodes or wanted in offered:
+                continue
+            trap = ""
+            if wanted is Architecture.ARMV6 and Architecture.ARMV7 in offered:
+                trap = " (an arm/v7 image does start on arm/v6, and dies without a log)"
+            has = ", ".join(f"linux/{platform}" for platform in sorted(offered))
+            which = f"node {nodes[0]!r} is" if len(nodes) == 1 else f"nodes {', '.join(nodes)} are"
+            findings.add(
+                _at(service, "on"),
+                f"{which} {wanted} but image {service.image.name!r} of service {service.name!r} has only {has}{trap}; "
+                f"build it for linux/{wanted}, or place the service elsewhere",
+            )
 
 
 def capacity(testbed: Testbed, file: Mapping[str, Any], findings: Findings) -> None:
@@ -139,10 +142,3 @@ _RESOURCES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 def _at(service: Service, *parts: str) -> Path:
     return ("services", service.name, *parts)
-
-
-def _placements(testbed: Testbed) -> Iterator[tuple[Service, Node]]:
-    nodes = {node.name: node for node in testbed.nodes}
-    for service in testbed.services:
-        for name in service.nodes:
-            yield service, nodes[name]

@@ -90,7 +90,10 @@ def _extended(name: str, entries: Mapping[str, Any], findings: Findings) -> tupl
             findings.add(place, f"undefined workload {base!r}{did_you_mean(base, entries)}")
             break
         if base in chain:
-            findings.add(place, f"workloads extend each other in a circle: {' -> '.join([*chain, base])}")
+            circle = chain[chain.index(base) :]
+            first = circle.index(min(circle))
+            names = " -> ".join([*circle[first:], *circle[:first], circle[first]])
+            findings.add(("workloads", min(circle), "extends"), f"workloads extend each other in a circle: {names}")
             break
         chain.append(base)
     values: dict[str, Any] = {}

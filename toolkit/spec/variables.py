@@ -15,7 +15,10 @@ _NAME = re.compile(r"(?P<env>env\.)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<defau
 
 
 def substitute(findings: Findings, environ: Mapping[str, str]) -> None:
-    """Replace every reference in the document, outside `secrets`; `$${` stands for a literal `${`."""
+    """Replace every reference in the document, outside `secrets`; `$${` stands for a literal `${`.
+
+    A text that is nothing but one reference takes the value's type, in quotes too: inside `{…}` YAML asks for them.
+    """
     document = findings.document
     if not document.references:
         return
@@ -30,7 +33,8 @@ def substitute(findings: Findings, environ: Mapping[str, str]) -> None:
         if not isinstance(text, str):
             continue
         told = _expand(text, path, values, environ, findings)
-        value = scalar(told) if document.references[path] else told
+        whole = document.references[path] or _REFERENCE.fullmatch(text)
+        value = scalar(told) if whole else told
         _put(root, path, value)
         if path[:1] == ("variables",):
             values[str(path[-1])] = value

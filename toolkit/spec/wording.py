@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from pydantic_core import ErrorDetails, ValidationError
@@ -37,18 +37,18 @@ _TYPES = {
 
 
 def explain(
-    error: ValidationError, schema: Schema, value: Any, document: Document, base: Path = (), *, but: str = ""
+    error: ValidationError, schema: Schema, value: Any, document: Document, base: Path = (), *, but: Container[str] = ()
 ) -> list[Problem]:
     """Every error as a problem at its place; `value` was checked against `schema` and stands at `base`.
 
-    Errors of the type `but` are left out.
+    Errors of the types in `but` are left out.
     """
     definitions = {}
     if schema["type"] == "definitions":
         definitions = {definition["ref"]: definition for definition in schema["definitions"]}
         schema = schema["schema"]
     located: _Located = [(tuple(details["loc"]), details) for details in error.errors(include_url=False)]
-    located = [(location, details) for location, details in located if details["type"] != but]
+    located = [(location, details) for location, details in located if details["type"] not in but]
     told = _Teller(document, definitions)
     return list(told.tell(located, schema, value, base))
 
@@ -83,6 +83,8 @@ class _Teller:
             yield self._document.problem(path, f"{_title(path)}{part!r} is missing; add it", at_key=True)
         elif kind == "extra_forbidden" and not errors[0][0]:
             hint = did_you_mean(str(part), schema.get("fields", ()))
+            if part == "<<":
+                hint = "; YAML 1.2 has no merge keys: share by `kinds`, `groups` or `defaults`"
             message = f"unknown key {part!r}" + (f" in {_dotted(path)}" if path else "") + hint
             yield self._document.problem(here, message, at_key=True)
         elif schema["type"] == "typed-dict":
@@ -118,8 +120,8 @@ class _Teller:
         kind = details["type"]
         hint = ""
         if kind == "too_short":
-            expected = f"at least {context['min_length']} of them"
-        elif kind in limit:
+            return self._document.problem(path, f"{_title(path)}at least one is needed")
+        if kind in limit:
             key, words = limit[kind]
             expected = f"{expected}, {words} {context[key]:g}"
         elif kind == "literal_error":
