@@ -1,9 +1,10 @@
 """How one orchestration request is followed through every system: the header, the records, the steps made of them.
 
-A request carries `x-toolkit-request: <request>/<call path>`; a system that calls another adds its own number to the
-path, so `r7/2/1` is the first call made while serving the second call made while serving request r7. Clients and
-servers that do not know the header ignore it. Each process writes one JSON line per record to
-`<service>-<instance>.steps.jsonl`; `steps_of` joins the lines of all processes.
+A request carries `x-toolkit-request: [<run>:]<request>/<call path>`; a system that calls another adds its own number
+to the path, so `run1:7/2/1` is the first call made while serving the second call made while serving request 7 of run1.
+Clients and servers that do not know the header ignore it. Each process writes one JSON line per record to
+`<samples>/<run>/<service>-<instance>.steps.jsonl` (without the folder where there is no run); `steps_of` joins the
+lines of all processes.
 """
 
 from __future__ import annotations

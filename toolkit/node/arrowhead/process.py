@@ -146,11 +146,11 @@ async def _open(
     if settings.sql_log:
         logs.write_rows_too(storage)
     process = settings.process
-    samples = Path(process.samples_dir) / f"{process.service}-{process.instance}.steps.jsonl"
     recorder = Recorder(
         system=system.name,
         cloud=settings.cloud,
-        path=samples if "TOOLKIT_SAMPLES_DIR" in os.environ else None,
+        samples=Path(process.samples_dir) if "TOOLKIT_SAMPLES_DIR" in os.environ else None,
+        name=f"{process.service}-{process.instance}",
     )
     stack.callback(recorder.flush)
     client = HttpClient(tls=_client_tls(settings), read_timeout_s=settings.peer_timeout_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -12,8 +13,12 @@ from typing import Literal
 
 from toolkit.contract.steps import HEADER, StepRecord
 
-_ID = re.compile(r"[\w.:-]{1,80}(?:/\d{1,6}){0,16}")
-_FLUSH_S = 1.0
+log = logging.getLogger(__name__)
+
+_ID = re.compile(r"(?:[A-Za-z0-9_][\w.-]{0,79}:)?[\w.-]{1,80}(?:/\d{1,6}){0,16}", re.ASCII)
+_FLUSH_S = 0.25
+_MOST_RUNS = 1000
+"""A header can name any run; only so many get a folder."""
 _MOST_WAITING = 100_000
 
 
@@ -55,16 +60,18 @@ class Trace:
 
 
 class Recorder:
-    """Gathers the records of one process and appends them to its file once a second.
+    """Gathers the records of one process and appends them to its file, one for each run, four times a second.
 
-    With `path` None nothing is recorded, and headers of others are still passed on.
+    With `samples` None nothing is recorded, and headers of others are still passed on.
     """
 
-    def __init__(self, *, system: str, cloud: str, path: Path | None) -> None:
+    def __init__(self, *, system: str, cloud: str, samples: Path | None, name: str) -> None:
         self.system = system
         self.cloud = cloud
         self.dropped = 0
-        self._path = path
+        self._samples = samples
+        self._name = f"{name}.steps.jsonl"
+        self._runs: set[str] = set()
         self._waiting: list[StepRecord] = []
         self._numbers = itertools.count(1)
         self._start_ns = time.time_ns()
@@ -74,14 +81,14 @@ class Recorder:
         given = headers.get(HEADER, "")
         if given and _ID.fullmatch(given):
             return Trace(self, given.partition("/")[0], given)
-        if begin and self._path is not None:
+        if begin and self._samples is not None:
             request = f"{self.system}-{self._start_ns:x}-{next(self._numbers)}"
             return Trace(self, request, request)
         return None
 
     def add(self, record: StepRecord) -> None:
         """Keep a record; beyond a bound they are counted and let go."""
-        if self._path is None:
+        if self._samples is None:
             return
         if len(self._waiting) >= _MOST_WAITING:
             self.dropped += 1
@@ -97,9 +104,23 @@ class Recorder:
 
     def flush(self) -> None:
         """Write what waits."""
-        if self._path is None or not self._waiting:
+        if self._samples is None or not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(record.to_json() + "\n" for record in waiting)
+        lines: dict[str, list[str]] = {}
+        for record in waiting:
+            run, colon, _ = record.request.partition(":")
+            lines.setdefault(run if colon else "", []).append(record.to_json() + "\n")
+        for run, some in lines.items():
+            if run not in self._runs and len(self._runs) >= _MOST_RUNS:
+                self.dropped += len(some)
+                continue
+            self._runs.add(run)
+            folder = self._samples / run
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with (folder / self._name).open("a", encoding="utf-8") as file:
+                    file.writelines(some)
+            except OSError as error:
+                self.dropped += len(some)
+                log.warning("%d step records are lost: %s: %s", len(some), folder, error.strerror)
