@@ -90,17 +90,18 @@ class ContainerProvider:
         network = self._network(request, machines)
         new = [m for m in machines if not _kept(found.get(m.node.name), m)]
         images = sorted({image for m in new for image in request.images.get(m.node.name, ())}, key=_content)
-        ground = _Ground(
-            request=request,
-            network=network,
-            operator=operator,
-            store=engine_store.prepare(api, images, request.node_image, emit) if images else None,
-            found=found,
-            cpus=float(info["NCPU"]),
-            memory_bytes=int(info["MemTotal"]),
-            architecture=engine.ARCHITECTURES.get(info["Architecture"], info["Architecture"]),
-        )
-        outcomes = _each(machines, lambda machine: self._acquire(machine, ground, emit))
+        with engine_store.prepared(api, images, request.node_image, emit) as store:
+            ground = _Ground(
+                request=request,
+                network=network,
+                operator=operator,
+                store=store,
+                found=found,
+                cpus=float(info["NCPU"]),
+                memory_bytes=int(info["MemTotal"]),
+                architecture=engine.ARCHITECTURES.get(info["Architecture"], info["Architecture"]),
+            )
+            outcomes = _each(machines, lambda machine: self._acquire(machine, ground, emit))
         hosts = {m.node.name: o for m, o in zip(machines, outcomes, strict=True) if isinstance(o, Host)}
         failed = {m.node.name: o for m, o in zip(machines, outcomes, strict=True) if isinstance(o, str)}
         return Acquired(hosts=hosts, failed=failed, created=frozenset(m.node.name for m in new) & hosts.keys())

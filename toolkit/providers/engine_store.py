@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from toolkit import paths
 from toolkit.errors import UnreachableError
@@ -38,17 +38,27 @@ class Store:
     """Content hashes of its images."""
 
 
-def prepare(api: APIClient, images: Sequence[NodeImage], node_image: str, emit: Emit) -> Store:
-    """The golden store of this set of images; built where there is none, which takes seconds per new image set."""
+@contextlib.contextmanager
+def prepared(api: APIClient, images: Sequence[NodeImage], node_image: str, emit: Emit) -> Iterator[Store | None]:
+    """The golden store of this set of images (None: of no images), built where there is none.
+
+    Until the caller's block ends nobody removes it; after that the nodes that mount it keep it.
+    """
+    if not images:
+        yield None
+        return
     contents = tuple(sorted({image.content for image in images}))
     references = sorted({image.reference for image in images})
     key = hashlib.sha256("\n".join([*contents, *references]).encode()).hexdigest()[:12]
     store = Store(key=key, volume=f"toolkit-store-{key}", contents=contents)
-    if not _is_complete(api, store):
-        with _building(store):
+    with _lock(store.volume) as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        while not _is_complete(api, store):
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_complete(api, store):
                 _build(api, store, references, node_image, emit)
-    return store
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield store
 
 
 def stores(api: APIClient) -> list[Resource]:
@@ -65,13 +75,14 @@ def remove_unused_stores(api: APIClient, keep: frozenset[str] = frozenset()) -> 
 
     removed = []
     for volume in _volumes(api):
-        key = volume["Labels"][LABEL]
-        if key in keep:
+        name = volume["Name"]
+        if volume["Labels"][LABEL] in keep:
             continue
-        with _building(Store(key=key, volume=volume["Name"], contents=())), contextlib.suppress(APIError):
-            _drop_builder(api, volume["Name"])
-            api.remove_volume(volume["Name"])
-            removed.append(Resource(kind="volume", name=volume["Name"]))
+        with _lock(name) as lock, contextlib.suppress(BlockingIOError, APIError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _drop_builder(api, name)
+            api.remove_volume(name)
+            removed.append(Resource(kind="volume", name=name))
     return removed
 
 
@@ -157,11 +168,8 @@ def _saved(api: APIClient, references: Sequence[str]) -> Iterator[bytes]:
         yield from response.iter_content(1 << 20)
 
 
-@contextlib.contextmanager
-def _building(store: Store) -> Iterator[None]:
-    """One builder at a time for each store, also among several toolkit processes."""
+def _lock(volume: str) -> IO[str]:
+    """Held shared by those who make nodes of a store, alone by those who build or remove it; among processes too."""
     folder = paths.cache()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{store.volume}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return (folder / f"{volume}.lock").open("w")

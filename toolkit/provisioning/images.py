@@ -48,8 +48,8 @@ class Recipe:
     """What one of toolkit's images is made of."""
 
     name: str
-    files: Mapping[str, Path]
-    """Path in the build context -> file."""
+    files: Mapping[str, tuple[bytes, int]]
+    """Path in the build context -> content and mode, read once, so that what is hashed is what is built."""
     parent: str | None
     """The image of ours that it is built on; None: the base system."""
 
@@ -74,11 +74,12 @@ def recipe(name: str) -> Recipe:
     offered = {f"images/{name}/{path}": file for path, file in _walk(folder)}
     for source in NODE_SOURCES if any(p.startswith(("toolkit", ".", "*")) for p in patterns) else ():
         offered |= {f"toolkit/{source}{path and '/' + path}": file for path, file in _walk(paths.SOURCE / source)}
-    files = {path: file for path, file in offered.items() if any(_covers(pattern, path) for pattern in patterns)}
+    copied = {path: file for path, file in offered.items() if any(_covers(pattern, path) for pattern in patterns)}
+    files = {f"images/{name}/Dockerfile": folder / "Dockerfile", **copied}
     parent = re.search(rf"^ARG\s+BASE={REPOSITORY}([\w.-]+)", text, re.MULTILINE)
     return Recipe(
         name=name,
-        files=dict(sorted({**files, f"images/{name}/Dockerfile": folder / "Dockerfile"}.items())),
+        files={path: _read(file) for path, file in sorted(files.items())},
         parent=parent[1] if parent else None,
     )
 
@@ -86,9 +87,8 @@ def recipe(name: str) -> Recipe:
 def content_of(made_of: Recipe, base: str, architecture: str) -> str:
     """The image's content hash: 16 hex digits over base, architecture and every file with its executable bit."""
     digest = hashlib.sha256(f"{architecture}\n{base}\n".encode())
-    for path, file in made_of.files.items():
-        content = file.read_bytes()
-        digest.update(f"{path}\n{file.stat().st_mode & 0o100:o}\n{len(content)}\n".encode())
+    for path, (content, mode) in made_of.files.items():
+        digest.update(f"{path}\n{mode:o}\n{len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
 
@@ -340,15 +340,19 @@ def _walk(place: Path) -> Iterator[tuple[str, Path]]:
             yield file.relative_to(place).as_posix(), file
 
 
+def _read(file: Path) -> tuple[bytes, int]:
+    """Content and mode; of the mode only what an image keeps on every machine."""
+    return file.read_bytes(), 0o755 if file.stat().st_mode & 0o100 else 0o644
+
+
 def _context(made_of: Recipe) -> io.BytesIO:
     """The build context as an archive that is the same whoever makes it and whenever."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, file in made_of.files.items():
+        for path, (content, mode) in made_of.files.items():
             entry = tarfile.TarInfo(path)
-            entry.size = file.stat().st_size
-            entry.mode = 0o755 if file.stat().st_mode & 0o100 else 0o644
-            archive.addfile(entry, io.BytesIO(file.read_bytes()))
+            entry.size, entry.mode = len(content), mode
+            archive.addfile(entry, io.BytesIO(content))
     buffer.seek(0)
     return buffer
 
