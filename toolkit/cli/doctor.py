@@ -107,7 +107,11 @@ def _engine(where: str) -> Finding:
 
 
 def _netem(where: str) -> Finding:
-    modules = subprocess.run(["modinfo", "sch_netem"], capture_output=True, check=False, text=True) if shutil.which("modinfo") else None
+    modules = (
+        subprocess.run(["modinfo", "sch_netem"], capture_output=True, check=False, text=True)
+        if shutil.which("modinfo")
+        else None
+    )
     there = modules is not None and modules.returncode == 0
     found = "there" if there else "not seen: delay, jitter and loss of links cannot be imposed here; rates can"
     return Finding(where=where, what="netem", well=True, found=found)

@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def gc(
-    everything: Annotated[bool, typer.Option("--all", help="Also caches: built images, prepared engine stores, registry.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also caches: built images, prepared engine stores, registry.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
     json_output: JsonOption = False,
 ) -> None:

@@ -36,7 +36,9 @@ def inventory(
         file = directory / "inventory.sh"
         command = shlex.quote(str(Path(sys.argv[0]).resolve()))
         home = shlex.quote(str(paths.workspace()))
-        file.write_text(f'#!/bin/sh\nTOOLKIT_HOME={home} exec {command} inventory {shlex.quote(deployment.name)} "$@"\n')
+        file.write_text(
+            f'#!/bin/sh\nTOOLKIT_HOME={home} exec {command} inventory {shlex.quote(deployment.name)} "$@"\n'
+        )
         file.chmod(0o755)
         typer.echo(str(file))
         return

@@ -11,7 +11,6 @@ import typer
 
 from toolkit import __version__, paths
 from toolkit.cli import (
-    console,
     dashboards,
     deploy,
     doctor,
@@ -20,9 +19,7 @@ from toolkit.cli import (
     graph,
     images,
     inventory,
-    model,
     nodes,
-    report,
     results,
     run,
     status,
@@ -38,11 +35,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()),
 )
-for module in (files, deploy, status, run, results, report, nodes, inventory, doctor, graph, gc, teardown, console):
+for module in (files, deploy, status, run, results, nodes, inventory, doctor, graph, gc, teardown):
     module.register(app)
 app.add_typer(images.app, name="images")
 app.add_typer(dashboards.app, name="dashboards")
-app.add_typer(model.app, name="model")
 
 
 @app.command("version")

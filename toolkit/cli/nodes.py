@@ -80,7 +80,9 @@ def logs(
     testbed: TestbedOption = None,
     service: Annotated[str | None, typer.Option("--service", "-s", help="Only this service.")] = None,
     lines: Annotated[int, typer.Option("--lines", help="Of each container, the last so many.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="One container only: go on until interrupted.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="One container only: go on until interrupted.")
+    ] = False,
 ) -> None:
     """Show the logs of services on nodes. Example: toolkit logs eh --service broker --follow"""
     from toolkit import ssh as remote

@@ -13,10 +13,14 @@ import typer
 from toolkit.cli.target import JsonOption
 from toolkit.errors import MeasurementError, UsageError
 
-RunArgument = Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, a beginning of it, its folder, or latest.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="A run's id, a beginning of it, its folder, or latest.")
+]
 NameOption = Annotated[str | None, typer.Option("--testbed", "-t", help="Only runs of this testbed.")]
 
-app = typer.Typer(help="List, show, verify, export and prune the results of runs.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List, show, verify, export and prune the results of runs.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def register(parent: typer.Typer) -> None:
@@ -56,7 +60,9 @@ def listing(
         return
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["started_at"])) if row["started_at"] else "-"
-        typer.echo(f"{row['run']:<44} {row['testbed']:<16} {row['status'] or '-':<12} {when}  {row['bytes'] / 1e6:6.1f} MB")
+        typer.echo(
+            f"{row['run']:<44} {row['testbed']:<16} {row['status'] or '-':<12} {when}  {row['bytes'] / 1e6:6.1f} MB"
+        )
     if not rows:
         typer.echo("no runs yet; try: toolkit run", err=True)
 

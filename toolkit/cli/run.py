@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    workloads: Annotated[list[str] | None, typer.Argument(metavar="[WORKLOAD]...", help="Default: all of them.")] = None,
+    workloads: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORKLOAD]...", help="Default: all of them.")
+    ] = None,
     testbed: TestbedOption = None,
     messages: Annotated[int | None, typer.Option(help="Another number of messages per publisher connection.")] = None,
     repeat: Annotated[int | None, typer.Option(help="Another number of repetitions.")] = None,

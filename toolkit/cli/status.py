@@ -91,16 +91,25 @@ def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]],
     if clear:
         console.clear()
     twin = " (local twin: virtual nodes on this machine)" if deployment.twin else ""
-    table = Table(title=f"testbed {testbed.name}: {deployment.stage}{twin}", title_justify="left", box=None, padding=(0, 2))
+    table = Table(
+        title=f"testbed {testbed.name}: {deployment.stage}{twin}", title_justify="left", box=None, padding=(0, 2)
+    )
     for heading in ("node", "kind", "address", "state", "services", "clock"):
         table.add_column(heading)
     for row in rows:
         services = " ".join(
-            name if entry["state"] == "running" and entry["health"] != "unhealthy" else f"{name}({entry['health'] or entry['state']})"
+            name
+            if entry["state"] == "running" and entry["health"] != "unhealthy"
+            else f"{name}({entry['health'] or entry['state']})"
             for name, entry in row["services"].items()
         )
         table.add_row(
-            row["node"], row["kind"], row["address"] or "-", row["state"], services or (row["error"] or "-"), _clock(row)
+            row["node"],
+            row["kind"],
+            row["address"] or "-",
+            row["state"],
+            services or (row["error"] or "-"),
+            _clock(row),
         )
     console.print(table)
 

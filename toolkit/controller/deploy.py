@@ -51,9 +51,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def deploy(
-    file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[str, str] | None = None
-) -> Outcome:
+def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[str, str] | None = None) -> Outcome:
     """The whole story; whatever it raises, the state is saved and the same call goes on from there.
 
     `overrides`: dotted place in the file -> another value, for experiments that vary settings.
@@ -95,9 +93,7 @@ def redeploy(file: Path, *, provider: str | None, emit: Emit) -> Outcome:
     return deploy(file, provider=provider, emit=emit)
 
 
-def deploy_settings(
-    deployment: Deployment, settings: Mapping[str, Any], emit: Emit
-) -> tuple[Testbed, Deployment]:
+def deploy_settings(deployment: Deployment, settings: Mapping[str, Any], emit: Emit) -> tuple[Testbed, Deployment]:
     """The deployed testbed with other service settings; only the nodes of those services are touched."""
     overrides = {place: str(value) for place, value in settings.items()}
     file, provider = Path(deployment.file), deployment.provider or None
@@ -112,14 +108,14 @@ def plan_deploy(file: Path, *, provider: str | None) -> Plan:
     held = dict(deployment.hosts) if deployment else {}
     hosts = {node.name: held.get(node.name) or _expected_host(testbed, node.name) for node in testbed.nodes}
     seen = observe(held, testbed.name) if held else {}
-    references = Builder(lambda _: None).references(_wanted_images(testbed, hosts))
+    references = _builder(testbed, _silent).references(_wanted_images(testbed, hosts))
     bundles = render_bundles(testbed, hosts, references)
     return make_plan(testbed, deployment, bundles, running(seen))
 
 
 def bundles_of(testbed: Testbed, deployment: Deployment) -> dict[str, Bundle]:
     """What the nodes of a deployment are to look like, from the file as it is now."""
-    references = Builder(lambda _: None).references(_wanted_images(testbed, deployment.hosts))
+    references = _builder(testbed, _silent).references(_wanted_images(testbed, deployment.hosts))
     return render_bundles(testbed, deployment.hosts, references)
 
 
@@ -130,7 +126,7 @@ def build_images(testbed: Testbed, emit: Emit) -> Images:
     """Every image the testbed needs, built where its content has changed."""
     expected = {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}
     with _step(emit, "images", "images are built") as say:
-        built = Builder(emit).build(_wanted_images(testbed, expected))
+        built = _builder(testbed, emit).build(_wanted_images(testbed, expected))
         say(f"{len(built)} images are there")
     return built
 
@@ -159,7 +155,9 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
                     for node in nodes
                 },
                 directory=directory,
-                node_image=images[NODE_IMAGE, _local()].reference if (NODE_IMAGE, _local()) in images else "",
+                node_image=images[NODE_IMAGE, local_architecture()].reference
+                if (NODE_IMAGE, local_architecture()) in images
+                else "",
             )
             got = provider_for(settings).acquire(request, emit)
             hosts |= got.hosts
@@ -199,7 +197,7 @@ def provision(
     touched = tuple(sorted(services.touched))
     lacking = [node for node in touched if not _holds_images(seen.get(node), bundles[node], deployment.hosts[node])]
     with _step(emit, "provision", f"{len(touched)} nodes") as say:
-        registry = Builder(emit).registry(_references(bundles, lacking)) if lacking else None
+        registry = _builder(testbed, emit).registry(_references(bundles, lacking)) if lacking else None
         inventory = make_inventory(
             testbed,
             deployment.hosts,
@@ -277,7 +275,6 @@ def _begin(testbed: Testbed, file: Path, provider: str | None) -> Deployment:
             file=str(file.resolve()),
             provider=provider or "",
             providers={name: dataclasses.asdict(settings) for name, settings in testbed.providers.items()},
-            subnet=str(testbed.subnet),
             twin=testbed.twin,
         )
     )
@@ -294,7 +291,7 @@ def _expected_host(testbed: Testbed, node: str) -> Host:
         type=kind,
         address=asked.address or "0.0.0.0",  # noqa: S104 - not known before the machine is there
         ssh=SshAccess(address=asked.address or "", known_hosts=""),
-        architecture=_local() if virtual or asked.architecture is None else str(asked.architecture),
+        architecture=local_architecture() if virtual or asked.architecture is None else str(asked.architecture),
         facts={"shared_clock": virtual},
     )
 
@@ -306,11 +303,19 @@ def _wanted_images(testbed: Testbed, hosts: Mapping[str, Host]) -> set[tuple[str
         (image, hosts[node].architecture) for node, images in by_node.items() if node in hosts for image in images
     }
     if any(testbed.providers[node.provider].type == "container" for node in testbed.nodes):
-        wanted.add((NODE_IMAGE, _local()))
+        wanted.add((NODE_IMAGE, local_architecture()))
     return wanted
 
 
-def _local() -> str:
+def _builder(testbed: Testbed, emit: Emit) -> Builder:
+    return Builder(emit, {service.image for service in testbed.services})
+
+
+def _silent(_: Event) -> None:
+    pass
+
+
+def local_architecture() -> str:
     """This machine's architecture in Docker's words."""
     return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6"}[platform.machine()]
 

@@ -113,6 +113,30 @@ def known_names() -> list[str]:
     return deployed_names()
 
 
+def collect_garbage(*, everything: bool = False, dry_run: bool = False) -> list[Resource]:
+    """Remove what carries our label and belongs to no testbed that this workspace knows; `everything`: caches too."""
+    from toolkit.providers import engine_store
+    from toolkit.provisioning.images import remove_images
+    from toolkit.provisioning.registry import remove_registry
+
+    known = set(deployed_names())
+    found: list[Resource] = []
+    for provider in _providers(None):
+        for name in sorted(provider.testbeds() - known):
+            found += provider.resources(name)
+            if not dry_run:
+                provider.release(name, None, paths.testbed_dir(name), _silent)
+    if everything and not dry_run:
+        found += [Resource(kind="registry", name=name) for name in remove_registry()]
+        found += [Resource(kind="engine store", name=name) for name in engine_store.remove_all()]
+        found += [Resource(kind="image", name=name) for name in remove_images()]
+    return found
+
+
+def _silent(_: Event) -> None:
+    pass
+
+
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
