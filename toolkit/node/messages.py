@@ -31,7 +31,7 @@ class MessageMaker:
         return bytes(head)
 
 
-def read_header(payload: bytes | bytearray | memoryview) -> tuple[int, int, int] | None:
+def read_header(payload: bytes) -> tuple[int, int, int] | None:
     """(stream, seq, flags) of a payload; None when it is foreign or damaged."""
     if len(payload) < HEADER_BYTES:
         return None

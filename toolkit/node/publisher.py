@@ -285,7 +285,7 @@ class Publishing:
                 point = _SENT
                 if self._answered:
                     link.outstanding += 1
-                if connection.backlog():
+                if connection.wants_write():
                     self._waiter.watch(link.fd, writable=True)
             except ConnectionError:
                 self._lost(link)
@@ -312,7 +312,7 @@ class Publishing:
             try:
                 if mask & select.EPOLLOUT:
                     link.connection.flush()
-                    if not link.connection.backlog():
+                    if not link.connection.wants_write():
                         self._waiter.watch(fd)
                 if mask & ~select.EPOLLOUT:
                     self._take_answers(link, link.connection)

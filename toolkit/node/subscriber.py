@@ -135,7 +135,7 @@ class Subscribing:
         return self._driver.open_subscribers(
             self._order,
             connection=slot,
-            identity=f"{settings.service}-{settings.instance}-{slot}",
+            identity=f"{settings.node}-{settings.service}-{settings.instance}-{slot}",
             timeout_s=float(self._order.options.get("connect_timeout_s", 10.0)),
         )
 
@@ -186,12 +186,12 @@ class Subscribing:
                 self._lost(link)
         for link, at_ns in arrived:
             try:
-                for message in link.connection.messages():
-                    self._take(link, message.payload, message.flags, at_ns)
+                for payload, told in link.connection.messages():
+                    self._take(link, payload, told, at_ns)
             except ConnectionError:
                 self._lost(link)
 
-    def _take(self, link: _Link, payload: bytes | bytearray | memoryview, told: int, at_ns: int) -> None:
+    def _take(self, link: _Link, payload: bytes, told: int, at_ns: int) -> None:
         counts = self._counts
         header = read_header(payload)
         if header is None:

@@ -1,9 +1,15 @@
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .processes import Bench
+from .processes import Bench, free_port
 
 
 @pytest.fixture
@@ -11,3 +17,38 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     started = Bench(tmp_path)
     yield started
     started.close()
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[int]:
+    """The port of a Mosquitto of our own; a missing one is installed by root, skipped on a laptop, an error in CI."""
+    program = find_mosquitto()
+    port = free_port()
+    configuration = tmp_path / "mosquitto.conf"
+    configuration.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence false\nmax_queued_messages 0\n"
+        f"user {getpass.getuser()}\n"
+    )
+    process = subprocess.Popen([program, "-c", str(configuration)], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.02)
+    yield port
+    process.terminate()
+    process.wait(10)
+
+
+def find_mosquitto() -> str:
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "install", "-y", "-q", "mosquitto"], check=False, stdout=subprocess.DEVNULL)
+        found = shutil.which("mosquitto", path="/usr/sbin")
+    if found is None:
+        reason = "needs the program mosquitto: apt-get install mosquitto"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found

@@ -188,10 +188,18 @@ def play(
         process.start(at_ns)
     for publisher in publishers:
         publisher.wait_for("done", within_s=within_s)
-    time.sleep(drain_s)
+    await_quiet(subscribers, drain_s)
     for process in [*subscribers, *([broker_process] if broker_process else [])]:
         process.stop()
         process.wait_for("done")
+
+
+def await_quiet(subscribers: list[NodeProcess], quiet_s: float) -> None:
+    """Until nothing has been received for so long."""
+    before: list[int] = []
+    while (now := [subscriber.status().received for subscriber in subscribers]) != before:
+        before = now
+        time.sleep(quiet_s)
 
 
 def of_point(stamps: list[tuple[Any, ...]], point: Point) -> list[tuple[Any, ...]]:

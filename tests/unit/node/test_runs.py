@@ -1,3 +1,6 @@
+import pytest
+
+from toolkit.contract.orders import Arrivals
 from toolkit.contract.samples import Point
 
 from .processes import Bench, of_point, play
@@ -34,3 +37,31 @@ def test_closed_run_stamps_every_hop_of_every_message(bench: Bench) -> None:
     assert subscriber.info("r1").counts["duplicate"] == 0
     assert subscriber.info("r1").counts["probes"] == 2
     assert broker.info("r1").counts["received"] == 205
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_mqtt_delivers_everything_once_at_every_qos(bench: Bench, mosquitto: int, qos: int, version: str) -> None:
+    publisher, subscriber = bench.publisher(), bench.subscriber()
+    play(
+        None,
+        [publisher],
+        [subscriber],
+        run="m",
+        protocol="mqtt",
+        broker=f"127.0.0.1:{mosquitto}",
+        qos=qos,
+        messages=300,
+        connections=2,
+        payload_bytes=300,
+        topics=["a/b", "a/c"],
+        arrivals=Arrivals(kind="rate", rate_per_s=3000),
+        options={"mqtt": version},
+    )
+    sent, received = publisher.info("m"), subscriber.info("m")
+    assert sent.counts["sent"] == 1200
+    assert sent.counts["acked"] == (1200 if qos else 0)
+    assert received.counts["received"] == 1200
+    assert received.counts["duplicate"] == received.counts["foreign"] == received.counts["reordered"] == 0
+    assert received.facts["granted_qos"] == qos
+    assert received.facts["mqtt"] == version

@@ -6,20 +6,12 @@ Connections are opened blocking and are non-blocking from then on: the hot threa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from toolkit.contract.orders import RunOrder
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One message as read from the wire."""
-
-    payload: bytes | bytearray | memoryview
-    flags: int = 0
-    """`Flag.REDELIVERED`, `Flag.RETAINED` as the protocol tells them."""
-
+Message = tuple[bytes, int]
+"""(payload, flags): `Flag.REDELIVERED` and `Flag.RETAINED` as the protocol tells them."""
 
 Key = tuple[int, int, int]
 """(stream, seq, flags) of a message that waits for its answer."""
@@ -43,7 +35,10 @@ class PublishingConnection(Protocol):
         """(instant of the read in ns, keys accepted, keys rejected) of what the broker has answered by now."""
 
     def backlog(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Bytes handed over and not sent yet, whatever they wait for."""
+
+    def wants_write(self) -> bool:
+        """Whether `flush` has something to do once the kernel takes more."""
 
     def flush(self) -> None:
         """Offer the backlog to the kernel again."""

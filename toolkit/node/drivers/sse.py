@@ -70,6 +70,10 @@ class SsePublisher:
         """Bytes that the kernel has not taken yet."""
         return self._wire.backlog()
 
+    def wants_write(self) -> bool:
+        """Whether `flush` has something to do once the kernel takes more."""
+        return self._wire.backlog() > 0
+
     def flush(self) -> None:
         """Offer the backlog to the kernel again."""
         self._wire.flush()
@@ -145,7 +149,7 @@ class SseSubscriber:
             del self._text[: end + 2]
             payload = self._data(block)
             if payload is not None:
-                messages.append(Message(payload=payload))
+                messages.append((payload, 0))
         return messages
 
     def _data(self, block: bytes) -> bytes | None:
@@ -184,7 +188,7 @@ class SseDriver:
         if order.qos not in (0, 1):
             raise ValueError(f"the Event Handler has QoS 0 and 1, not {order.qos}")
 
-    def answers(self, order: RunOrder) -> bool:
+    def answers(self, order: RunOrder) -> bool:  # noqa: ARG002
         """Every POST is answered."""
         return True
 

@@ -29,6 +29,10 @@ class Wire:
         started_ns = time.monotonic_ns()
         plain = socket.create_connection((host, port), timeout=timeout_s)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A peer that vanished without a word is noticed when what we send stays unanswered for so long.
+        plain.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(float(options.get("dead_after_s", 15)) * 1000)
+        )
         self._tls = bool(options.get("tls"))
         self._socket: socket.socket = _wrap(plain, host, options) if self._tls else plain
         self.connect_ns = time.monotonic_ns() - started_ns
@@ -90,6 +94,8 @@ class Wire:
         except OSError as error:
             if _is_busy(error):
                 return b"", _time_ns()
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"{self.address} does not answer") from error
             raise _cut(self.address, error) from error
         if not data:
             raise ConnectionResetError(f"{self.address} closed the connection")
