@@ -63,23 +63,36 @@ def run_experiment(
     points = make_points(workload)
     check_points(workload, points, can_apply=apply_settings is not None)
     done = played_points(testbed, workload) if resume else {}
-    runs, broken = [], []
-    for number, point in enumerate(points, 1):
-        key = experiment_key(testbed, workload, point)
-        if key in done:
-            emit(Event(stage="run", message=f"{number}/{len(points)} {_shown(point)} is there: {done[key].name}"))
-            runs.append(done[key])
-            continue
-        if apply_settings is not None and point.settings:
-            testbed, deployment = apply_settings(testbed, point.settings)
-        if len(points) > 1:
-            emit(Event(stage="run", message=f"{number}/{len(points)} {_shown(point)}"))
-        folder = play(
-            testbed, deployment, with_parameters(workload, point.parameters), point=point, key=key, control=control,
-            collector=collector, emit=emit, limits=limits or Limits(),
-        )  # fmt: skip
-        runs.append(folder)
-        broken += [f"{folder.name}: {words}" for words in broken_asserts(folder.kpis(), workload.asserts)]
+    runs: list[RunFolder] = []
+    asked, changed = testbed, False
+    try:
+        for number, point in enumerate(points, 1):
+            key = experiment_key(asked, workload, point)
+            if key in done:
+                emit(Event(stage="run", message=f"{number}/{len(points)} {_shown(point)} is there: {done[key].name}"))
+                runs.append(done[key])
+                continue
+            if len(points) > 1:
+                emit(Event(stage="run", message=f"{number}/{len(points)} {_shown(point)}"))
+            if apply_settings is not None and point.settings:
+                changed = True
+                testbed, deployment = apply_settings(testbed, point.settings)
+            folder = play(
+                testbed,
+                deployment,
+                with_parameters(workload, point.parameters),
+                point=point,
+                key=key,
+                control=control,
+                collector=collector,
+                emit=emit,
+                limits=limits or Limits(),
+            )
+            runs.append(folder)
+    finally:
+        if changed and apply_settings is not None:
+            apply_settings(asked, {})  # as the file says, whatever was varied
+    broken = [f"{run.name}: {words}" for run in runs for words in broken_asserts(run.kpis(), workload.asserts)]
     if broken:
         raise WorkloadError("assertions do not hold:\n" + "\n".join(broken))
     return runs
@@ -149,7 +162,7 @@ def experiment_key(testbed: Testbed, workload: Workload, point: Point) -> str:
 def played_points(testbed: Testbed, workload: Workload) -> dict[str, RunFolder]:
     """Keys of the complete runs there are."""
     runs = ((run, run.manifest()) for run in list_runs(testbed.name, workload=workload.name))
-    return {manifest["key"]: run for run, manifest in runs if manifest["state"] == "complete"}
+    return {manifest["key"]: run for run, manifest in runs if manifest["status"] == "complete"}
 
 
 def _shown(point: Point) -> str:
@@ -186,12 +199,12 @@ def play(
         manifest["start_ns"] = stage.start()
         stage.watch()
         stage.drain()
-        manifest["state"] = "complete"
+        manifest["status"] = "complete"
     except KeyboardInterrupt:
         interrupted = True
-        manifest["state"] = "interrupted"
+        manifest["status"] = "interrupted"
     except ToolkitError as error:
-        manifest["state"] = "failed"
+        manifest["status"] = "failed"
         manifest["problems"].append(str(error))
         if not stage.started:
             stage.stop()
@@ -227,7 +240,7 @@ def _compute(run: RunFolder, manifest: dict[str, Any], emit: Emit) -> dict[str, 
     try:
         return compute(run)
     except MeasurementError as error:
-        manifest["state"] = "failed"
+        manifest["status"] = "failed"
         manifest["problems"].append(str(error))
         run.write("manifest.json", manifest)
         run.seal()

@@ -39,7 +39,7 @@ def make_manifest(
     return {
         "run": cast.parts[0][1].run,
         "key": key,
-        "state": "running",
+        "status": "running",
         "started_at": time.time(),
         "problems": [],
         "testbed": {

@@ -126,7 +126,7 @@ def kpi_document(
         "twin": manifest["testbed"]["twin"],
         "workload": workload["name"],
         "parameters": manifest.get("parameters", {}),
-        "state": manifest["state"],
+        "status": manifest["status"],
         "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",
         "valid": not faults,
         "faults": faults,
@@ -175,8 +175,8 @@ def find_faults(
 ) -> list[str]:
     """Why this run is not to be compared with others, in words; empty: nothing speaks against it."""
     faults = [str(problem) for problem in manifest.get("problems", ())]
-    if manifest["state"] not in {"complete", "computing"}:
-        faults.append(f"the run is {manifest['state']}")
+    if manifest["status"] not in {"complete", "computing"}:
+        faults.append(f"the run is {manifest['status']}")
     for file in files:
         if file.info is None:
             faults.append(f"{file.process} was killed: its last stamps may be missing")

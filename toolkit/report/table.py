@@ -1,0 +1,120 @@
+"""The per-hop table of a run: for people on a terminal, and as a JSON document for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from toolkit.measure.store import RunFolder
+
+COLUMNS = (("mean", "mean_ms"), ("p50", "p50_ms"), ("p90", "p90_ms"), ("p99", "p99_ms"), ("max", "max_ms"))
+HOP_TITLES: Mapping[str, str] = {
+    "publish": "publish",
+    "broker": "broker",
+    "deliver": "deliver",
+    "end_to_end": "end to end",
+}
+TOO_FEW = "-"
+"""Stands for a percentile with fewer than ten samples above it."""
+
+
+def run_document(run: RunFolder) -> dict[str, Any]:
+    """Everything known of a run: `hops.<name>.{count, lost, mean_ms, …, clock_bound_ms}`, the ledger, and more."""
+    manifest = run.manifest()
+    return {
+        "path": str(run.path),
+        "repetition": manifest.get("repetition", 1),
+        "reference": manifest["workload"].get("reference", {}),
+        **run.kpis(),
+    }
+
+
+def print_hops(run: RunFolder, console: Console | None = None) -> None:
+    """Print the table, the books, and whatever a reader must know to believe them."""
+    from rich.console import Console
+
+    out = console or Console(highlight=False)
+    document = run_document(run)
+    out.print(hop_table(document))
+    for line in remarks(document):
+        out.print(line, soft_wrap=True, markup=False)
+
+
+def title(document: Mapping[str, Any]) -> str:
+    """What was run on what; a local twin is never taken for the machines it imitates."""
+    twin = " (local twin)" if document["twin"] else ""
+    cell = "".join(f", {name.removeprefix('services.')}={value}" for name, value in document["parameters"].items())
+    return f"{document['workload']} on {document['testbed']}{twin}{cell}"
+
+
+def hop_table(document: Mapping[str, Any]) -> Table:
+    """Rows are hops, published figures below the hop they belong to; times in ms."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title(document), caption=f"ms; {document['path']}", box=box.SIMPLE_HEAD, title_justify="left",
+                  caption_justify="left")  # fmt: skip
+    for name in ("hop", "count", "lost", *(name for name, _ in COLUMNS), "clock bound"):
+        table.add_column(name, justify="left" if name == "hop" else "right", no_wrap=True)
+    for row in hop_rows(document):
+        table.add_row(*row)
+    return table
+
+
+def hop_rows(document: Mapping[str, Any]) -> list[list[str]]:
+    """The table's cells as text."""
+    rows = []
+    for hop, summary in document["hops"].items():
+        marks = "" if summary["resolved"] is not False else " *"
+        few = {f"{name}_ms" for name in summary["few"]}
+        times = [TOO_FEW if column in few else in_ms(summary[column]) for _, column in COLUMNS]
+        lost = "?" if summary["lost"] is None else str(summary["lost"])
+        bound = "unknown" if summary["clock_bound_ms"] is None else f"±{in_ms(summary['clock_bound_ms'])}"
+        rows.append([HOP_TITLES[hop] + marks, str(summary["count"]), lost, *times, bound])
+        if published := document["reference"].get(hop):
+            given = {name.removesuffix("_ms"): value for name, value in published.items()}
+            figures = [in_ms(given[name]) if name in given else "" for name, _ in COLUMNS]
+            rows.append(["  published", "", "", *figures, ""])
+    return rows
+
+
+def in_ms(value: float | None) -> str:
+    """Milliseconds with the digits that mean something: 0.0123, 1.234, 123.4."""
+    if value is None:
+        return TOO_FEW
+    size = abs(value)
+    return f"{value:.1f}" if size >= 100 else f"{value:.3f}" if size >= 0.1 or size == 0 else f"{value:.4f}"  # noqa: PLR2004
+
+
+def remarks(document: Mapping[str, Any]) -> list[str]:
+    """The books in a line, then everything that limits what the table says."""
+    whole = document["ledger"]["total"]
+    lines = [ledger_line(whole, closes=document["ledger"]["closes"])]
+    if whole["duplicates"] or whole["reordered"]:
+        lines.append(f"{whole['duplicates']} duplicates, {whole['reordered']} reordered")
+    rates = document["throughput"]
+    lines.append(f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} delivered/s, {document['pacing']} loop")
+    for hop, summary in document["hops"].items():
+        if summary["negative"]:
+            lines.append(f"{summary['negative']} delays of {HOP_TITLES[hop]} are negative (kept in all figures)")
+    if any(summary["resolved"] is False for summary in document["hops"].values()):
+        lines.append("* not resolved by the clocks: the bound is more than half of the median")
+    if document["twin"]:
+        lines.append("a local twin: its figures are this machine's, not those of the machines in the file")
+    lines += [f"not to be compared: {fault}" for fault in document["faults"]]
+    return lines
+
+
+def ledger_line(whole: Mapping[str, Any], *, closes: bool) -> str:
+    """`expected = delivered + …`, without the classes that are empty."""
+    parts = [f"{whole['delivered']} delivered"]
+    parts += [
+        f"{whole[name]} {name.replace('_', ' ')}"
+        for name in ("late", "dropped", "refused", "unconfirmed", "in_flight")
+        if whole[name]
+    ]
+    return f"{whole['expected']} expected = {' + '.join(parts)}" + ("" if closes else "  THE BOOKS DO NOT CLOSE")
