@@ -168,6 +168,15 @@ PROBE_LOST = Metric(
     kind="counter",
     help="Packets the kernel dropped before the probe saw them.",
 )
+PROBE_REPEATED = Metric(
+    name="toolkit_probe_segments_repeated_total", kind="counter", help="Segments that brought nothing new."
+)
+PROBE_GAPS = Metric(
+    name="toolkit_probe_gaps_total", kind="counter", help="Stretches of connections that the probe never saw."
+)
+PROBE_ENCRYPTED = Metric(
+    name="toolkit_probe_encrypted_connections_total", kind="counter", help="TLS connections, into which it cannot see."
+)
 PROBE_CPU = Metric(name="toolkit_probe_cpu_seconds_total", kind="counter", help="Processor time the probe has used.")
 RUN_PHASE = Metric(
     name="toolkit_run_phase", kind="gauge", help="1 for the phase this process is in.", labels=("run", "phase")
