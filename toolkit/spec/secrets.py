@@ -110,7 +110,7 @@ def _open_vault(file: Path, password_file: Path | None) -> Mapping[str, Any]:
             f"{file} does not open with the password in {password_file}: {said[-1] if said else 'no reason given'}"
         )
     try:
-        content = parse(done.stdout, str(file)).root
+        content = parse(done.stdout, str(file), typed=False).root
     except FileInvalidError as error:
         places = ", ".join(f"line {problem.line}" for problem in error.problems)
         raise FileInvalidError(

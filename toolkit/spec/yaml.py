@@ -17,6 +17,9 @@ Position = tuple[int, int]
 _MOST_VALUES = 200_000
 """Aliases of aliases can make a small file enormous; no testbed comes near this."""
 
+_TAGS = {None, "!", "!!str", "tag:yaml.org,2002:str"}
+"""Those that say no more than quotes do."""
+
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _WORDS: dict[str, Any] = {
@@ -68,9 +71,12 @@ def scalar(text: str) -> Any:
     return text
 
 
-def parse(text: str, file: str, folder: FilePath = FilePath()) -> Document:
-    """The one document of a file; raises FileInvalidError with every duplicate key, or the first syntax error."""
-    reader = _Reader(file)
+def parse(text: str, file: str, folder: FilePath = FilePath(), *, typed: bool = True) -> Document:
+    """The one document of a file; raises FileInvalidError with every duplicate key, or the first syntax error.
+
+    Not `typed`, every scalar is the text it is written as.
+    """
+    reader = _Reader(file, typed=typed)
     root = reader.read(iter(_events(text, file)))
     if reader.problems:
         raise FileInvalidError(reader.problems)
@@ -122,8 +128,9 @@ def _kind(event: Any) -> str:
 class _Reader:
     """Builds values from parser events."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, typed: bool = True) -> None:
         self.file = file
+        self._typed = typed
         self.keys: dict[Path, Position] = {}
         self.values: dict[Path, Position] = {}
         self.references: dict[Path, bool] = {}
@@ -155,10 +162,12 @@ class _Reader:
         if kind == "Alias":
             return self._alias(event)
         before = self._count
+        if event.tag not in _TAGS:
+            self._complain(event, f"tags such as {event.tag} mean nothing here; write the plain value")
         value: Any
         if kind == "Scalar":
             plain = event.implicit[0] and not event.style
-            value = scalar(event.value) if plain else event.value
+            value = scalar(event.value) if plain and self._typed else event.value
             if "${" in event.value:
                 self.references[path] = plain
         elif kind == "MappingStart":
