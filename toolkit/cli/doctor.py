@@ -131,6 +131,7 @@ def _nodes(testbed: str | None) -> list[Finding]:
             continue
         free = seen.disk["/"]["free_bytes"]
         well = seen.engine_version is not None and free > MIN_FREE_BYTES // 8
-        found = f"Python {seen.python}, engine {seen.engine_version or seen.engine_error}, {free / 2**30:.1f} GiB free, load {seen.load:.1f}"
+        engine = seen.engine_version or seen.engine_error
+        found = f"Python {seen.python}, engine {engine}, {free / 2**30:.1f} GiB free, load {seen.load:.1f}"
         findings.append(Finding(where=node, what="node", well=well, found=found, advice=f"toolkit deploy {asked.name}"))
     return findings

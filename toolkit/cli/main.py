@@ -52,7 +52,7 @@ def main() -> None:
     sys.exit(_exit_code())
 
 
-def _exit_code() -> int:
+def _exit_code() -> int:  # noqa: PLR0911 - one return for each row of the table
     try:
         app(standalone_mode=False)
     except ToolkitError as error:
@@ -67,11 +67,11 @@ def _exit_code() -> int:
         typer.echo("stopped; nothing was changed", err=True)
         return 130
     except typer.TyperException as error:
-        error.show()
+        typer.echo(f"{error.format_message()}; try: toolkit --help", err=True)
         return error.exit_code
     except BrokenPipeError:
         return 0
-    except Exception:  # a bug: the whole traceback goes to a file, its path to the screen
+    except Exception:  # noqa: BLE001 - a bug: the whole traceback goes to a file, its path to the screen
         log = paths.workspace() / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"toolkit {__version__}: {' '.join(sys.argv)}\n{traceback.format_exc()}")

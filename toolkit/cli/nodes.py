@@ -38,7 +38,7 @@ def execute(
     hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
     results = remote.on_every(hosts, lambda host: remote.run(host, command, as_root=root, timeout_s=None, check=False))
     failed = []
-    documents = {}
+    documents: dict[str, dict[str, object]] = {}
     for node, result in results.items():
         if isinstance(result, ToolkitError):
             failed.append(f"node {node}: {result}")
@@ -72,7 +72,7 @@ def ssh(
         raise UsageError(f"no node is named {node!r}{did_you_mean(node, deployment.hosts)}")
     config = write_ssh_config(deployment.hosts, paths.testbed_dir(deployment.name))
     sys.stdout.flush()
-    os.execvp("ssh", ["ssh", "-F", str(config), node, *(arguments or [])])
+    os.execvp("ssh", ["ssh", "-F", str(config), node, *(arguments or [])])  # noqa: S606 - there is no shell here
 
 
 def logs(

@@ -52,7 +52,7 @@ def _locked(show: Emit, lock: threading.Lock, log: TextIO | None) -> Iterator[Em
 
 
 def _json_line(event: Event) -> None:
-    print(json.dumps(dataclasses.asdict(event)), flush=True)  # noqa: T201
+    print(json.dumps(dataclasses.asdict(event)), flush=True)
 
 
 def _only_problems(event: Event) -> None:
@@ -66,8 +66,9 @@ def _plain(event: Event, started: float) -> None:
     where = f"{event.node}: " if event.node else ""
     took = f" ({event.duration_s:.1f} s)" if event.duration_s is not None else ""
     change = " [changed]" if event.changed else ""
-    print(  # noqa: T201
-        f"[{time.monotonic() - started:5.1f} s] {_MARKS[event.state]} {event.stage}: {where}{event.message}{change}{took}",
+    print(
+        f"[{time.monotonic() - started:5.1f} s] {_MARKS[event.state]} {event.stage}: "
+        f"{where}{event.message}{change}{took}",
         file=sys.stderr,
         flush=True,
     )

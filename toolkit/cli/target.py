@@ -52,7 +52,7 @@ def testbed_file(target: str | None) -> Path:
 
 def deployed(target: str | None) -> Deployment:
     """The deployment a command means; raises UsageError where it cannot be told, naming the candidates."""
-    name = _name(target)
+    name = name_of(target)
     deployment = load_deployment(name)
     if deployment is None:
         names = ", ".join(deployed_names()) or "none"
@@ -62,7 +62,8 @@ def deployed(target: str | None) -> Deployment:
     return deployment
 
 
-def _name(target: str | None) -> str:
+def name_of(target: str | None) -> str:
+    """The testbed's name, deployed or not; raises UsageError where it cannot be told."""
     if target is not None:
         if Path(target).is_file():
             return load_testbed(Path(target)).name

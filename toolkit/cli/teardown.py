@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.progress import progress
-from toolkit.cli.target import JsonOption, TestbedArgument
+from toolkit.cli.target import JsonOption, TestbedArgument, name_of
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +30,7 @@ def teardown(
     """
     from toolkit.controller import teardown as story
 
-    names = story.known_names() if everything else [story.name_of(testbed)]
+    names = story.known_names() if everything else [name_of(testbed)]
     documents = []
     for name in names:
         with progress(quiet=json_output) as emit:

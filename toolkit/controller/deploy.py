@@ -70,9 +70,8 @@ def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[s
         services = plan_services(bundles, running(seen))
         if services:
             deployment = provision(testbed, deployment, bundles, services, seen, emit)
-            seen = None
         _raise_failures(deployment)
-        check_gates(testbed, deployment.hosts, bundles, emit, seen=seen)
+        check_gates(testbed, deployment.hosts, bundles, emit, seen=None if services else seen)
         deployment = save_deployment(
             dataclasses.replace(deployment, stage="deployed", deployed_at=time.time(), failed={})
         )
@@ -174,7 +173,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
 
 
 def preflight(testbed: Testbed, deployment: Deployment, emit: Emit) -> dict[str, Observed | ToolkitError]:
-    """What every machine is and runs, all at the same time; raises UnreachableError with a line for each that is not there."""
+    """What every machine is and runs, all at the same time; raises UnreachableError where none of them answers."""
     with _step(emit, "preflight", f"{len(deployment.hosts)} nodes") as say:
         seen = observe(deployment.hosts, testbed.name)
         silent = {node: str(error) for node, error in seen.items() if isinstance(error, UnreachableError)}
@@ -316,7 +315,7 @@ def _silent(_: Event) -> None:
 
 
 def local_architecture() -> str:
-    """This machine's architecture in Docker's words."""
+    """The operator's architecture in Docker's words."""
     return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6"}[platform.machine()]
 
 
@@ -333,7 +332,7 @@ def _references(bundles: Mapping[str, Bundle], nodes: list[str]) -> list[ImageRe
 
 
 def _secrets(testbed: Testbed, bundles: Mapping[str, Bundle]) -> dict[str, dict[str, dict[str, str]]]:
-    """node -> container -> variable -> value; read here, on the way to the node, and kept nowhere."""
+    """Secrets by node, container and variable; read here, on the way to the node, and kept nowhere."""
     wanted = {s.name: s.secrets for s in testbed.services if s.secrets}
     if not wanted:
         return {}

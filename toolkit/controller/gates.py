@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from toolkit import ssh
 from toolkit.contract.bundle import Bundle
@@ -43,24 +44,27 @@ def check_gates(
     gates: tuple[str, ...] = GATES,
     seen: Mapping[str, Observed | ToolkitError] | None = None,
 ) -> None:
-    """Ask every gate until all nodes pass or its time is over; raises GateError with a line for each refusal."""
+    """Ask every gate until all nodes pass or its time is over; raises GateError with a line for each refusal.
+
+    `seen`: a look at the nodes from a moment ago; they are looked at again only while a gate refuses.
+    """
     refusals: list[Refusal] = []
     limits = {"clock": testbed.clock.within_s, "health": HEALTH_WITHIN_S, "metrics": METRICS_WITHIN_S}
+    latest = seen
     for gate in gates:
         started = time.monotonic()
-        if gate == "metrics":
-            refused = _patiently(lambda: _metrics(testbed, hosts), limits[gate])
-        else:
-            judge = _JUDGES[gate]
-            first = seen if seen is not None else observe(hosts, testbed.name)
-
-            def ask(judge: _Judge = judge) -> list[Refusal]:
-                nonlocal first
-                looked, first = (first or observe(hosts, testbed.name)), None
-                return [r for node, what in looked.items() for r in judge(testbed, bundles[node], what, node)]
-
-            refused = _patiently(ask, limits.get(gate, 0.0))
-            seen = seen if gate in {"engine", "images"} else None
+        deadline = started + limits.get(gate, 0.0)
+        while True:
+            if gate == "metrics":
+                refused = _metrics(testbed, hosts)
+            else:
+                latest = latest or observe(hosts, testbed.name)
+                judge = _JUDGES[gate]
+                refused = [r for node, what in latest.items() for r in judge(testbed, bundles[node], what, node)]
+            if not refused or time.monotonic() >= deadline:
+                break
+            latest = None
+            time.sleep(POLL_S)
         refusals += refused
         emit(
             Event(
@@ -73,15 +77,6 @@ def check_gates(
         )
     if refusals:
         raise GateError("\n".join(map(str, refusals)))
-
-
-def _patiently(ask: Callable[[], list[Refusal]], within_s: float) -> list[Refusal]:
-    deadline = time.monotonic() + within_s
-    while refusals := ask():
-        if time.monotonic() >= deadline:
-            return refusals
-        time.sleep(POLL_S)
-    return []
 
 
 def _verdict(gate: str, testbed: Testbed, hosts: Mapping[str, Host], refused: list[Refusal]) -> str:
@@ -137,37 +132,37 @@ def _health(_: Testbed, bundle: Bundle, seen: Observed | ToolkitError, node: str
 
 
 def clock_distance_s(clock: Mapping[str, object]) -> tuple[float, float]:
-    """|offset| and root distance (root delay / 2 + root dispersion + |offset|) of a chrony client, seconds (RFC 5905)."""
+    """|offset| and root distance (|offset| + root dispersion + root delay / 2) in seconds, RFC 5905."""
     offset = abs(float(str(clock["offset_s"])))
     return offset, offset + float(str(clock["root_dispersion_s"])) + float(str(clock["root_delay_s"])) / 2
 
 
 def _clock(testbed: Testbed, _: Bundle, seen: Observed | ToolkitError, node: str) -> list[Refusal]:
-    if isinstance(seen, ToolkitError):
-        return []
-    clock, gate = seen.clock, testbed.clock
+    why = None if isinstance(seen, ToolkitError) else _clock_problem(testbed, seen.clock, node)
+    return [Refusal(gate="clock", node=node, why=why)] if why else []
 
-    def refused(why: str) -> list[Refusal]:
-        return [Refusal(gate="clock", node=node, why=why)]
 
+def _clock_problem(testbed: Testbed, clock: Mapping[str, object] | None, node: str) -> str | None:
+    gate = testbed.clock
     if clock is None:
-        return refused(f"its clock process does not answer; try: toolkit logs {node} --service clock")
+        return f"its clock process does not answer; try: toolkit logs {node} --service clock"
     if clock.get("shared"):
-        return []
+        return None
     if not clock.get("synchronised"):
-        return refused(
+        return (
             f"the clock does not follow the testbed's NTP server after {gate.within_s:g} s; "
             f"try: toolkit exec {node} -- docker exec toolkit-{testbed.name}-clock chronyc sources"
         )
     offset, distance = clock_distance_s(clock)
     found = f"offset {offset * 1e3:.3f} ms, root distance {distance * 1e3:.3f} ms"
     if offset > gate.max_offset_s:
-        return refused(f"{found}; the gate allows an offset of {gate.max_offset_s * 1e3:g} ms (clock.max_offset)")
+        return f"{found}; the gate allows an offset of {gate.max_offset_s * 1e3:g} ms (clock.max_offset)"
     if distance > gate.max_root_distance_s:
-        return refused(
-            f"{found}; the gate allows a root distance of {gate.max_root_distance_s * 1e3:g} ms (clock.max_root_distance)"
+        return (
+            f"{found}; the gate allows a root distance of {gate.max_root_distance_s * 1e3:g} ms "
+            "(clock.max_root_distance)"
         )
-    return []
+    return None
 
 
 _JUDGES: Mapping[str, _Judge] = {"engine": _engine, "images": _images, "clock": _clock, "health": _health}
@@ -199,7 +194,7 @@ def _metrics(testbed: Testbed, hosts: Mapping[str, Host]) -> list[Refusal]:
     return refusals
 
 
-def prometheus(host: Host, path: str) -> dict[str, object] | object:
+def prometheus(host: Host, path: str) -> Any:
     """`data` of an answer of the Prometheus on this host, asked through SSH; raises GateError."""
     connection = ssh.forwarded(host, PROMETHEUS_PORT)
     try:

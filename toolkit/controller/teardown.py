@@ -18,6 +18,7 @@ from toolkit.providers import PROVIDERS, provider_for
 from toolkit.providers.base import Provider, Resource
 from toolkit.provisioning.ansible import Ansible
 from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
+from toolkit.provisioning.registry import remove_registry
 from toolkit.spec.testbed import ProviderSettings, Testbed
 from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, save_deployment
 
@@ -66,6 +67,8 @@ def teardown(name: str, *, emit: Emit) -> Removal:
         _forget(name)
     (paths.testbed_dir(name) / "lock").unlink(missing_ok=True)
     _remove_if_empty(paths.testbed_dir(name))
+    if not deployed_names():
+        removed += [Resource(kind="registry", name=gone) for gone in remove_registry(keep_images=True)]
     return Removal(removed=tuple(removed), seconds=time.monotonic() - started)
 
 
@@ -115,9 +118,9 @@ def known_names() -> list[str]:
 
 def collect_garbage(*, everything: bool = False, dry_run: bool = False) -> list[Resource]:
     """Remove what carries our label and belongs to no testbed that this workspace knows; `everything`: caches too."""
+    from toolkit import engine
     from toolkit.providers import engine_store
     from toolkit.provisioning.images import remove_images
-    from toolkit.provisioning.registry import remove_registry
 
     known = set(deployed_names())
     found: list[Resource] = []
@@ -128,7 +131,7 @@ def collect_garbage(*, everything: bool = False, dry_run: bool = False) -> list[
                 provider.release(name, None, paths.testbed_dir(name), _silent)
     if everything and not dry_run:
         found += [Resource(kind="registry", name=name) for name in remove_registry()]
-        found += [Resource(kind="engine store", name=name) for name in engine_store.remove_all()]
+        found += engine_store.remove_unused_stores(engine.connect().api)
         found += [Resource(kind="image", name=name) for name in remove_images()]
     return found
 

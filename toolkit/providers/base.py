@@ -66,6 +66,9 @@ class Provider(Protocol):
     def resources(self, testbed: str) -> list[Resource]:
         """Look, with no saved state: everything that carries this testbed's label."""
 
+    def testbeds(self) -> frozenset[str]:
+        """Look, with no saved state: names of testbeds that something is left of."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquired:

@@ -153,6 +153,15 @@ class ContainerProvider:
             *(Resource(kind="network", name=n["Name"]) for n in self._networks(testbed)),
         ]
 
+    def testbeds(self) -> frozenset[str]:
+        """Names on the labels of what there is, in any state."""
+        found = [
+            *self._api.containers(all=True, filters={"label": [LABEL, NODE]}),
+            *(self._api.volumes(filters={"label": [LABEL]})["Volumes"] or []),
+            *self._api.networks(filters={"label": [LABEL]}),
+        ]
+        return frozenset(thing["Labels"][LABEL] for thing in found)
+
     # -- what is there -------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -328,8 +337,9 @@ class ContainerProvider:
         host_key = keys.make_key()
         ours = {LABEL: request.testbed, NODE: machine.node.name}
         labels = ours | {NODE_HASH: machine.hash, HOST_KEY: host_key.public}
-        if ground.store:
-            labels |= {IMAGES: ",".join(ground.store.contents), engine_store.LABEL: ground.store.key}
+        store = ground.store if request.images.get(machine.node.name) else None
+        if store:
+            labels |= {IMAGES: ",".join(store.contents), engine_store.LABEL: store.key}
         self._remove_volume(machine.name)  # left behind where an earlier acquire was cut off
         endpoint = api.create_endpoint_config(ipv4_address=str(machine.address), aliases=[machine.node.name])
         container: str = api.create_container(
@@ -339,7 +349,7 @@ class ContainerProvider:
             tty=True,  # systemd and the nodes' ready message write to the console, which is the container's log
             labels=labels,
             environment=_link_environment(machine.node.link),
-            host_config=self._host_config(machine, ground, ours),
+            host_config=self._host_config(machine, ground, store, ours),
             networking_config={"EndpointsConfig": {ground.network: endpoint}},
         )["Id"]
         files = {
@@ -350,14 +360,16 @@ class ContainerProvider:
         api.put_archive(container, "/", _archive(files))
         return container, labels
 
-    def _host_config(self, machine: _Machine, ground: _Ground, labels: dict[str, str]) -> dict[str, Any]:
+    def _host_config(
+        self, machine: _Machine, ground: _Ground, store: engine_store.Store | None, labels: dict[str, str]
+    ) -> dict[str, Any]:
         """A machine's powers without `--privileged`, which engines that lack CAP_SYS_RESOURCE refuse."""
         from docker.types import LogConfig, Mount
 
         node = machine.node
         mounts = [Mount(ENGINE_DIR, machine.name, type="volume", no_copy=True, labels=labels)]
-        if ground.store:
-            mounts.append(Mount("/store", ground.store.volume, type="volume", no_copy=True, read_only=True))
+        if store:
+            mounts.append(Mount("/store", store.volume, type="volume", no_copy=True, read_only=True))
         config: dict[str, Any] = self._api.create_host_config(
             cap_add=["ALL"],
             cap_drop=["SYS_RESOURCE"],

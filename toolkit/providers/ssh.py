@@ -117,6 +117,10 @@ class SshProvider:
         del testbed
         return []
 
+    def testbeds(self) -> frozenset[str]:
+        """None that could be seen from here."""
+        return frozenset()
+
     def _host(self, request: Request, node: Node, entrance: Entrance) -> Host:
         settings = self.settings
         return Host(

@@ -69,7 +69,7 @@ def metrics_port(testbed: Testbed, service: Service, instance: int) -> int:
 
 
 def images_of(testbed: Testbed) -> dict[str, frozenset[str]]:
-    """node -> names of the images it will run; `grafana` is left out, since it is somebody else's image."""
+    """Node -> names of the images it will run; `grafana` is left out, since it is somebody else's image."""
     wanted: dict[str, set[str]] = {node.name: {"clock", "node-exporter"} for node in testbed.nodes}
     for service in testbed.services:
         for node in service.nodes:
@@ -90,9 +90,9 @@ def targets(testbed: Testbed, hosts: Mapping[str, Host]) -> list[Target]:
                 )
             )
 
-    for node in testbed.nodes:
-        add(node.name, "node-exporter", "node", "node", NODE_EXPORTER_PORT)
-        add(node.name, "clock", "clock", "clock", CLOCK_PORT)
+    for each in testbed.nodes:
+        add(each.name, "node-exporter", "node", "node", NODE_EXPORTER_PORT)
+        add(each.name, "clock", "clock", "clock", CLOCK_PORT)
     for service in testbed.services:
         for node in service.nodes:
             if service.role == "monitor":
@@ -111,7 +111,7 @@ def targets(testbed: Testbed, hosts: Mapping[str, Host]) -> list[Target]:
 def render_bundles(
     testbed: Testbed, hosts: Mapping[str, Host], images: Images, *, grafana: ImageReference | None = None
 ) -> dict[str, Bundle]:
-    """node -> its bundle, for every node that has a host."""
+    """Node -> its bundle, for every node that has a host."""
     return {node: _NodeRenderer(testbed, hosts, images, node, grafana).bundle() for node in hosts}
 
 
