@@ -10,6 +10,7 @@ from toolkit.spec.quantities import BITRATE, DURATION, FRACTION, SIZE
 from toolkit.spec.services import IMAGES
 from toolkit.spec.testbed import Image, Link, Node, ProviderSettings, Secret, Service, Testbed
 from toolkit.spec.traffic import written_workload
+from toolkit.spec.variables import escaped
 
 
 def dump_testbed(testbed: Testbed) -> str:
@@ -21,7 +22,7 @@ def dump_testbed(testbed: Testbed) -> str:
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # keep the order given
     writer.width = 1000
     text = io.StringIO()
-    writer.dump(_document(testbed), text)
+    writer.dump({key: value if key == "secrets" else escaped(value) for key, value in _document(testbed).items()}, text)
     return text.getvalue()
 
 
@@ -37,6 +38,7 @@ def _document(testbed: Testbed) -> dict[str, Any]:
             "twin": testbed.twin,
             "providers": {name: _provider(settings) for name, settings in testbed.providers.items()},
             "kinds": {kind: entry for kind, entry in kinds.items() if kind != "host"},
+            "groups": {node.group: {} for node in testbed.nodes if node.group},
             "network": {"subnet": str(testbed.subnet)},
             "nodes": {entry: _nodes([n for n in testbed.nodes if (n.entry or n.name) == entry]) for entry in entries},
             "images": {name: _image(image) for name, image in own.items()},

@@ -11,6 +11,7 @@ from toolkit.spec.names import did_you_mean
 from toolkit.spec.yaml import Path, scalar
 
 _REFERENCE = re.compile(r"\$?\$\{(?P<name>[^}]*)\}")
+_REFERENCE_AS_TEXT = re.compile(r"\$\{[^}]*\}")
 _NAME = re.compile(r"(?P<env>env\.)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>.*))?")
 
 
@@ -38,6 +39,15 @@ def substitute(findings: Findings, environ: Mapping[str, str]) -> None:
         _put(root, path, value)
         if path[:1] == ("variables",):
             values[str(path[-1])] = value
+
+
+def escaped(value: Any) -> Any:
+    """The value with every `${…}` in it written so that it stays what it is."""
+    if isinstance(value, str):
+        return _REFERENCE_AS_TEXT.sub(lambda found: f"${found.group()}", value)
+    if isinstance(value, dict):
+        return {key: escaped(inner) for key, inner in value.items()}
+    return [escaped(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _expand(text: str, path: Path, values: Mapping[str, Any], environ: Mapping[str, str], findings: Findings) -> str:

@@ -223,11 +223,15 @@ services:
     def test_clients_wait_for_brokers_unless_told_otherwise(self, load):
         testbed = load("nodes: {base: {}}" + SERVICES)
         assert {s.name: s.after for s in testbed.services}["publisher"] == ("broker",)
-        told = load("nodes: {base: {}}" + SERVICES.replace("publisher: {on: base", "publisher: {on: base, after: [ntp]"))
+        told = load(
+            "nodes: {base: {}}" + SERVICES.replace("publisher: {on: base", "publisher: {on: base, after: [ntp]")
+        )
         assert {s.name: s.after for s in told.services}["publisher"] == ("ntp",)
 
     def test_several_selectors_are_a_union_in_the_files_order(self, load):
-        testbed = load("nodes: {a: {}, b: {kind: pi1, count: 2}, c: {}}\nservices: {ntp: {on: [c, 'kind:pi1', '!b-2']}}")
+        testbed = load(
+            "nodes: {a: {}, b: {kind: pi1, count: 2}, c: {}}\nservices: {ntp: {on: [c, 'kind:pi1', '!b-2']}}"
+        )
         assert testbed.services[0].nodes == ("b-1", "c")
 
 

@@ -128,5 +128,5 @@ def test_any_text_is_read_or_refused_with_a_place(text):
     try:
         yaml.parse(text, "f")
     except FileInvalidError as error:
-        assert error.problems
-        assert all(p.line >= 1 and p.column >= 1 for p in error.problems)
+        wrong = [p for p in error.problems if p.line < 1 or p.column < 1]
+        assert not wrong
