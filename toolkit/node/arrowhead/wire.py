@@ -136,6 +136,12 @@ def _parser(kind: Any) -> Parse:
         parse = _parser_for(typing.get_type_hints(kind)[field.name], rules)
         plan[json_name(field).lower()] = (field.name, json_name(field), rules, parse)
     required = [(name, attribute) for attribute, name, rules, _ in plan.values() if rules.required]
+    # A default may break the rules: then the field must be sent.
+    unfit = [
+        (field.name, json_name(field), rules_of(field).least)
+        for field in dataclasses.fields(kind)
+        if isinstance(field.default, int) and field.default < (rules_of(field).least or field.default)
+    ]
 
     def parse_object(value: Any, path: str, reading: Reading) -> Any:
         if not isinstance(value, dict):
@@ -151,6 +157,10 @@ def _parser(kind: Any) -> Parse:
             if found.get(attribute) is None:
                 found[attribute] = None
                 reading.violations.append((f"{path}.{name}" if path else name, "must not be null"))
+        for attribute, name, least in unfit:
+            if attribute not in found:
+                where = f"{path}.{name}" if path else name
+                reading.violations.append((where, f"must be greater than or equal to {least}"))
         return kind(**found)
 
     return parse_object

@@ -1,0 +1,177 @@
+"""Every operation that a system describes, called with what its description allows and with what it does not."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+from urllib.parse import quote
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .local_cloud import LocalCloud
+
+PORTS = ("service_registry", "authorization", "orchestrator", "gatekeeper", "outbound")
+LEFT_ALONE = {("delete", "/serviceregistry/mgmt/all")}
+"""It would empty the registry under the other tests."""
+QUIET = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+NAMES = st.from_regex(r"fuzz-[A-Za-z0-9_:-]{0,6}", fullmatch=True)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def description(cloud: LocalCloud, system: str) -> dict[str, Any]:
+    document: dict[str, Any] = getattr(cloud, system)("GET", "/api/openapi.json").json
+    return document
+
+
+def fitting(schema: dict[str, Any], document: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that the schema allows, of small size."""
+    if "$ref" in schema:
+        return fitting(document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]], document)
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    kind = schema.get("type")
+    if kind == "object" and "properties" in schema:
+        required = set(schema.get("required", ()))
+        values = {name: fitting(each, document) for name, each in schema["properties"].items()}
+        return st.fixed_dictionaries(
+            {name: value for name, value in values.items() if name in required},
+            optional={name: value for name, value in values.items() if name not in required},
+        )
+    if kind == "object":
+        values = fitting(schema.get("additionalProperties", {"type": "string"}), document)
+        return st.dictionaries(NAMES, values, max_size=2)
+    if kind == "array":
+        return st.lists(fitting(schema["items"], document), min_size=schema.get("minItems", 0), max_size=2)
+    if kind == "integer":
+        return st.integers(schema["minimum"], schema["maximum"])
+    if kind == "boolean":
+        return st.booleans()
+    if "Local date" in schema.get("description", ""):
+        return st.datetimes().map(lambda moment: moment.replace(year=max(moment.year, 2100)).isoformat())
+    least = schema.get("minLength", 0)
+    return NAMES if "pattern" in schema or least else TEXTS
+
+
+@functools.cache
+def broken(value_json: str) -> st.SearchStrategy[Any]:
+    """The value with one part of it replaced by anything."""
+    value = json.loads(value_json)
+
+    def replace(path: list[Any], anything: Any) -> Any:
+        copy = json.loads(value_json)
+        if not path:
+            return anything
+        target = copy
+        for key in path[:-1]:
+            target = target[key]
+        target[path[-1]] = anything
+        return copy
+
+    paths = list(_paths(value))
+    return st.builds(replace, st.sampled_from(paths), ANYTHING)
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Any:
+    yield list(path)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _paths(item, (*path, key))
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _paths(item, (*path, index))
+
+
+def check(cloud: LocalCloud, system: str, document: dict[str, Any], data: st.DataObject, *, wrong: bool) -> None:
+    operations = [
+        (method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if (method, path) not in LEFT_ALONE and (not wrong or "requestBody" in operation)
+    ]
+    if not operations:
+        return
+    method, path, operation = data.draw(st.sampled_from(operations))
+    for parameter in operation.get("parameters", ()):
+        value = data.draw(st.integers(0, 10**6).map(str) | TEXTS.filter(lambda text: text.strip("/.")))
+        path = path.replace("{" + parameter["name"] + "}", quote(value, safe=""))
+    message: Any = None
+    body = None
+    if "requestBody" in operation:
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        message = data.draw(fitting(schema, document))
+        if wrong:
+            message = data.draw(broken(json.dumps(message)))
+        body = json.dumps(message).encode()
+    answer = getattr(cloud, system)(method.upper(), path, body=body)
+    told = operation["responses"].get(str(answer.status), operation["responses"]["default"])
+    if "content" in told:
+        kind, content = next(iter(told["content"].items()))
+        assert answer.headers["content-type"] == kind
+        if kind == "application/json":
+            schema = {**content["schema"], "components": document["components"]}
+            jsonschema.validate(answer.json, schema)
+    else:
+        assert answer.body == b""
+    if str(answer.status) not in operation["responses"]:
+        assert answer.status >= 400, (answer.status, answer.body)
+        assert answer.json["exceptionType"] != "GENERIC", (method, path, message, answer.body)
+
+
+@pytest.mark.parametrize("system", PORTS)
+def test_what_the_description_allows(cloud: LocalCloud, system: str) -> None:
+    document = description(cloud, system)
+
+    @QUIET
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        check(cloud, system, document, data, wrong=False)
+
+    run()
+
+
+@pytest.mark.parametrize("system", PORTS)
+def test_what_it_does_not_allow(cloud: LocalCloud, system: str) -> None:
+    document = description(cloud, system)
+
+    @QUIET
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        check(cloud, system, document, data, wrong=True)
+
+    run()
+
+
+@pytest.mark.parametrize("system", PORTS)
+def test_the_description_is_openapi(cloud: LocalCloud, system: str) -> None:
+    document = description(cloud, system)
+    assert document["openapi"] == "3.1.0"
+    for schema in document["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    references = set()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                references.add(value["$ref"].rsplit("/", 1)[1])
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(document)
+    assert references <= set(document["components"]["schemas"])
