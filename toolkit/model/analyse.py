@@ -7,13 +7,14 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.model.distributions import FloatArray
-from toolkit.model.net import Measure, Net
+from toolkit.model.distributions import Distribution, Exponential, FloatArray, Gamma, HyperErlang, PhaseType
+from toolkit.model.net import Measure, Net, Timed
 from toolkit.model.semantics import MOST_STATES, StateSpace, TooManyStatesError, one_clock, state_space
 from toolkit.model.semimarkov import SemiMarkov
 from toolkit.model.simulate import (
@@ -29,8 +30,10 @@ from toolkit.model.transient import PassageTime, TooLongError, steady_state, wat
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9995)
 METHODS = ("auto", "semi-markov", "phases", "simulation")
-ORDER, ROUGH_ORDER = 9, 5
+ORDERS = ((12, 9), (5, 3))
 """Phases for a bounded delay that has none of its own, and the coarser number that the error is judged by."""
+_LEAST_MASS = 1e-16
+"""States that are visited with less than this probability are left out of nets whose tokens never come back."""
 _AUTO_STATES = 60_000
 """States up to which the chain is solved unasked; above, the simulator answers sooner."""
 _EULER_ERROR = 1e-7
@@ -150,7 +153,7 @@ class Effort:
     most_seconds: float = 15.0
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     most_states: int = _AUTO_STATES
-    order: int = ORDER
+    order: int | None = None
     horizon: float = math.inf
 
 
@@ -198,9 +201,9 @@ def _automatic(net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...
     if found is not None and found.error_bound <= _EULER_ERROR:
         return found
     try:
-        return _phases(net, at, quantiles, effort, "several clocks run at the same time; the state space is small")
+        return _phases(net, at, quantiles, effort, "several clocks run at the same time")
     except TooManyStatesError:
-        reason = f"more than {effort.most_states:,} states"
+        reason = f"several clocks run at the same time, in more than {effort.most_states:,} states"
     except TooLongError as error:
         reason = f"uniformisation too long: {error}"
     except ModelError as error:
@@ -299,18 +302,47 @@ def _deliveries(net: Net) -> tuple[int, int]:
 def _phases(
     net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...], effort: Effort, reason: str
 ) -> Solution:
-    space = state_space(net, order=effort.order, most_states=effort.most_states)
+    orders = ORDERS if effort.order is None else ((effort.order, max(effort.order * 3 // 4, 1)),)
+    least = _LEAST_MASS if _is_one_way(net) else 0.0
+    for order, rough_order in orders:
+        try:
+            space = state_space(net, order=order, most_states=effort.most_states, least_mass=least)
+        except TooManyStatesError:
+            if order == orders[-1][0] or not _has_bounded(net):
+                raise
+            continue
+        break
     solution = _chain(net, space, at, quantiles, reason)
     if space.is_exact:
         return solution
-    rough_order = ROUGH_ORDER if effort.order > ROUGH_ORDER else max(effort.order - 2, 1)
-    rough = state_space(net, order=rough_order, most_states=effort.most_states)
+    rough = state_space(net, order=rough_order, most_states=effort.most_states, least_mass=least)
     other = _chain(net, rough, solution.at, quantiles, reason)
     return replace(
         solution,
         error_bound=solution.error_bound + _difference(solution, other),
-        reason=f"{reason}; {effort.order} phases for each bounded delay, error judged by {rough_order}",
+        reason=f"{reason}; {order} phases for each bounded delay, error judged by {rough_order}",
     )
+
+
+def _has_bounded(net: Net) -> bool:
+    exact = Exponential | Gamma | HyperErlang | PhaseType
+    delays = [t.timing.delay for t in net.timed if isinstance(t.timing, Timed)]
+    return any(isinstance(d, Distribution) and not isinstance(d, exact) for d in delays)
+
+
+def _is_one_way(net: Net) -> bool:
+    """Whether tokens never come back: the places can be put in an order that every transition follows."""
+    later: dict[str, set[str]] = {place: set() for place in net.places}
+    for transition in net.transitions:
+        if not transition.inputs:
+            return False
+        for place in transition.inputs:
+            later[place] |= set(transition.outputs)
+    try:
+        tuple(TopologicalSorter(later).static_order())
+    except CycleError:
+        return False
+    return True
 
 
 def _difference(a: Solution, b: Solution) -> float:
@@ -339,10 +371,10 @@ def _chain(
     messages: tuple[Message, ...] = ()
     passage: PassageTime | None = None
     goes_on = False
-    target = np.zeros(space.size, dtype=bool)
+    target = np.zeros(markings.shape[1], dtype=bool)
     if measure is not None:
         target = space.rules.holds(measure.expression, markings)
-        goes_on = bool(space.rates[target].nnz)
+        goes_on = bool(space.rates[target[space.marking_of]].nnz)
     horizon = max(at) if at else 0.0
     steps = [target.astype(np.float64)[:, None]]
     if total > 1:
@@ -374,18 +406,19 @@ def _chain(
     count = len(places)
     steady = None
     if measure is None:
-        shares = steady_state(space)
+        by_state = steady_state(space)
+        shares = space.by_marking(by_state)
         steady = {
             "places": {p: float(shares @ (markings[i] > 0)) for i, p in enumerate(places)},
             "tokens": {p: float(shares @ markings[i]) for i, p in enumerate(places)},
-            "throughput": {name: float(shares @ rate) for name, rate in space.firing.items()},
+            "throughput": {name: float(by_state @ rate) for name, rate in space.firing.items()},
             "measures": {name: float(shares @ _reward(m, markings, space.rules)) for name, m in extra.items()},
         }
     return Solution(
         net=net,
         method="phases",
         reason=reason,
-        error_bound=1e-9,
+        error_bound=1e-9 + first.lost + over_time.lost,
         states=space.size,
         seconds=0.0,
         at=tuple(float(t) for t in times),

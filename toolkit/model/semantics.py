@@ -107,7 +107,9 @@ class StateSpace:
     net: Net
     rules: Rules
     markings: IntArray
-    """Shape (places, states)."""
+    """The different markings, in the order met: shape (places, markings)."""
+    marking_of: IntArray
+    """Which of them each state has."""
     start: FloatArray
     """Probability of each state at time zero."""
     rates: csr_matrix
@@ -116,18 +118,101 @@ class StateSpace:
     """Rate of firing of each timed transition in each state."""
     is_exact: bool
     """Whether every delay has exact phases."""
+    leak: FloatArray
+    """Rate of leaving to states that were left out because they are hardly ever visited."""
 
     @property
     def size(self) -> int:
         """How many states there are."""
-        return int(self.markings.shape[1])
+        return len(self.marking_of)
+
+    def by_marking(self, shares: FloatArray) -> FloatArray:
+        """Probabilities of states (or rates in them) summed over the states of each marking."""
+        return np.bincount(self.marking_of, weights=shares, minlength=self.markings.shape[1])
+
+
+class _Graph:
+    """The states met so far and the rates between them, growing as states are expanded."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.states = np.zeros((width, 1024), dtype=np.int64)
+        self.flow = np.zeros(1024)
+        """Probability that has flowed into each state and has not been passed on yet."""
+        self.row = np.full(1024, -1, dtype=np.int64)
+        """In which order the state was expanded; -1 before."""
+        self.begin = np.zeros(1024, dtype=np.int64)
+        self.end = np.zeros(1024, dtype=np.int64)
+        self.expanded = 0
+        self.edges = 0
+        self.target = np.zeros(4096, dtype=np.int64)
+        self.rate = np.zeros(4096)
+        self.share = np.zeros(4096)
+        """The rate over all that leaves its state."""
+        self.keys = np.zeros(0, dtype=np.uint64)
+        self.ids = np.zeros(0, dtype=np.int64)
+
+    def number(self, keys: NDArray[np.uint64], states: IntArray) -> IntArray:
+        """The number of each state; new ones get the next."""
+        unique, where, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        ids = np.zeros(len(unique), dtype=np.int64)
+        is_new = np.ones(len(unique), dtype=bool)
+        if self.keys.size:
+            slot = np.minimum(np.searchsorted(self.keys, unique), len(self.keys) - 1)
+            is_new = self.keys[slot] != unique
+            ids = self.ids[slot]
+        size = self.count + int(is_new.sum())
+        ids[is_new] = np.arange(self.count, size)
+        while size > len(self.flow):
+            self.states = np.concatenate([self.states, np.zeros_like(self.states)], axis=1)
+            self.flow = np.concatenate([self.flow, np.zeros_like(self.flow)])
+            self.row = np.concatenate([self.row, np.full_like(self.row, -1)])
+            self.begin = np.concatenate([self.begin, np.zeros_like(self.begin)])
+            self.end = np.concatenate([self.end, np.zeros_like(self.end)])
+        self.states[:, self.count : size] = states[:, where[is_new]]
+        place = np.searchsorted(self.keys, unique[is_new])
+        self.keys = np.insert(self.keys, place, unique[is_new])
+        self.ids = np.insert(self.ids, place, ids[is_new])
+        self.count = size
+        return np.asarray(ids[inverse])
+
+    def expand(self, ids: IntArray, target: IntArray, rate: FloatArray, origin: IntArray) -> None:
+        """Note the rates out of `ids`; `origin` counts within them."""
+        order = np.argsort(origin, kind="stable")
+        origin, size = origin[order], self.edges + len(target)
+        while size > len(self.target):
+            self.target = np.concatenate([self.target, np.zeros_like(self.target)])
+            self.rate = np.concatenate([self.rate, np.zeros_like(self.rate)])
+            self.share = np.concatenate([self.share, np.zeros_like(self.share)])
+        out = np.bincount(origin, weights=rate[order], minlength=len(ids))
+        self.target[self.edges : size] = target[order]
+        self.rate[self.edges : size] = rate[order]
+        self.share[self.edges : size] = rate[order] / out[origin]
+        self.begin[ids] = self.edges + np.searchsorted(origin, np.arange(len(ids)))
+        self.end[ids] = self.edges + np.searchsorted(origin, np.arange(len(ids)), side="right")
+        self.row[ids] = self.expanded + np.arange(len(ids))
+        self.expanded += len(ids)
+        self.edges = size
+
+    def push(self, ids: IntArray) -> None:
+        """Pass the flow of expanded states on to what follows them."""
+        amount = self.flow[ids]
+        self.flow[ids] = 0.0
+        counts = self.end[ids] - self.begin[ids]
+        total = int(counts.sum())
+        if total:
+            ends = np.cumsum(counts)
+            edges = np.arange(total) - np.repeat(ends - counts, counts) + np.repeat(self.begin[ids], counts)
+            flow = self.share[edges] * np.repeat(amount, counts)
+            self.flow[: self.count] += np.bincount(self.target[edges], weights=flow, minlength=self.count)
 
 
 class _Explorer:
     """Explores with phases (`order` of them for a bounded delay), or, with order 0, bare markings only."""
 
-    def __init__(self, net: Net, order: int, most_states: int) -> None:
+    def __init__(self, net: Net, order: int, most_states: int, least_mass: float = 0.0) -> None:
         self.rules = Rules(net)
+        self.least_mass = least_mass
         self.net = net
         self.most_states = most_states
         self.phases: dict[str, Phases] = {}
@@ -337,53 +422,59 @@ class _Explorer:
     # Exploring: every state that can follow, breadth first.
 
     def explore(self) -> StateSpace:
+        """Expand states until none is left, or none into which `least_mass` of probability flows."""
         from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import dijkstra
 
         first = np.zeros((self.width, 1), dtype=np.int64)
         first[: len(self.rules.places), 0] = self.rules.initial
         states, weight, origin = self.settle(first, np.ones(1), np.zeros(1, dtype=np.int64))
         states, weight, _ = self.merge(states, weight, origin)
-        blocks = [states]
-        size = states.shape[1]
-        keys = self.key(states)
-        order = np.argsort(keys)
-        known_keys, known_ids = keys[order], order.astype(np.int64)
-        edges: list[tuple[IntArray, IntArray, FloatArray]] = []
+        graph = _Graph(self.width)
+        roots = graph.number(self.key(states), states)
+        graph.flow[roots] = weight
         firing: dict[str, list[FloatArray]] = {t.name: [] for t in self.net.timed}
-        frontier, base = states, 0
-        while frontier.shape[1]:
-            after, rate, origin = self.successors(frontier, firing)
-            after_keys = self.key(after)
-            unique, where, inverse = np.unique(after_keys, return_index=True, return_inverse=True)
-            slot = np.minimum(np.searchsorted(known_keys, unique), len(known_keys) - 1)
-            is_new = known_keys[slot] != unique
-            ids = known_ids[slot]
-            count = int(is_new.sum())
-            ids[is_new] = size + np.arange(count)
-            edges.append((base + origin, ids[inverse], rate))
-            base += frontier.shape[1]
-            frontier = after[:, where[is_new]]
-            if size + count > self.most_states:
-                raise self.too_many(frontier)
-            merged = np.searchsorted(known_keys, unique[is_new])
-            known_keys = np.insert(known_keys, merged, unique[is_new])
-            known_ids = np.insert(known_ids, merged, ids[is_new])
-            blocks.append(frontier)
-            size += count
-        all_states = np.concatenate(blocks, axis=1)
-        source, target, rates = (np.concatenate([e[i] for e in edges]) for i in range(3))
-        keep = source != target
+        while True:
+            if self.least_mass > 0:
+                live = np.flatnonzero(graph.flow[: graph.count] >= self.least_mass)
+                fresh = live[graph.row[live] < 0]
+            else:
+                live = fresh = graph.expanded + np.arange(graph.count - graph.expanded)
+            if not live.size:
+                break
+            if fresh.size:
+                if graph.expanded + fresh.size > self.most_states:
+                    raise self.too_many(graph.states[:, fresh])
+                after, rate, origin = self.successors(graph.states[:, fresh], firing)
+                graph.expand(fresh, graph.number(self.key(after), after), rate, origin)
+            if self.least_mass > 0:
+                graph.push(live)
+        size = graph.expanded
+        ids = np.argsort(graph.row[: graph.count])[graph.count - size :]
+        counts = graph.end[ids] - graph.begin[ids]
+        edges = np.arange(graph.edges) + np.repeat(graph.begin[ids] - (np.cumsum(counts) - counts), counts)
+        source = np.repeat(np.arange(size), counts)
+        target, rates = graph.row[graph.target[edges]], graph.rate[edges]
+        leaves = target < 0
+        leak = np.bincount(source[leaves], weights=rates[leaves], minlength=size)
+        keep = (source != target) & ~leaves
         matrix = coo_matrix((rates[keep], (source[keep], target[keep])), shape=(size, size)).tocsr()
         start = np.zeros(size)
-        start[: len(weight)] = weight
+        start[graph.row[roots]] = weight
+        # By distance from the start: probability then moves through the states like a wave.
+        wave = np.argsort(dijkstra(matrix, indices=graph.row[roots], unweighted=True, min_only=True), kind="stable")
+        markings = graph.states[: len(self.rules.places), ids[wave]]
+        _, met, inverse = np.unique(self.mixer[: len(markings)] @ markings.astype(np.uint64), True, True)  # noqa: FBT003
         return StateSpace(
             net=self.net,
             rules=self.rules,
-            markings=all_states[: len(self.rules.places)],
-            start=start,
-            rates=matrix,
-            firing={name: np.concatenate(parts) for name, parts in firing.items()},
+            markings=markings[:, np.sort(met)],
+            marking_of=np.argsort(np.argsort(met))[inverse],
+            start=start[wave],
+            rates=matrix[wave][:, wave].tocsr(),
+            firing={name: np.concatenate(parts)[wave] for name, parts in firing.items()},
             is_exact=all(p.is_exact for p in self.phases.values()),
+            leak=leak[wave],
         )
 
     def successors(
@@ -544,6 +635,11 @@ def _race(
     return Exponential(rate=total), [(t, r / total) for (t, _), r in zip(running, rates, strict=True) if r > 0]
 
 
-def state_space(net: Net, *, order: int = 9, most_states: int = MOST_STATES) -> StateSpace:
-    """The chain of a net's tangible states; `order` phases stand in for a bounded delay without phases of its own."""
-    return _Explorer(net, order, most_states).explore()
+def state_space(
+    net: Net, *, order: int = 9, most_states: int = MOST_STATES, least_mass: float = 0.0
+) -> StateSpace:
+    """The chain of a net's tangible states; `order` phases stand in for a bounded delay without phases of its own.
+
+    States into which less probability than `least_mass` flows are left out; `leak` says where it went.
+    """
+    return _Explorer(net, order, most_states, least_mass).explore()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,17 @@ from toolkit.errors import ModelError
 from toolkit.model.distributions import FloatArray, poisson_mix
 from toolkit.model.semantics import StateSpace
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
 TAIL = 1e-13
 _MOST_WORK = 4e10
 """Multiplications (steps x non-zeros) after which another method is the better one."""
-_NOTHING = 1e-40
-"""Probabilities below are dropped: numbers near the end of the floating-point range are tens of times slower."""
+_CHUNK = 32
+_NOTHING = 1e-18
+_TINY = 1e-40
+"""Set to zero: numbers near the end of the floating-point range are tens of times slower to multiply."""
+_STILL = 1e-15
 _DENSE = 1500
 
 
@@ -35,6 +42,8 @@ class Watched:
     rate: float
     values: FloatArray
     """Shape (steps, rewards); the last row holds from there on."""
+    lost: float = 0.0
+    """Probability that went to states that were left out, or was rounded away."""
 
     def at(self, times: FloatArray) -> FloatArray:
         """Expected rewards at each time: shape (times, rewards)."""
@@ -103,41 +112,91 @@ def watch(
     horizon: float = 0.0,
     until: int | None = None,
 ) -> Watched:
-    """Follow rewards (states x m) until `horizon`, and until column `until` is within 1e-13 of one or still.
+    """Follow rewards (markings x m) until `horizon`, and until column `until` is within 1e-13 of one or still.
 
-    States in `frozen` are made absorbing.
+    States whose marking is in `frozen` are made absorbing.
     """
     from scipy.sparse import csr_matrix, diags
 
-    rates = space.rates
+    rates, leak = space.rates, space.leak
     if frozen is not None:
-        rates = diags((~frozen).astype(np.float64)) @ rates
-    out = np.asarray(rates.sum(axis=1)).ravel()
+        moving = (~frozen[space.marking_of]).astype(np.float64)
+        rates, leak = diags(moving) @ rates, leak * moving
+    out = np.asarray(rates.sum(axis=1)).ravel() + leak
     rate = float(out.max()) * 1.0001 if out.max() > 0 else 1.0
     step = csr_matrix((rates / rate + diags(1 - out / rate)).T)
     reach = horizon * rate
     needed = int(reach + 12 * math.sqrt(reach) + 26)
+    window = _Window(step)
     vector = space.start.copy()
-    seen = np.ascontiguousarray(rewards.T)
-    rows = [seen @ vector]
-    most = int(_MOST_WORK / max(step.nnz, 20_000))
-    if needed > most:
-        raise TooLongError(f"net {space.net.name}: {needed:,} steps of {step.nnz:,} rates; try --method simulation")
-    for count in range(1, most + 1):
-        following = step @ vector
-        rows.append(seen @ following)
-        if until is not None and count >= needed and rows[-1][until] > 1 - TAIL:
+    low, high = 0, space.size
+    rows = [np.bincount(space.marking_of, weights=vector, minlength=len(rewards)) @ rewards]
+    work = 0.0
+    count = 0
+    while True:
+        low, high = window.around(vector)
+        part = window.rows(low, high)
+        first = int(space.marking_of[low:high].min())
+        classes = space.marking_of[low:high] - first
+        width = int(classes.max()) + 1
+        shares = np.empty((_CHUNK, width))
+        for i in range(_CHUNK):
+            following = part @ vector
+            change = following - vector[low:high] if i == _CHUNK - 1 else following
+            vector[low:high] = following
+            shares[i] = np.bincount(classes, weights=following, minlength=width)
+        rows.extend(shares @ rewards[first : first + width])
+        count += _CHUNK
+        work += _CHUNK * (part.nnz + 10_000)
+        is_reached = until is not None and rows[-1][until] > 1 - TAIL
+        if count >= needed and (is_reached or until is None):
             break
-        if until is None and count >= needed:
+        if float(np.abs(change).sum()) < _STILL:
             break
-        if count % 64 == 0 and float(np.abs(following - vector).sum()) < 1e-15:
-            break
-        if count % 8 == 0:
-            following[following < _NOTHING] = 0.0
-        vector = following
-    else:
-        raise TooLongError(f"net {space.net.name}: not absorbed after {most:,} steps; try --method simulation")
-    return Watched(rate=rate, values=np.array(rows))
+        if work > _MOST_WORK or (needed - count) * part.nnz > _MOST_WORK:
+            raise TooLongError(
+                f"net {space.net.name}: {max(count, needed):,} steps are not enough for {space.size:,} states; "
+                "try --method simulation"
+            )
+    return Watched(rate=rate, values=np.array(rows), lost=max(0.0, 1 - float(vector.sum())))
+
+
+class _Window:
+    """The rows of a step matrix that matter: probability moves through the states like a wave.
+
+    Within a chunk of steps nothing can leave the window; what is below 1e-18 outside it is dropped between chunks.
+    """
+
+    def __init__(self, step: csr_matrix) -> None:
+        self.step = step
+        columns = step.tocsc()
+        size = step.shape[0]
+        is_empty = np.diff(columns.indptr) == 0
+        last = np.where(is_empty, 0, columns.indices[np.maximum(columns.indptr[1:] - 1, 0)])
+        begin = np.minimum(columns.indptr[:-1], max(columns.nnz - 1, 0))
+        first = np.where(is_empty, size, columns.indices[begin])
+        self.furthest = np.maximum.accumulate(np.maximum(last, np.arange(size)))
+        self.nearest = np.minimum.accumulate(np.minimum(first, np.arange(size))[::-1])[::-1]
+
+    def around(self, vector: FloatArray) -> tuple[int, int]:
+        """First and last row (exclusive) that the next chunk of steps can touch."""
+        live = np.flatnonzero(vector > _NOTHING)
+        low, last = int(live[0]), int(live[-1])
+        vector[:low] = 0.0
+        vector[last + 1 :] = 0.0
+        inside = vector[low : last + 1]
+        inside[inside < _TINY] = 0.0
+        for _ in range(_CHUNK):
+            low, last = int(self.nearest[low]), int(self.furthest[last])
+        return low, last + 1
+
+    def rows(self, low: int, high: int) -> csr_matrix:
+        """That part of the step matrix, without a copy of its numbers."""
+        from scipy.sparse import csr_matrix
+
+        begin, end = self.step.indptr[low], self.step.indptr[high]
+        parts = (self.step.data[begin:end], self.step.indices[begin:end], self.step.indptr[low : high + 1] - begin)
+        return csr_matrix(parts, shape=(high - low, self.step.shape[1]), copy=False)
 
 
 def steady_state(space: StateSpace) -> FloatArray:

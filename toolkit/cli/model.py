@@ -1,0 +1,427 @@
+"""`toolkit model fit | show | solve | predict | validate | table`: what should happen, beside what did."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from toolkit.cli.target import JsonOption
+from toolkit.errors import UsageError
+
+app = typer.Typer(help="Fit, solve and check stochastic Petri nets of a testbed.", no_args_is_help=True)
+
+NetArgument = Annotated[Path, typer.Argument(metavar="NET", help="A net: .yml, .pnml or .xpn.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, id, a beginning of it, or latest.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a parameter; again for another.")
+]
+TokensOption = Annotated[int | None, typer.Option(help="Tokens (messages, requests) at the start.", min=0)]
+AtOption = Annotated[str | None, typer.Option("--at", metavar="T,T", help="Times at which to look at the places.")]
+MethodOption = Annotated[str, typer.Option(help="auto, semi-markov, phases or simulation.")]
+SeedOption = Annotated[int, typer.Option(help="The simulator's seed.", min=0)]
+PrecisionOption = Annotated[float, typer.Option(help="Relative half-width the simulator aims at.", min=1e-5, max=0.5)]
+SecondsOption = Annotated[float, typer.Option(help="Most seconds to simulate.", min=0.1)]
+PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw into a .svg, .pdf or .png file.")]
+
+
+@app.command("solve")
+def solve(
+    net: NetArgument,
+    tokens: TokensOption = None,
+    set_: SetOption = None,
+    at: AtOption = None,
+    quantiles: Annotated[str | None, typer.Option(metavar="P,P", help="Probabilities of the quantiles.")] = None,
+    method: MethodOption = "auto",
+    seed: SeedOption = 1,
+    precision: PrecisionOption = 0.005,
+    seconds: SecondsOption = 15.0,
+    horizon: Annotated[float | None, typer.Option(help="End of time for a net that never completes.")] = None,
+    plot: PlotOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Times, quantiles and place probabilities of a net. Example: toolkit model solve event-handler.yml --tokens 4"""
+    from toolkit.model.analyse import Effort, solve
+
+    loaded = _net(net, set_, tokens)
+    effort = Effort(seed=seed, precision=precision, most_seconds=seconds)
+    if horizon is not None:
+        effort = Effort(seed=seed, precision=precision, most_seconds=seconds, horizon=horizon)
+    solution = solve(loaded, method=method, at=_numbers(at, "--at"), quantiles=_numbers(quantiles, "--quantiles"), effort=effort)
+    if plot is not None:
+        from toolkit.model.draw import plot_solution
+
+        plot_solution(solution, plot)
+    document = solution.document()
+    typer.echo(json.dumps(document) if json_output else "\n".join(_solution_lines(document)))
+
+
+@app.command("show")
+def show(
+    net: NetArgument,
+    tokens: TokensOption = None,
+    set_: SetOption = None,
+    plot: PlotOption = None,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the net as .yml or .pnml.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """A net's parts and what its shape tells; drawn or converted on request. Example: toolkit model show net.yml"""
+    from toolkit.model.netfile import net_document
+    from toolkit.model.structure import analyse_structure, check
+
+    loaded = _net(net, set_, tokens)
+    if plot is not None:
+        from toolkit.model.draw import net_svg
+
+        if plot.suffix != ".svg":
+            raise UsageError(f"--plot {plot}: a net is drawn as .svg")
+        plot.write_text(net_svg(loaded), encoding="utf-8")
+    if write is not None:
+        _write_net(loaded, write)
+    found = analyse_structure(loaded)
+    notes = check(loaded)
+    if json_output:
+        document = net_document(loaded) | {
+            "structure": {
+                "place_invariants": list(found.place_invariants),
+                "transition_invariants": list(found.transition_invariants),
+                "markings": found.markings,
+                "complete": found.is_complete,
+                "bounds": found.bounds,
+                "unbounded": list(found.unbounded),
+                "dead_transitions": list(found.dead_transitions),
+                "deadlocks": list(found.deadlocks),
+            },
+            "notes": notes,
+        }
+        typer.echo(json.dumps(document))
+        return
+    typer.echo(f"net {loaded.name}, times in {loaded.unit}")
+    for place, count in loaded.places.items():
+        typer.echo(f"  place {place}: {count} at the start, at most {found.bounds[place]} seen")
+    for name, node in net_document(loaded)["transitions"].items():
+        what = node.get("delay") or "immediate"
+        typer.echo(f"  {name}: {node.get('in', '-')} -> {node.get('out', '-')}  {what}  {node.get('server', '')}".rstrip())
+    for weights in found.place_invariants:
+        typer.echo("  constant: " + " + ".join(p if w == 1 else f"{w} {p}" for p, w in weights.items()))
+    typer.echo(f"  {found.markings} markings{'' if found.is_complete else ' or more'}")
+    for note in notes:
+        typer.echo(f"  note: {note}")
+
+
+@app.command("fit")
+def fit(
+    run: RunArgument,
+    hop: Annotated[list[str] | None, typer.Option(help="Only this hop (or step); again for another.")] = None,
+    families: Annotated[str | None, typer.Option(metavar="F,F", help="Only these families.")] = None,
+    resolution: Annotated[float, typer.Option(help="Step of clocks that were rounded, ms.", min=0)] = 0.0,
+    rounds: Annotated[int, typer.Option("--bootstrap", help="Bootstrap rounds for intervals and p-values.", min=0)] = 0,
+    round_shapes: Annotated[bool, typer.Option(help="Also show each gamma with its shape rounded to an Erlang.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plots", metavar="FOLDER", help="Draw density, CDF and Q-Q plots.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Fit distributions to every hop of a run, best first. A .csv or .txt of numbers works too.
+
+    Example: toolkit model fit latest --bootstrap 200
+    """
+    from toolkit.model.fit import FAMILIES, bootstrap, fit, rounded_shape
+
+    chosen = [f.strip() for f in families.split(",")] if families else list(FAMILIES)
+    documents: dict[str, Any] = {}
+    for name, values in _delays(run, hop).items():
+        report = fit(values, name=name, families=chosen, resolution=resolution)
+        document = report.document()
+        if rounds and report.best.family != "deterministic":
+            document["bootstrap"] = bootstrap(report.values, report.best, rounds=rounds, resolution=resolution).document()
+        if round_shapes:
+            gammas = [f for f in report.fits if f.family == "gamma"]
+            document["rounded"] = [str(rounded_shape(f.distribution)) for f in gammas]
+        if plot is not None:
+            from toolkit.model.draw import plot_fit
+
+            plot.mkdir(parents=True, exist_ok=True)
+            plot_fit(report, plot / f"fit-{name}.svg")
+        documents[name] = document
+    folder = _run_folder(run)
+    if folder is not None:
+        _save(folder, "fits.json", {"hops": documents})
+    if json_output:
+        typer.echo(json.dumps({"hops": documents}))
+        return
+    for name, document in documents.items():
+        typer.echo(f"{name}: n {document['n']}, mean {document['mean']:.4g} ms, sd {document['sd']:.4g} ms")
+        for found in document["fits"][:6]:
+            typer.echo(
+                f"  {found['family']:<20} AIC {found['aic']:>12.1f}  BIC {found['bic']:>12.1f}  "
+                f"KS {found['ks']:.4f}  {found['distribution'][:70]}"
+            )
+        for outlier in document["outliers"]:
+            typer.echo(
+                f"  outlier {outlier['value']:.4g}: without it the gamma shape is {outlier['shape_without']:.4g}, "
+                f"not {outlier['shape_with']:.4g}"
+            )
+        for note in document["notes"]:
+            typer.echo(f"  note: {note}")
+        if "bootstrap" in document:
+            typer.echo(f"  bootstrap: KS p {document['bootstrap']['ks_p']:.3f}, AD p {document['bootstrap']['ad_p']:.3f}")
+
+
+@app.command("predict")
+def predict(
+    source: Annotated[str, typer.Argument(metavar="NET|RUN", help="A net file, or a run to build the net from.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE[,VALUE]", help="Set a parameter; several values make a sweep."),
+    ] = None,
+    tokens: TokensOption = None,
+    capacity: Annotated[
+        float | None, typer.Option(metavar="MS", help="Find the highest rate at which p99 stays below this.")
+    ] = None,
+    seed: SeedOption = 1,
+    seconds: Annotated[float, typer.Option(help="Most seconds for each point.", min=0.1)] = 5.0,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the net as .yml or .pnml.")] = None,
+    plot: PlotOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """What if: the latency of a message under other settings, from a net or from a run's own net.
+
+    Example: toolkit model predict latest --set threads=4,8,16,32 --set rate=500
+    """
+    from toolkit.model.predict import capacity as find_capacity
+    from toolkit.model.predict import sweep
+
+    document, origin = _document(source)
+    grid = _grid(set_)
+    if write is not None:
+        from toolkit.model.netfile import read_net
+
+        _write_net(read_net(document, {k: v[0] for k, v in grid.items()}, tokens=tokens, file=origin), write)
+    points = sweep(document, grid, tokens=tokens, seed=seed, most_seconds=seconds, file=origin)
+    result: dict[str, Any] = {"source": origin, "points": [point.document() for point in points]}
+    if capacity is not None:
+        fixed = {name: values[0] for name, values in grid.items() if name != "rate"}
+        result["capacity"] = find_capacity(document, fixed, bound_ms=capacity, seed=seed, file=origin).document()
+    if plot is not None:
+        from toolkit.model.draw import plot_sweep
+
+        plot_sweep(points, plot)
+    folder = _run_folder(source)
+    if folder is not None:
+        _save(folder, "predictions.json", result)
+    if json_output:
+        typer.echo(json.dumps(result))
+        return
+    for point in points:
+        named = ", ".join(f"{k}={v:g}" for k, v in point.settings.items()) or "as it is"
+        q = point.latency.quantiles
+        typer.echo(
+            f"{named}: mean {point.latency.mean:.4g} ms, p50 {q[0.5]:.4g}, p99 {q[0.99]:.4g} ({point.method})"
+        )
+    if "capacity" in result:
+        found = result["capacity"]
+        typer.echo(f"capacity: {found['rate']:.4g} messages/s with p99 {found['p99']:.4g} ms (bound {capacity:g} ms)")
+
+
+@app.command("validate")
+def validate(
+    run: RunArgument,
+    against: Annotated[
+        list[str] | None, typer.Option("--on", metavar="RUN", help="Judge on this other run; again for more.")
+    ] = None,
+    net: Annotated[Path | None, typer.Option(help="Judge this net instead of the one built from RUN.")] = None,
+    set_: SetOption = None,
+    seed: SeedOption = 1,
+    plot: PlotOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Predicted against measured latency of RUN, and of other runs that the model was not fitted on.
+
+    Example: toolkit model validate RUN --on OTHER
+    """
+    from toolkit.model.validate import validate
+
+    settings = {name: values[0] for name, values in _grid(set_).items()}
+    document = None
+    if net is not None:
+        document, _ = _document(str(net))
+    fitted = _read_run(run)
+    results = [
+        validate(fitted, judged, document=document, settings=settings, seed=seed)
+        for judged in [fitted, *(_read_run(other) for other in against or [])]
+    ]
+    output = {"fitted_on": fitted.folder.name, "runs": [r.document() for r in results]}
+    if plot is not None:
+        from toolkit.model.draw import plot_validation
+
+        plot_validation(results, plot)
+    _save(fitted.folder, "validation.json", output)
+    if json_output:
+        typer.echo(json.dumps(output))
+        return
+    for result in results:
+        typer.echo("\n".join(result.lines()))
+
+
+@app.command("table")
+def table(
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="NET=RUN", help="A run to compare a net's figures with, as event_handler=latest."),
+    ] = None,
+    nets: Annotated[list[Path] | None, typer.Argument(metavar="[NET]...", help="Default: the three shipped nets.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """The thesis' figure, the exact value, our prediction and what was measured. Example: toolkit model table"""
+    from toolkit.model.table import make_table, table_text
+
+    pairs = dict(_pair(text) for text in runs or [])
+    rows = make_table(nets or _shipped(), {name: _read_run(run) for name, run in pairs.items()})
+    typer.echo(json.dumps({"rows": rows}) if json_output else table_text(rows, markdown=markdown))
+
+
+def _net(file: Path, set_: list[str] | None, tokens: int | None) -> Any:
+    from toolkit.model.netfile import load_net
+
+    settings = {name: values[0] for name, values in _grid(set_).items()}
+    if file.suffix in {".pnml", ".xpn", ".xml"}:
+        from toolkit.model.pnml import load_pnml, load_xpn
+
+        if settings:
+            raise UsageError(f"--set: {file} has no parameters; convert it: toolkit model show {file} --write net.yml")
+        net = load_xpn(file) if file.suffix == ".xpn" else load_pnml(file)
+        return net if tokens is None else net.with_tokens(tokens)
+    return load_net(file, settings, tokens=tokens)
+
+
+def _write_net(net: Any, file: Path) -> None:
+    if file.suffix == ".pnml":
+        from toolkit.model.pnml import pnml_text
+
+        file.write_text(pnml_text(net), encoding="utf-8")
+        return
+    from toolkit.model.netfile import dump_net
+
+    file.write_text(dump_net(net), encoding="utf-8")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise UsageError(f"{text!r} is not of the form NAME=VALUE")
+    return name, value
+
+
+def _grid(set_: list[str] | None) -> dict[str, list[float]]:
+    grid = {}
+    for text in set_ or []:
+        name, value = _pair(text)
+        try:
+            grid[name] = [float(part) for part in value.split(",")]
+        except ValueError:
+            raise UsageError(f"--set {text}: {value!r} is not a number") from None
+    return grid
+
+
+def _numbers(text: str | None, option: str) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"{option} {text}: numbers separated by commas are expected") from None
+
+
+def _shipped() -> list[Path]:
+    from toolkit import paths
+
+    folder = paths.SOURCE.parent / "examples" / "models"
+    if not folder.is_dir():
+        raise UsageError("the example nets are not installed here; name net files: toolkit model table FILE...")
+    return [folder / f"{name}.yml" for name in ("intracloud", "intercloud", "event-handler")]
+
+
+def _run_folder(run: str) -> Path | None:
+    """The folder a run's name stands for; None if a file is meant."""
+    path = Path(run)
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return path
+    from toolkit.measure.store import find_run
+
+    return find_run(run).path
+
+
+def _read_run(run: str) -> Any:
+    from toolkit.model.samples import read_run
+
+    folder = _run_folder(run)
+    if folder is None:
+        raise UsageError(f"{run} is a file; a run is a folder (toolkit results lists them)")
+    return read_run(folder)
+
+
+def _delays(run: str, only: list[str] | None) -> dict[str, Any]:
+    folder = _run_folder(run)
+    if folder is None:
+        text = Path(run).read_text(encoding="utf-8").replace(",", " ").split()
+        try:
+            return {Path(run).stem: [float(word) for word in text]}
+        except ValueError as error:
+            raise UsageError(f"{run}: {error}; a sample file holds numbers only") from None
+    samples = _read_run(run)
+    found = {**samples.hops, **samples.steps, "end_to_end": samples.end_to_end}
+    unknown = set(only or []) - set(found)
+    if unknown:
+        raise UsageError(f"--hop {', '.join(sorted(unknown))}: the run has {', '.join(found)}")
+    return {name: values for name, values in found.items() if not only or name in only}
+
+
+def _document(source: str) -> tuple[Any, str]:
+    """A net document from a file, or built from a run."""
+    path = Path(source)
+    if path.is_file():
+        from toolkit.model.netfile import load_document
+
+        return load_document(path), str(path)
+    from toolkit.model.build import net_from_run
+
+    return net_from_run(_read_run(source)), source
+
+
+def _save(folder: Path, name: str, document: dict[str, Any]) -> None:
+    """Put a result beside the run's other results; a folder that cannot be written is no error."""
+    target = folder / "model"
+    try:
+        target.mkdir(exist_ok=True)
+        (target / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        typer.echo(f"not saved to {target / name}: {error.strerror}", err=True)
+
+
+def _solution_lines(document: dict[str, Any]) -> list[str]:
+    unit = document["unit"]
+    lines = [f"{document['net']}: {document['measure'] or 'no first-passage measure'}"]
+    if document["mean"] is not None:
+        lines.append(f"  mean {document['mean']:.6g} {unit}, sd {document['sd']:.6g} {unit}")
+        found = (f"p{float(p) * 100:g} {v:.6g}" for p, v in document["quantiles"].items() if v is not None)
+        lines.append(f"  {', '.join(found)}")
+    if document["probability"] is not None and document["probability"] < 1:
+        lines.append(f"  completes with probability {document['probability']:.6g}")
+    lines.append(f"  time {' '.join(f'{t:>10.5g}' for t in document['at'])}")
+    width = max(len(name) for name in document["places"])
+    lines += [f"  {n:<{width}} {' '.join(f'{v:>8.6f}' for v in values)}" for n, values in document["places"].items()]
+    for name, value in (document.get("steady") or {}).get("tokens", {}).items():
+        lines.append(f"  {name}: {value:.6g} tokens in the long run")
+    if "latency" in document:
+        q = document["latency"]["quantiles"]
+        tail = ", ".join(f"p{float(p) * 100:g} {v:.5g}" for p, v in q.items() if v is not None)
+        lines.append(f"  latency of a message: mean {document['latency']['mean']:.6g}, {tail}")
+    lines.append(
+        f"  by {document['method']} ({document['reason']}), error at most {document['error_bound']:.2g}, "
+        f"{document['seconds']:.2f} s"
+    )
+    return lines

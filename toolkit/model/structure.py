@@ -1,0 +1,167 @@
+"""What a net's shape alone tells: invariants, dead ends, unbounded places; named, before any solver runs for long."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import gcd, lcm
+from typing import TypeAlias
+
+import numpy as np
+
+from toolkit.model.net import Immediate, Net
+from toolkit.model.semantics import Rules
+
+Weights: TypeAlias = dict[str, int]
+_MOST_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """What was found."""
+
+    place_invariants: tuple[Weights, ...]
+    """Weighted sums of tokens that never change."""
+    transition_invariants: tuple[Weights, ...]
+    """Firings that together lead back to the marking before."""
+    markings: int
+    is_complete: bool
+    """Whether every reachable marking was seen."""
+    bounds: dict[str, int]
+    """Most tokens seen in each place."""
+    unbounded: tuple[str, ...]
+    """Places that can grow for ever (a marking was reached that covers one on its way)."""
+    dead_transitions: tuple[str, ...]
+    """Never enabled in any marking seen."""
+    deadlocks: tuple[Weights, ...]
+    """Markings (up to five) in which nothing is enabled any more."""
+    unchecked: bool = False
+    """Whether guards or inhibitors make the test for unbounded places a suspicion only."""
+
+
+def analyse_structure(net: Net, *, most_markings: int = 20_000) -> Structure:
+    """Invariants from the incidence matrix, the rest from the markings reachable by any order of firing.
+
+    Timing is ignored, priorities are kept: immediate transitions fire before timed ones.
+    """
+    rules = Rules(net)
+    matrix = incidence(net)
+    places = list(net.places)
+    names = [t.name for t in net.transitions]
+    markings, enabled, deadlocks, unbounded, is_complete = _reach(net, rules, most_markings)
+    most = np.max(np.array(markings), axis=0)
+    return Structure(
+        place_invariants=_named(_semiflows(matrix), places),
+        transition_invariants=_named(_semiflows(matrix.T), names),
+        markings=len(markings),
+        is_complete=is_complete,
+        bounds={p: int(b) for p, b in zip(places, most, strict=True)},
+        unbounded=unbounded,
+        dead_transitions=tuple(n for n in names if n not in enabled) if is_complete else (),
+        deadlocks=deadlocks,
+        unchecked=any(t.inhibitors or t.guard for t in net.transitions),
+    )
+
+
+def incidence(net: Net) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Change of each place (row) by each transition (column)."""
+    row = {place: i for i, place in enumerate(net.places)}
+    matrix = np.zeros((len(net.places), len(net.transitions)), dtype=np.int64)
+    for column, transition in enumerate(net.transitions):
+        for place, count in transition.inputs.items():
+            matrix[row[place], column] -= count
+        for place, count in transition.outputs.items():
+            matrix[row[place], column] += count
+    return matrix
+
+
+def _semiflows(matrix: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> list[list[int]]:
+    """Minimal non-negative x with x @ matrix == 0 (Farkas), or none if there are too many."""
+    size, columns = matrix.shape
+    rows = [([int(v) for v in matrix[i]], [int(i == j) for j in range(size)]) for i in range(size)]
+    for column in range(columns):
+        zero = [r for r in rows if not r[0][column]]
+        up = [r for r in rows if r[0][column] > 0]
+        down = [r for r in rows if r[0][column] < 0]
+        for a in up:
+            for b in down:
+                common = lcm(a[0][column], -b[0][column])
+                x, y = common // a[0][column], common // -b[0][column]
+                flow = [x * i + y * j for i, j in zip(a[1], b[1], strict=True)]
+                rest = [x * i + y * j for i, j in zip(a[0], b[0], strict=True)]
+                divisor = gcd(*flow, *rest) or 1
+                zero.append(([v // divisor for v in rest], [v // divisor for v in flow]))
+        rows = _minimal(zero)
+        if len(rows) > _MOST_ROWS:
+            return []
+    return [flow for _, flow in rows]
+
+
+def _minimal(rows: list[tuple[list[int], list[int]]]) -> list[tuple[list[int], list[int]]]:
+    supports = [frozenset(i for i, v in enumerate(flow) if v) for _, flow in rows]
+    kept = []
+    for i, row in enumerate(rows):
+        smaller = any(s < supports[i] or (s == supports[i] and j < i) for j, s in enumerate(supports))
+        if not smaller:
+            kept.append(row)
+    return kept
+
+
+def _named(flows: list[list[int]], names: list[str]) -> tuple[Weights, ...]:
+    return tuple({n: v for n, v in zip(names, flow, strict=True) if v} for flow in flows)
+
+
+def _reach(
+    net: Net, rules: Rules, most: int
+) -> tuple[list[tuple[int, ...]], set[str], tuple[Weights, ...], tuple[str, ...], bool]:
+    places = list(net.places)
+    first = tuple(int(v) for v in rules.initial)
+    parent: dict[tuple[int, ...], tuple[int, ...] | None] = {first: None}
+    queue = deque([first])
+    enabled: set[str] = set()
+    deadlocks: list[Weights] = []
+    grows: set[str] = set()
+    while queue and len(parent) <= most and not grows:
+        marking = queue.popleft()
+        column = np.array(marking, dtype=np.int64)[:, None]
+        able = [t for t in net.transitions if rules.degree(t, column)[0] > 0]
+        urgent = [t.timing.priority for t in able if isinstance(t.timing, Immediate)]
+        if urgent:
+            able = [t for t in able if isinstance(t.timing, Immediate) and t.timing.priority == max(urgent)]
+        if not able and len(deadlocks) < 5:  # noqa: PLR2004 - enough to see what they have in common
+            deadlocks.append({p: v for p, v in zip(places, marking, strict=True) if v})
+        for transition in able:
+            enabled.add(transition.name)
+            after = column.copy()
+            rules.fire(transition, after)
+            following = tuple(int(v) for v in after[:, 0])
+            if following in parent:
+                continue
+            parent[following] = marking
+            queue.append(following)
+            back: tuple[int, ...] | None = marking
+            while back is not None:
+                if all(a >= b for a, b in zip(following, back, strict=True)):
+                    grows |= {p for p, a, b in zip(places, following, back, strict=True) if a > b}
+                    break
+                back = parent[back]
+    return list(parent), enabled, tuple(deadlocks), tuple(sorted(grows)), not queue and not grows
+
+
+def check(net: Net, *, most_markings: int = 20_000) -> list[str]:
+    """What a person should know about a net before solving it; empty if nothing stands out."""
+    found = analyse_structure(net, most_markings=most_markings)
+    notes = [f"transition {name} can never fire" for name in found.dead_transitions]
+    for place in found.unbounded:
+        maybe = "may grow for ever (guards or inhibitors may still stop it)" if found.unchecked else "grows for ever"
+        notes.append(f"place {place} {maybe}")
+    measure = net.completion()
+    if measure is not None:
+        rules = Rules(net)
+        for deadlock in found.deadlocks:
+            column = np.array([[deadlock.get(p, 0)] for p in rules.places], dtype=np.int64)
+            if not rules.holds(measure.expression, column)[0]:
+                at = ", ".join(f"{p}={v}" for p, v in deadlock.items()) or "no tokens"
+                notes.append(f"deadlock before {measure.expression}: {at}")
+    return notes
+
