@@ -64,9 +64,10 @@ def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[s
         images = build_images(testbed, emit)
         if leaving := machines.nodes("remove", "replace"):
             deployment = remove_nodes(deployment, leaving, emit)
+        deployment = provide_grafana(testbed, deployment, emit)
         deployment = acquire(testbed, deployment, images, emit)  # machines with addresses
         seen = preflight(testbed, deployment, emit)
-        bundles = render_bundles(testbed, deployment.hosts, images)
+        bundles = bundles_of(testbed, deployment)
         services = plan_services(bundles, running(seen))
         if services:
             deployment = provision(testbed, deployment, bundles, services, seen, emit)
@@ -107,15 +108,13 @@ def plan_deploy(file: Path, *, provider: str | None) -> Plan:
     held = dict(deployment.hosts) if deployment else {}
     hosts = {node.name: held.get(node.name) or _expected_host(testbed, node.name) for node in testbed.nodes}
     seen = observe(held, testbed.name) if held else {}
-    references = _builder(testbed, _silent).references(_wanted_images(testbed, hosts))
-    bundles = render_bundles(testbed, hosts, references)
+    bundles = _bundles(testbed, hosts, deployment.notes if deployment else {})
     return make_plan(testbed, deployment, bundles, running(seen))
 
 
 def bundles_of(testbed: Testbed, deployment: Deployment) -> dict[str, Bundle]:
     """What the nodes of a deployment are to look like, from the file as it is now."""
-    references = _builder(testbed, _silent).references(_wanted_images(testbed, deployment.hosts))
-    return render_bundles(testbed, deployment.hosts, references)
+    return _bundles(testbed, deployment.hosts, deployment.notes)
 
 
 # -- steps ------------------------------------------------------------------------------------------------------------
@@ -128,6 +127,23 @@ def build_images(testbed: Testbed, emit: Emit) -> Images:
         built = _builder(testbed, emit).build(_wanted_images(testbed, expected))
         say(f"{len(built)} images are there")
     return built
+
+
+def provide_grafana(testbed: Testbed, deployment: Deployment, emit: Emit) -> Deployment:
+    """Grafana's image, if it can be had; if not, that is noted once and said, and the rest goes on without it."""
+    wanted = _grafana_image(testbed)
+    notes = {key: note for key, note in deployment.notes.items() if key != "grafana"}
+    if wanted is not None:
+        if wanted[0] in deployment.notes.get("grafana", ""):
+            return deployment  # asked before
+        try:
+            _builder(testbed, emit).build({wanted})
+        except UnreachableError as error:
+            notes["grafana"] = (
+                f"no Grafana: {error}. The same dashboards: toolkit dashboards export; the figures: Prometheus"
+            )
+            emit(Event(stage="images", message=notes["grafana"], level="warning"))
+    return save_deployment(dataclasses.replace(deployment, notes=notes))
 
 
 def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit) -> Deployment:
@@ -253,7 +269,7 @@ def urls(testbed: Testbed, deployment: Deployment) -> dict[str, str]:
             if node in deployment.hosts:
                 address = deployment.hosts[node].address
                 found["prometheus"] = f"http://{address}:{PROMETHEUS_PORT}"
-                if "grafana" not in deployment.notes:
+                if "grafana" not in deployment.notes and testbed.monitoring.grafana_image:
                     found["grafana"] = f"http://{address}:{GRAFANA_PORT}/d/toolkit-kpis"
     return found
 
@@ -304,6 +320,21 @@ def _wanted_images(testbed: Testbed, hosts: Mapping[str, Host]) -> set[tuple[str
     if any(testbed.providers[node.provider].type == "container" for node in testbed.nodes):
         wanted.add((NODE_IMAGE, local_architecture()))
     return wanted
+
+
+def _bundles(testbed: Testbed, hosts: Mapping[str, Host], notes: Mapping[str, str]) -> dict[str, Bundle]:
+    wanted = _wanted_images(testbed, hosts)
+    grafana = None if "grafana" in notes else _grafana_image(testbed)
+    references = _builder(testbed, _silent).references(wanted | ({grafana} if grafana else set()))
+    return render_bundles(testbed, hosts, references, grafana=references[grafana] if grafana else None)
+
+
+def _grafana_image(testbed: Testbed) -> tuple[str, str] | None:
+    """(reference, architecture) of the Grafana asked for; None without a monitor, or where it is not wanted."""
+    nodes = [node for service in testbed.service_of_role("monitor") for node in service.nodes]
+    if not nodes or testbed.monitoring.grafana_image is None:
+        return None
+    return testbed.monitoring.grafana_image, _expected_host(testbed, nodes[0]).architecture
 
 
 def _builder(testbed: Testbed, emit: Emit) -> Builder:
