@@ -27,7 +27,7 @@ RUN_DIR = Path("/run/chrony")
 STALE_S = 5.0
 """Facts older than this are no longer answered as true."""
 LOG_BYTES = 4 << 20
-"""When the log reaches this it becomes `clock.1.jsonl` and a new one begins: about ten hours of history at most."""
+"""About seven hours of history, three at least."""
 NOT_SYNCHRONISED = "Not synchronised"
 
 
@@ -207,11 +207,10 @@ class ClockState:
 
 
 class ClockLog:
-    """The clock's facts once a second as JSON lines, in at most two files."""
+    """The clock's facts once a second as JSON lines, in one file that loses its older half when it is full."""
 
     def __init__(self, folder: Path, limit_bytes: int = LOG_BYTES) -> None:
         self.file = folder / "clock.jsonl"
-        self._older = folder / "clock.1.jsonl"
         self._limit_bytes = limit_bytes
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -221,7 +220,16 @@ class ClockLog:
             log.write(json.dumps(document, separators=(",", ":")) + "\n")
             full = log.tell() >= self._limit_bytes
         if full:
-            self.file.replace(self._older)
+            self._halve()
+
+    def _halve(self) -> None:
+        """Whoever reads at this moment has the old file or the new one, each whole."""
+        draft = self.file.with_suffix(".jsonl.new")
+        with self.file.open("rb") as old, draft.open("wb") as new:
+            old.seek(self._limit_bytes // 2)
+            old.readline()
+            new.writelines(old)
+        draft.replace(self.file)
 
 
 class Chrony:
@@ -261,6 +269,8 @@ class Chrony:
         """Ask once; raises OSError or ValueError when there is no sensible answer."""
         self.check()
         if self._client is None or self._client.poll() is not None:
+            if self._client is not None:
+                _end(self._client)
             self._client = subprocess.Popen(
                 ["chronyc", "-c", "-n", "-h", str(self._socket)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
@@ -273,10 +283,23 @@ class Chrony:
     def stop(self) -> None:
         """End both children."""
         for child in (self._client, self._daemon):
-            if child is not None and child.poll() is None:
-                child.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=3)
+            if child is not None:
+                _end(child)
+
+
+def _end(child: subprocess.Popen[Any]) -> None:
+    """Closing its input is what ends chronyc; SIGTERM only makes it finish the read that it is in."""
+    with contextlib.suppress(OSError):
+        if child.stdin is not None:
+            child.stdin.close()
+    child.terminate()
+    try:
+        child.wait(timeout=3)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
 
 
 def poll(state: ClockState, chrony: Chrony, log: ClockLog) -> None:

@@ -273,7 +273,7 @@ class Probe:
         }
         facts: dict[str, Any] = {"ports": list(self._ports), "partial": bool(capture.lost or traffic.gaps)}
         if self._native:
-            after = self._native.read()
+            after = self._native.read(settled=True)
             counts |= {f"native_{name}": after[name] - before.get(name, 0) for name in after}
         if traffic.encrypted:
             facts["blind"] = f"{traffic.encrypted} connections are TLS: the probe cannot see messages in them"

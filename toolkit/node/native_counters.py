@@ -45,9 +45,9 @@ class NativeCounters:
         """Begin to listen."""
         self._thread.start()
 
-    def read(self) -> dict[str, int]:
-        """The numbers now, after one more interval, so that they cover what has happened until this call."""
-        if self._latest:
+    def read(self, *, settled: bool = False) -> dict[str, int]:
+        """The latest numbers; `settled` waits one interval, so that they cover what has happened until this call."""
+        if settled and self._latest:
             time.sleep(INTERVAL_S + 0.2)
         return dict(self._latest)
 
