@@ -59,7 +59,8 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
     protocol = str(workload.options.get("protocol") or (known.protocols[0] if known and known.protocols else ""))
     if not protocol:
         raise WorkloadError(
-            f"workload {workload.name}: nothing says what protocol {broker.name} speaks; write options: {{protocol: mqtt}}"
+            f"workload {workload.name}: nothing says what protocol {broker.name} speaks; "
+            "write options: {protocol: mqtt}"
         )
     port = int(workload.options.get("port") or broker.settings.get("port") or BROKER_PORTS.get(protocol, 0))
     first = (zlib.crc32(run.encode()) & 0xFFFF) << 16
@@ -97,10 +98,14 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
         brokers=tuple(_brokers(testbed, deployment, broker, common)),
         subscribers=tuple((process, receiving) for process in _processes(testbed, deployment, subscribing)),
         publishers=tuple(
-            (process, dataclasses.replace(sending, streams=list(streams[i * per_process : (i + 1) * per_process]), seed=workload.seed + i))
-            for i, process in enumerate(publishers)
+            (process, dataclasses.replace(sending, streams=list(own), seed=workload.seed + i))
+            for i, (process, own) in enumerate(zip(publishers, _shares(streams, per_process), strict=True))
         ),
-    )  # fmt: skip
+    )
+
+
+def _shares(streams: range, size: int) -> Iterable[range]:
+    return (streams[first : first + size] for first in range(0, len(streams), size))
 
 
 def find_services(testbed: Testbed, name: str, workload: Workload) -> tuple[Service, ...]:

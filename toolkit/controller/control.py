@@ -88,7 +88,8 @@ class HttpControl:
                 text = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(
-                f"{process.name} does not answer on its control port {process.control_port} ({error or type(error).__name__}); "
+                f"{process.name} does not answer on its control port {process.control_port} "
+                f"({error or type(error).__name__}); "
                 f"try: toolkit logs {process.service}"
             ) from error
         if answer.status != http.client.OK:

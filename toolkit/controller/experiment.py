@@ -58,7 +58,7 @@ def run_experiment(
 ) -> list[RunFolder]:
     """Play every point of a workload; with `resume` those that already have a complete run are left out.
 
-    Raises WorkloadError after the last run if assertions do not hold; KeyboardInterrupt goes on up once the run is saved.
+    Raises WorkloadError after the last run if assertions do not hold; an interrupt goes on up once the run is saved.
     """
     points = make_points(workload)
     check_points(workload, points, can_apply=apply_settings is not None)

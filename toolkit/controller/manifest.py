@@ -73,7 +73,9 @@ def make_manifest(
             for connection in range(order.connections)
         ],
         "orders": {process.name: dataclasses.asdict(order) for process, order in cast.parts},
-        "versions": {"toolkit": _version("toolkit"), "python": platform.python_version(), "system": platform.platform()},
+        "versions": {
+            "toolkit": _version("toolkit"), "python": platform.python_version(), "system": platform.platform(),
+        },
     }  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """How far each node's clock was from the reference during a run, with the bound of that knowledge.
 
-Every node's clock process logs one JSON line a second (`ClockReading`). A node's offset is interpolated between readings
-and taken off its stamps; what stays uncertain is `root dispersion + root delay / 2` (RFC 5905) plus the clock's
-resolution. Nodes on one kernel share one clock: between them only the resolution is uncertain.
+Every node's clock process logs one JSON line a second (`ClockReading`). A node's offset is interpolated between
+readings and taken off its stamps; what stays uncertain is `root dispersion + root delay / 2` (RFC 5905) plus the
+clock's resolution. Nodes on one kernel share one clock: between them only the resolution is uncertain.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def read_log(file: Path) -> list[ClockReading]:
 def node_clock(
     node: str, readings: Sequence[ClockReading], *, shared: bool = False, processes: Iterable[Mapping[str, Any]] = ()
 ) -> NodeClock:
-    """What readings (of the clock process) and `StampsInfo.clock` (of the measuring processes) say of a node's clock."""
+    """What readings of the clock process, and `StampsInfo.clock` of measuring processes, say of a node's clock."""
     told = list(processes)
     resolution = max([int(clock.get("resolution_ns") or 0) for clock in told], default=0) or RESOLUTION_NS
     steps = (*find_steps(node, readings), *_told_steps(node, told))
@@ -146,7 +147,7 @@ def find_steps(node: str, readings: Sequence[ClockReading]) -> list[ClockStep]:
     """Jumps of wall minus monotonic time between neighbouring readings."""
     return [
         ClockStep(node=node, at_ns=after.at_ns, size_ns=size)
-        for before, after in zip(readings, readings[1:], strict=False)
+        for before, after in itertools.pairwise(readings)
         if abs(size := (after.at_ns - after.monotonic_ns) - (before.at_ns - before.monotonic_ns)) > STEP_NS
     ]
 

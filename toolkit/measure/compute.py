@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.measure.clocks import NodeClock, node_clock, path_bound_ns, read_log
 from toolkit.measure.collect import CLOCK_LOGS
-from toolkit.measure.join import Joined, Stream, Subscriber, Terms, join
+from toolkit.measure.join import join
 from toolkit.measure.kpis import (
     DELAYS,
     HOPS,
@@ -18,6 +18,8 @@ from toolkit.measure.kpis import (
     summarise,
     throughput,
 )
+from toolkit.measure.layout import Stream, Subscriber, Terms
+from toolkit.measure.ledger import Joined
 from toolkit.measure.stamps import StampsFile, read_files
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
@@ -142,7 +144,8 @@ def kpi_document(
         "clocks": {node: clock_document(clock, joined) for node, clock in clocks.items()},
         "processes": [
             {
-                "process": file.process, "node": file.node, "role": file.role, "stamps": len(file), "counts": file.counts,
+                "process": file.process, "node": file.node, "role": file.role,
+                "stamps": len(file), "counts": file.counts,
                 "facts": file.info.facts if file.info else {}, "error": file.info.error if file.info else "killed",
             }
             for file in files
@@ -175,36 +178,46 @@ def find_faults(
 ) -> list[str]:
     """Why this run is not to be compared with others, in words; empty: nothing speaks against it."""
     faults = [str(problem) for problem in manifest.get("problems", ())]
-    if manifest["status"] not in {"complete", "computing"}:
+    if manifest["status"] != "complete":
         faults.append(f"the run is {manifest['status']}")
-    for file in files:
-        if file.info is None:
-            faults.append(f"{file.process} was killed: its last stamps may be missing")
-        elif file.info.error:
-            faults.append(f"{file.process}: {file.info.error}")
-    for clock in clocks.values():
-        faults += [
-            f"the clock of {step.node} stepped by {step.size_ns / 1e6:.3f} ms during the run" for step in clock.steps
-        ]
-        if clock.domain == clock.node and clock.readings and not clock.synchronised:
-            faults.append(f"the clock of {clock.node} was not synchronised all the time")
-    faults += [
-        f"{summary.beyond_bound} delays of {hop} are below minus the clock bound: the clocks were worse than they said"
-        for hop, summary in summaries.items()
-        if summary.beyond_bound
-    ]
+    faults += _process_faults(files)
+    faults += _clock_faults(clocks, summaries)
     schedule = summaries["schedule"]
     if manifest["workload"]["arrivals"]["kind"] != "closed" and (schedule.p99_ms or 0.0) > SCHEDULE_LIMIT_MS:
         faults.append(
             f"the publisher was late: p99 of actual minus intended sending is {schedule.p99_ms:.1f} ms; "
             "the load was not what was asked for"
         )
-    if not all(ledger.closes for ledger in joined.ledgers.values()):
-        faults.append("the books do not close")
     warm_up = int(manifest["workload"]["warmup_messages"]) * len(manifest["streams"])
     faults += counter_problems(joined, [(file.process, file.role, file.counts) for file in files], warm_up=warm_up)
-    if joined.unmatched_flows:
-        faults.append(f"{joined.unmatched_flows} sends of the broker went to flows that no subscriber calls its own")
-    if joined.unrecorded:
-        faults.append(f"{joined.unrecorded} messages were received that no publisher recorded to have sent")
-    return list(dict.fromkeys(faults))
+    found = {
+        "the books do not close": not all(ledger.closes for ledger in joined.ledgers.values()),
+        f"{joined.unmatched_flows} sends of the broker went to flows that no subscriber calls its own": (
+            joined.unmatched_flows
+        ),
+        f"{joined.unrecorded} messages were received that no publisher recorded to have sent": joined.unrecorded,
+    }
+    return list(dict.fromkeys([*faults, *(words for words, holds in found.items() if holds)]))
+
+
+def _process_faults(files: Sequence[StampsFile]) -> list[str]:
+    killed = [f"{file.process} was killed: its last stamps may be missing" for file in files if file.info is None]
+    return killed + [f"{file.process}: {file.info.error}" for file in files if file.info and file.info.error]
+
+
+def _clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary]) -> list[str]:
+    faults = [
+        f"the clock of {step.node} stepped by {step.size_ns / 1e6:.3f} ms during the run"
+        for clock in clocks.values()
+        for step in clock.steps
+    ]
+    faults += [
+        f"the clock of {clock.node} was not synchronised all the time"
+        for clock in clocks.values()
+        if clock.domain == clock.node and clock.readings and not clock.synchronised
+    ]
+    return faults + [
+        f"{summary.beyond_bound} delays of {hop} are below minus the clock bound: the clocks were worse than they said"
+        for hop, summary in summaries.items()
+        if summary.beyond_bound
+    ]

@@ -1,6 +1,6 @@
 """KPIs of a run, from its two tables, its books and its clocks; every function takes values and returns values.
 
-Definitions are in docs/runs.md: hops and percentiles, throughput bins, the ledger, when a figure is resolved by the clocks.
+Definitions are in docs/runs.md: hops and percentiles, throughput, the ledger, when the clocks resolve a figure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.measure.join import Joined, Ledger
+from toolkit.measure.ledger import Joined, Ledger
 
 Ints: TypeAlias = NDArray[np.int64]
 

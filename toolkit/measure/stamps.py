@@ -53,7 +53,7 @@ class StampsFile:
         return self.path.stat().st_size // STAMP_BYTES if self.path.is_file() else 0
 
     def blocks(self) -> Iterator[Stamps]:
-        """The stamps, some at a time, in writing order; half a record at the end of a killed process' file is left out."""
+        """The stamps, some at a time, in writing order; half a record that a killed process left is skipped."""
         left = len(self)
         if not left:
             return

@@ -87,7 +87,8 @@ def in_ms(value: float | None) -> str:
     if value is None:
         return TOO_FEW
     size = abs(value)
-    return f"{value:.1f}" if size >= 100 else f"{value:.3f}" if size >= 0.1 or size == 0 else f"{value:.4f}"  # noqa: PLR2004
+    digits = 1 if size >= 100 else 3 if size >= 0.1 or not size else 4  # noqa: PLR2004  four of them matter at most
+    return f"{value:.{digits}f}"
 
 
 def remarks(document: Mapping[str, Any]) -> list[str]:
@@ -97,7 +98,9 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
     if whole["duplicates"] or whole["reordered"]:
         lines.append(f"{whole['duplicates']} duplicates, {whole['reordered']} reordered")
     rates = document["throughput"]
-    lines.append(f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} delivered/s, {document['pacing']} loop")
+    lines.append(
+        f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} delivered/s, {document['pacing']} loop"
+    )
     for hop, summary in document["hops"].items():
         if summary["negative"]:
             lines.append(f"{summary['negative']} delays of {HOP_TITLES[hop]} are negative (kept in all figures)")

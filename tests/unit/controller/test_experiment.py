@@ -88,7 +88,8 @@ class FakeNodes:
             raise UnreachableError(f"{name} does not answer")
         received = self.sent - sum(seq < self.sent for seq in self.lose)
         return RunStatus(
-            phase=self.phases[name], run=self.orders[name].run, error="broken" if self.phases[name] == "failed" else None,
+            phase=self.phases[name], run=self.orders[name].run,
+            error="broken" if self.phases[name] == "failed" else None,
             sent=self.sent if process.role == "publisher" else 0,
             received=received if process.role == "subscriber" else 0,
             last_ns=self.start_ns + self.sent * 1_000_000,
@@ -149,7 +150,8 @@ class FakeNodes:
         (raw / node).mkdir(parents=True, exist_ok=True)
         (raw / node / f"{service}-0.stamps").write_bytes(b"".join(stamps))
         info = StampsInfo(run=run, testbed="fake", node=node, service=service, role=service, instance=0,
-                          stamps=len(stamps), counts={}, flows=dict(flows), clock={"resolution_ns": 100}, facts={})  # fmt: skip
+                          stamps=len(stamps), counts={}, flows=flows,
+                          clock={"resolution_ns": 100}, facts={})  # fmt: skip
         if f"{node}/{service}-0" not in self.dead_received:
             (raw / node / f"{service}-0.json").write_text(json.dumps(dataclasses.asdict(info)))
 

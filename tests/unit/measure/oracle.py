@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.contract.samples import STAMP, Flag, Point, StampsInfo
-from toolkit.measure.join import Stream, Subscriber, Terms
+from toolkit.measure.layout import Stream, Subscriber, Terms
 
 START_NS = 1_800_000_000_000_000_000
 TIMEOUT_NS = 1_000_000_000
@@ -61,7 +61,7 @@ class Oracle:
         ]
         self.terms = Terms(qos=self.qos, loss_timeout_ns=TIMEOUT_NS)
 
-    def write(self, raw: Path) -> None:
+    def write(self, raw: Path) -> None:  # noqa: C901
         published, broker = [], []
         received: list[list[tuple[int, bytes]]] = [[] for _ in range(self.subscribers)]
         for s, messages in enumerate(self.messages):

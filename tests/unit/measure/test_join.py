@@ -14,9 +14,12 @@ from oracle import START_NS, Fate, Message, Oracle
 from toolkit.contract.samples import STAMP, Point
 from toolkit.errors import MeasurementError
 from toolkit.measure import join as join_module
+from toolkit.measure import layout as layout_module
 from toolkit.measure.clocks import ClockReading, node_clock
-from toolkit.measure.join import CLASSES, Joined, Terms, join
+from toolkit.measure.join import join
 from toolkit.measure.kpis import HOPS, nearest_rank, summarise
+from toolkit.measure.layout import Terms
+from toolkit.measure.ledger import CLASSES, Joined
 from toolkit.measure.stamps import read_files
 from toolkit.measure.tables import connect, read_column
 
@@ -84,7 +87,7 @@ def oracles(draw: st.DrawFn) -> Oracle:
 @given(oracle=oracles(), pairs=st.sampled_from([1, 3, 1 << 19]))
 def test_every_outcome_is_measured_back(oracle: Oracle, pairs: int):
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(join_module, "PAIRS_AT_ONCE", pairs)
+        patch.setattr(layout_module, "PAIRS_AT_ONCE", pairs)
         patch.setattr(join_module, "SPOOL_AT", 0 if pairs == 3 else 4_000_000)
         check(oracle, measure(oracle, Path(name)), Path(name))
 
@@ -107,15 +110,14 @@ def test_partitions_and_spool_change_nothing(tmp_path: Path, monkeypatch: pytest
     whole = measure(oracle, tmp_path)
     check(oracle, whole, tmp_path)
     other = tmp_path / "spooled"
-    monkeypatch.setattr(join_module, "PAIRS_AT_ONCE", 700)
+    monkeypatch.setattr(layout_module, "PAIRS_AT_ONCE", 700)
     monkeypatch.setattr(join_module, "SPOOL_AT", 0)
     parts = measure(oracle, other)
     assert parts == whole
     with connect() as db:
         for table in ("messages", "samples"):
-            rows = [
-                db.execute(f"SELECT * FROM '{f}/{table}.parquet' ORDER BY ALL").fetchall() for f in (tmp_path, other)
-            ]
+            queries = [f"FROM '{folder}/{table}.parquet' ORDER BY ALL" for folder in (tmp_path, other)]
+            rows = [db.execute(query).fetchall() for query in queries]
             assert rows[0] == rows[1]
     assert not list(other.glob(".join-*"))
 

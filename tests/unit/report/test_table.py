@@ -79,7 +79,8 @@ def test_it_prints_without_colours_where_there_is_no_terminal(run: RunFolder):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (0.0, "0.000"), (0.01234, "0.0123"), (1.23456, "1.235"), (-20.0, "-20.000"), (666.3, "666.3")]
+    ("value", "text"),
+    [(None, "-"), (0.0, "0.000"), (0.01234, "0.0123"), (1.23456, "1.235"), (-20.0, "-20.000"), (666.3, "666.3")],
 )
 def test_milliseconds(value: float | None, text: str):
     assert in_ms(value) == text

@@ -1,0 +1,92 @@
+"""The books of a run: where every message due to a subscriber ended, and what else a join counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """Where every message due to a subscriber ended; the classes exclude each other and add up to `expected`."""
+
+    expected: int = 0
+    delivered: int = 0
+    """First copy within the loss timeout."""
+    late: int = 0
+    """First copy after the loss timeout."""
+    dropped: int = 0
+    """Sent at QoS 0, or acknowledged at QoS 1 and 2, and never delivered."""
+    refused: int = 0
+    """The client did not take it; never offered to the broker."""
+    unconfirmed: int = 0
+    """Sent at QoS 1 or 2, neither acknowledged nor delivered: nobody's promise broken."""
+    in_flight: int = 0
+    """Its waiting time was not over when watching ended (interrupted runs, killed subscribers)."""
+    duplicates: int = 0
+    """Second and later copies; beside the classes."""
+    redelivered: int = 0
+    """Of the duplicates, those the broker marked as such."""
+    reordered: int = 0
+    """First copies that came after one with a higher number (RFC 4737); beside the classes."""
+    lost_before_broker: int = 0
+    """Of the dropped, those that no broker stamped as received."""
+    lost_in_broker: int = 0
+    """Of the dropped, those received and never sent on to this subscriber."""
+    lost_after_broker: int = 0
+
+    @property
+    def classified(self) -> int:
+        """The sum of the classes."""
+        return self.delivered + self.late + self.dropped + self.refused + self.unconfirmed + self.in_flight
+
+    @property
+    def closes(self) -> bool:
+        """Whether every pair is in exactly one class."""
+        return self.classified == self.expected
+
+
+CLASSES = ("delivered", "late", "dropped", "refused", "unconfirmed", "in_flight")
+
+
+def total(ledgers: Iterable[Ledger]) -> Ledger:
+    """The sum over subscribers."""
+    out = Ledger()
+    for ledger in ledgers:
+        for item in dataclasses.fields(Ledger):
+            setattr(out, item.name, getattr(out, item.name) + getattr(ledger, item.name))
+    return out
+
+
+@dataclass(slots=True, kw_only=True)
+class Joined:
+    """What a join found, beside the two tables it wrote."""
+
+    ledgers: dict[str, Ledger]
+    """By subscriber."""
+    messages: int = 0
+    """Counted messages that were sent (without warm-up and probes)."""
+    refused: int = 0
+    acknowledged: int = 0
+    broker_received: int = 0
+    broker_sent: int = 0
+    excluded: int = 0
+    """Stamps of warm-up, probe and retained messages."""
+    foreign: int = 0
+    """Stamps of streams that are not of this run."""
+    unrecorded: int = 0
+    """Received, though no publisher recorded to have sent it (a killed publisher's last ones)."""
+    unmatched_flows: int = 0
+    """Broker sends on flows that belong to no subscriber."""
+    lost: dict[str, int | None] = field(default_factory=dict)
+    """Hop -> messages that entered and did not leave it; None where the hop has no stamps."""
+    bins: dict[str, dict[int, int]] = field(default_factory=dict)
+    """offered, sent, accepted, broker_in, broker_out, delivered -> second since the epoch -> events in it."""
+    first_ns: int = 0
+    last_ns: int = 0
+
+    @property
+    def total(self) -> Ledger:
+        """The sum over subscribers."""
+        return total(self.ledgers.values())

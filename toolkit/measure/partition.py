@@ -1,0 +1,221 @@
+"""One partition of a join: neighbouring messages and their pairs as dense arrays, put into classes and written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.contract.samples import Flag, Point
+from toolkit.measure.layout import Layout, Terms
+from toolkit.measure.spool import Records
+from toolkit.measure.tables import TableWriter
+
+Ints: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+NEVER = (1 << 40) - 1
+"""Arrival order of a copy that never came."""
+
+
+class Partition:
+    """Neighbouring messages and their pairs as dense arrays; 0 ns stands for "never"."""
+
+    def __init__(self, records: Records, layout: Layout, first: int, end: int) -> None:
+        self.layout, self.first = layout, first
+        self._lay_out(first, end)
+        size = end - first
+        point, row = records["point"], records["row"] - first
+        self.t0, self.t1 = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+        sent = point == Point.SENT
+        _keep_first(self.t1, row[sent], records["at"][sent])
+        _keep_first(self.t0, row[sent], np.where(records["aux"][sent] != 0, records["aux"][sent], records["at"][sent]))
+        flags = np.zeros(size, dtype=np.uint8)
+        offered = sent | (point == Point.REFUSED)
+        flags[row[offered]] = records["flags"][offered]
+        self.sent: Mask = self.t1 != 0
+        self.refused: Mask = np.zeros(size, dtype=bool)
+        self.refused[row[point == Point.REFUSED]] = True
+        offered_rows = self.sent | self.refused
+        self.counted: Mask = offered_rows & ((flags & Flag.WARMUP) == 0)
+        self.excluded = int(np.count_nonzero(offered_rows & ~self.counted))
+        self.t2 = self._earliest(records, point == Point.BROKER_RECEIVED, row, size)
+        self.t5 = self._earliest(records, point == Point.ACKED, row, size)
+        self._fill_pairs(records)
+
+    def _lay_out(self, first: int, end: int) -> None:
+        """A block of pairs per (stream, subscriber), in that order, numbers ascending within."""
+        base = self.layout.base
+        begin = int(np.searchsorted(base, first, side="right")) - 1
+        stop = int(np.searchsorted(base, end, side="left"))
+        streams = [s for s in range(begin, stop) if base[s + 1] > base[s]]
+        self.streams = np.array(streams, dtype=np.int64)
+        self.low = np.maximum(base[self.streams], first)
+        self.length = np.minimum(base[self.streams + 1], end) - self.low
+        due = np.array([len(self.layout.due[s]) for s in streams], dtype=np.int64)
+        self.pair_base = np.concatenate(([0], np.cumsum(self.length * due)))
+        self.block_segment = np.repeat(np.arange(len(streams)), due)
+        self.block_sub = np.concatenate([self.layout.due[s] for s in streams] or [np.empty(0, dtype=np.int32)])
+        block_length = self.length[self.block_segment]
+        self.block_start = np.concatenate(([0], np.cumsum(block_length)))
+        self.block = np.repeat(np.arange(len(self.block_sub)), block_length)
+        within = np.arange(len(self.block)) - self.block_start[self.block]
+        self.pair_row = within + (self.low - first)[self.block_segment][self.block]
+        self.sub = self.block_sub[self.block]
+
+    @staticmethod
+    def _earliest(records: Records, mask: Mask, row: Ints, size: int) -> Ints:
+        """The first instant of each message; by time, since several brokers may have stamped it."""
+        out = np.zeros(size, dtype=np.int64)
+        order = np.argsort(records["at"][mask], kind="stable")
+        _keep_first(out, row[mask][order], records["at"][mask][order])
+        return out
+
+    def _pairs(self, records: Records) -> Ints:
+        """The pair of each addressed stamp; -1 where the subscriber was not due to get the message."""
+        if not len(self.streams):
+            return np.full(len(records), -1, dtype=np.int64)
+        segment = np.searchsorted(self.low, records["row"], side="right") - 1
+        rank = self.layout.rank[self.streams[segment], records["sub"]]
+        pair = self.pair_base[segment] + rank * self.length[segment] + records["row"] - self.low[segment]
+        return np.where(rank >= 0, pair, -1)
+
+    def _fill_pairs(self, records: Records) -> None:
+        size = len(self.block)
+        self.t3, self.t4 = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+        self.order = np.full(size, NEVER, dtype=np.int64)
+        self.due: Mask = self.counted[self.pair_row]
+        sends = records[records["point"] == Point.BROKER_SENT]
+        pair = self._pairs(sends)
+        by_time = np.argsort(sends["at"], kind="stable")
+        by_time = by_time[pair[by_time] >= 0]
+        _keep_first(self.t3, pair[by_time], sends["at"][by_time])
+        receipts = records[records["point"] == Point.RECEIVED]
+        pair = self._pairs(receipts)
+        receipts, pair = receipts[pair >= 0], pair[pair >= 0]
+        _keep_first(self.t4, pair, receipts["at"])
+        _keep_first(self.order, pair, receipts["order"])
+        known = self.due[pair]
+        self.unrecorded = int(np.count_nonzero(~(self.sent | self.refused)[self.pair_row[pair]]))
+        self.copies = np.bincount(pair[known], minlength=size)
+        again = known & (receipts["order"] != self.order[pair])
+        self.redeliveries = np.bincount(pair[again & ((receipts["flags"] & Flag.REDELIVERED) != 0)], minlength=size)
+
+    def classify(self, terms: Terms, tallies: dict[str, Ints], lost: Counter[str]) -> None:
+        """Put every pair into its class."""
+        row, due = self.pair_row, self.due
+        arrived = self.t4 != 0
+        in_time = arrived & (self.t4 - self.t1[row] <= terms.loss_timeout_ns)
+        missing = due & ~arrived
+        refused = missing & ~self.sent[row]
+        until = np.array(
+            [terms.watched_until_ns.get(s.process, np.iinfo(np.int64).max) for s in self.layout.subscribers],
+            dtype=np.int64,
+        )
+        open_still = missing & ~refused
+        in_flight = open_still & (self.t1[row] > until[self.sub] - terms.settle_ns)
+        unconfirmed = open_still & ~in_flight & (terms.qos > 0) & (self.t5[row] == 0)
+        dropped = open_still & ~in_flight & ~unconfirmed
+        reached, left = self.t2[row] != 0, self.t3 != 0
+        masks = {
+            "expected": due, "delivered": due & in_time, "late": due & arrived & ~in_time, "dropped": dropped,
+            "refused": refused, "unconfirmed": unconfirmed, "in_flight": in_flight,
+            "lost_before_broker": dropped & ~reached & ~left, "lost_in_broker": dropped & reached & ~left,
+            "lost_after_broker": dropped & left,
+        }  # fmt: skip
+        self.late = masks["late"]
+        for name, mask in masks.items():
+            tallies[name] += self._by_subscriber(mask.astype(np.int64))
+        tallies["duplicates"] += self._by_subscriber(np.maximum(self.copies - 1, 0))
+        tallies["redelivered"] += self._by_subscriber(self.redeliveries)
+        message = self.counted & self.sent
+        lost["publish"] += int(np.count_nonzero(message & (self.t2 == 0)))
+        lost["broker"] += int(np.count_nonzero(due & reached & ~left & ~arrived))
+        lost["deliver"] += int(np.count_nonzero(due & left & ~arrived))
+
+    def _by_subscriber(self, values: Ints) -> Ints:
+        counts = np.bincount(self.sub, weights=values, minlength=len(self.layout.subscribers))
+        return np.asarray(counts, dtype=np.int64)
+
+    def reordered(self, above: dict[int, Ints]) -> Ints:
+        """First copies, per subscriber, that arrived after a higher number of their stream (RFC 4737: reordered).
+
+        `above`: stream -> arrival order of the earliest of its messages in later partitions, per subscriber; updated.
+        """
+        order = np.where(self.due, self.order, NEVER)
+        arrived = order != NEVER
+        key = order + self.block * (NEVER + 1)  # blocks further right never undercut those further left
+        earliest = np.minimum.accumulate(key[::-1])[::-1]
+        after = np.append(earliest[1:], np.iinfo(np.int64).max)
+        carried = np.full(len(self.block_sub), NEVER, dtype=np.int64)
+        for i, stream in enumerate(self.streams.tolist()):
+            if stream in above:
+                mine = self.block_segment == i
+                carried[mine] = above[stream][self.layout.rank[stream, self.block_sub[mine]]]
+        overtaken = arrived & ((after < key) | (carried[self.block] < order))
+        if len(self.streams):
+            stream = int(self.streams[0])  # alone may go on in the partition below
+            mine = np.flatnonzero(self.block_segment == 0)
+            best = earliest[self.block_start[mine]] - mine * (NEVER + 1)
+            above.clear()
+            above[stream] = np.minimum(best, carried[mine])
+        return self._by_subscriber(overtaken.astype(np.int64))
+
+    def events(self) -> dict[str, Ints]:
+        """Instants of everything that happened to counted messages, for rates."""
+        message = self.counted & self.sent
+        return {
+            "offered": self.t0[message],
+            "sent": self.t1[message],
+            "accepted": self.t5[self.counted & (self.t5 != 0)],
+            "broker_in": self.t2[self.counted & (self.t2 != 0)],
+            "broker_out": self.t3[self.due & (self.t3 != 0)],
+            "delivered": self.t4[self.due & (self.t4 != 0) & ~self.late],
+        }
+
+    def span(self) -> tuple[int, int]:
+        """First T1 and last instant of the counted messages; zeros without any."""
+        sent = self.t1[self.counted & self.sent]
+        if not len(sent):
+            return 0, 0
+        return int(sent.min()), int(max(sent.max(), self.t4[self.due].max(initial=0)))
+
+    def write(self, number: int, tables: TableWriter) -> None:
+        """The rows of this partition."""
+        segment = np.repeat(np.arange(len(self.streams)), self.length)
+        ids = self.layout.streams[self.streams] if len(self.streams) else np.empty(0, dtype=np.int64)
+        seq = (
+            np.arange(len(segment)) + self.first - self.layout.base[self.streams][segment]
+            + self.layout.first_seq[self.streams][segment]
+        )  # fmt: skip
+        stream = ids[segment]
+        rows = self.counted
+        copies = np.bincount(self.pair_row[self.due & (self.t4 != 0)], minlength=len(rows))
+        tables.write(
+            "messages",
+            number,
+            {
+                "stream": stream[rows].astype(np.uint32), "seq": seq[rows], "t0_ns": self.t0[rows],
+                "t1_ns": self.t1[rows], "t2_ns": self.t2[rows], "t5_ns": self.t5[rows],
+                "refused": (self.refused & ~self.sent)[rows], "deliveries": copies[rows].astype(np.uint32),
+            },
+        )  # fmt: skip
+        pairs = self.due & (self.t4 != 0)
+        row = self.pair_row[pairs]
+        tables.write(
+            "samples",
+            number,
+            {
+                "stream": stream[row].astype(np.uint32), "seq": seq[row], "subscriber": self.sub[pairs],
+                "t0_ns": self.t0[row], "t1_ns": self.t1[row], "t2_ns": self.t2[row], "t3_ns": self.t3[pairs],
+                "t4_ns": self.t4[pairs], "late": self.late[pairs],
+                "copies": np.minimum(self.copies[pairs], 65535).astype(np.uint16),
+            },
+        )  # fmt: skip
+
+
+def _keep_first(target: Ints, index: Ints, values: Ints) -> None:
+    """`target[index] = values`, where the first of several values for one index stays."""
+    target[index[::-1]] = values[::-1]
