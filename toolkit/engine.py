@@ -6,6 +6,8 @@ The SDK takes half a second to import, so nothing imports it before an engine is
 from __future__ import annotations
 
 import functools
+import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UnreachableError
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 120
 """Longest silence of one call; a builder says something more often than that."""
 CONNECTIONS = 32
+USUAL_SOCKET = "unix:///var/run/docker.sock"
 ARCHITECTURES = {
     "x86_64": "amd64",
     "amd64": "amd64",
@@ -35,6 +38,8 @@ def connect(docker_host: str | None = None, timeout_s: int = TIMEOUT_S) -> docke
 
     Raises UnreachableError saying whether the engine does not run, or may not be used, and what to try.
     """
+    place = docker_host or os.environ.get("DOCKER_HOST") or USUAL_SOCKET
+    _knock(place)
     import docker
     import requests
 
@@ -45,7 +50,9 @@ def connect(docker_host: str | None = None, timeout_s: int = TIMEOUT_S) -> docke
             client = docker.DockerClient(base_url=docker_host, timeout=timeout_s, max_pool_size=CONNECTIONS)
         client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise UnreachableError(_why(error, docker_host)) from error
+        raise UnreachableError(
+            f'the Docker engine at {place} does not answer ({error}); try "docker version"'
+        ) from error
     return client
 
 
@@ -91,13 +98,19 @@ def split_reference(reference: str) -> tuple[str, str]:
     return (repository, tag) if colon and "/" not in tag else (reference, "latest")
 
 
-def _why(error: Exception, docker_host: str | None) -> str:
-    place = f" at {docker_host}" if docker_host else ""
-    if "Permission denied" in str(error):
-        return (
-            f"this user may not use the Docker engine{place}; "
+def _knock(place: str) -> None:
+    """The usual troubles with a local engine, seen before the SDK is even imported."""
+    if not place.startswith("unix://"):
+        return
+    try:
+        with socket.socket(socket.AF_UNIX) as knocking:
+            knocking.connect(place.removeprefix("unix://"))
+    except PermissionError as error:
+        raise UnreachableError(
+            f"this user may not use the Docker engine at {place}; "
             'try "sudo usermod -aG docker $USER" and log in again, or run as root'
-        )
-    if "No such file" in str(error) or "Connection refused" in str(error):
-        return f'no Docker engine runs{place or " here"}; "make setup" installs and starts it'
-    return f'the Docker engine{place} does not answer ({error}); try "docker version"'
+        ) from error
+    except OSError as error:
+        raise UnreachableError(
+            f'no Docker engine runs at {place} ({error.strerror}); "make setup" installs and starts it'
+        ) from error
