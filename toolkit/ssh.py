@@ -228,7 +228,7 @@ def run(
     """
     with _channel(host, command, as_root=as_root, timeout_s=timeout_s) as channel:
         errors: list[bytes] = []
-        reader = threading.Thread(target=lambda: errors.extend(_chunks(channel.recv_stderr)), daemon=True)
+        reader = threading.Thread(target=_drain, args=(channel.recv_stderr, errors), daemon=True)
         reader.start()
         if stdin is not None:
             data = stdin.encode() if isinstance(stdin, str) else stdin
@@ -297,6 +297,11 @@ def _channel(
 def _chunks(receive: Callable[[int], bytes]) -> Iterator[bytes]:
     while chunk := receive(65536):
         yield chunk
+
+
+def _drain(receive: Callable[[int], bytes], into: list[bytes]) -> None:
+    with contextlib.suppress(OSError):  # silence is told by whoever reads the output
+        into.extend(_chunks(receive))
 
 
 def _feed(channel: paramiko.Channel, data: bytes) -> None:
@@ -475,7 +480,7 @@ def _path(path: str | Path) -> str:
 
 
 def _socket_name(access: SshAccess) -> str:
-    text = "\0".join([access.user, access.address, str(access.port), access.jump or ""])
+    text = repr((access.user, access.address, access.port, access.jump, access.identity_file, access.known_hosts))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

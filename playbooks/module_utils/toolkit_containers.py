@@ -78,16 +78,18 @@ class Containers:
             self._report.change("replace", name, entry["State"])
             self._make(container, entry)
         elif entry["State"] == "paused":
-            self._again(entry, "start", "paused", "unpause")
+            # To the engine a paused container is unhealthy, and stays so until the next of its rare checks.
+            self._again(entry, "paused", "unpause", "restart")
         elif entry["State"] != "running":
-            self._again(entry, "start", entry.get("Status") or entry["State"], "start")
+            self._again(entry, entry.get("Status") or entry["State"], "start")
         elif "(unhealthy)" in entry.get("Status", ""):
-            self._again(entry, "restart", "unhealthy", "restart")
+            self._again(entry, "unhealthy", "restart")
 
-    def _again(self, entry, action, why, call):
-        if self._report.change(action, entry["Names"][0].lstrip("/"), why):
-            query = {"t": STOP_WITHIN_S} if call == "restart" else None
-            self._engine.call("POST", "/containers/%s/%s" % (entry["Id"], call), query, accept=(304,))
+    def _again(self, entry, why, *calls):
+        if self._report.change(calls[-1], entry["Names"][0].lstrip("/"), why):
+            for call in calls:
+                query = {"t": STOP_WITHIN_S} if call == "restart" else None
+                self._engine.call("POST", "/containers/%s/%s" % (entry["Id"], call), query, accept=(304,))
 
     def _make(self, container, instead_of):
         folders = self._writable_folders(container)

@@ -73,9 +73,8 @@ class Health:
 
     def _is_well(self, container, identity, state):
         name, started = container["name"], state.get("StartedAt")
-        if self.well.get(name) == [identity, started]:
-            # Asked and found well in this very run of it; from then on the engine's own checks count.
-            return (state.get("Health") or {}).get("Status") != "unhealthy"
+        if self.well.get(name) == [identity, started] and (state.get("Health") or {}).get("Status") != "unhealthy":
+            return True  # asked and found well in this very run of it, and the engine's own checks agree
         now = self._clock.monotonic()
         first, seen_at = self._runs.get(name, (None, now))
         if first != started:

@@ -186,7 +186,7 @@ def test_what_went_wrong_on_the_node_is_put_right(engine: EngineDaemon, tmp_path
         == {
             "killed": ["start toolkit-x-client"],
             "removed": ["create toolkit-x-client"],
-            "paused": ["start toolkit-x-client"],
+            "paused": ["restart toolkit-x-client"],
             "unhealthy": ["restart toolkit-x-client"],
             "edited": ["write client.conf"],
         }[how]
