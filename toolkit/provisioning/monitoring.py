@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from toolkit.contract import metrics
 from toolkit.provisioning.templates import duration, render_template
+from toolkit.spec.quantities import in_base_units
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Host
 
@@ -135,9 +136,9 @@ _PER_LISTENER = ("max_connections",)
 def mosquitto_config(settings: Mapping[str, Any], *, port: int = 1883) -> str:
     """mosquitto.conf: anonymous, on every address, with these settings over `MOSQUITTO_DEFAULTS`.
 
-    Durations come as seconds and sizes as bytes. `autosave_interval` counts only with `persistence`.
+    Durations and sizes may carry their units. `autosave_interval` counts only with `persistence`.
     """
-    merged = {**MOSQUITTO_DEFAULTS, **settings}
+    merged = {**MOSQUITTO_DEFAULTS, **{name: in_base_units(value) for name, value in settings.items()}}
     if not merged["persistence"]:
         merged.pop("autosave_interval", None)
     if not merged.get("message_size_limit"):

@@ -81,7 +81,7 @@ def _nodes(alike: list[Node]) -> dict[str, Any]:
     """The entry that stands for nodes of one count."""
     node = alike[0]
     addresses = [n.address for n in alike if n.address is not None]
-    several = len(alike) > 1
+    several = node.name != node.entry
     entry = {
         "count": len(alike) if several else None,
         "kind": node.kind,

@@ -105,9 +105,10 @@ def _expand(
         architecture = operator_architecture()
     addresses = _addresses(values, here, findings)
     count = values.get("count", len(addresses) or 1)
+    numbered = "count" in values or "addresses" in values  # so that a count of 1 can grow without renaming a node
     return [
         Node(
-            name=entry if count == 1 else f"{entry}-{index + 1}",
+            name=f"{entry}-{index + 1}" if numbered else entry,
             entry=entry,
             kind=kind,
             provider=provider,

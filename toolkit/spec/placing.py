@@ -36,6 +36,8 @@ def resolve_services(
         image = _image(name, roles[name], entry, images, findings)
         known = IMAGES.get(image.name)
         _check_secrets(here, entry, secrets, findings)
+        settings = _settings(here, entry.get("settings"), image, findings)
+        listens = (settings["port"],) if "port" in settings else known.ports if known else ()
         services.append(
             Service(
                 name=name,
@@ -43,10 +45,10 @@ def resolve_services(
                 image=image,
                 nodes=_nodes(here, entry, choice, findings),
                 replicas=entry.get("replicas", 1),
-                settings=_settings(here, entry.get("settings"), image, findings),
+                settings=settings,
                 environment={key: _text(value) for key, value in entry.get("environment", {}).items()},
                 command=_command(entry.get("command", [])),
-                ports=tuple(entry.get("ports", known.ports if known else ())),
+                ports=tuple(entry.get("ports", listens)),
                 capabilities=_union(known.capabilities if known else (), entry.get("capabilities", ())),
                 cpus=entry.get("cpus"),
                 memory_bytes=quantities.size_bytes(entry["memory"]) if "memory" in entry else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 _NUMBER = r"[0-9]+(\.[0-9]+)?"
 
@@ -82,6 +83,16 @@ FREQUENCY = Quantity(
 
 ALL = (DURATION, BITRATE, SIZE, FRACTION, FREQUENCY)
 BY_PATTERN = {quantity.pattern: quantity for quantity in ALL}
+
+
+def in_base_units(value: Any) -> Any:
+    """A setting as software wants it: seconds for "30m", bytes for "64K", anything else as it is."""
+    if isinstance(value, str):
+        if re.fullmatch(DURATION.pattern, value):
+            return duration_s(value)
+        if re.fullmatch(SIZE.pattern, value):
+            return size_bytes(value)
+    return value
 
 
 def duration_s(text: str) -> float:

@@ -68,7 +68,7 @@ def ports(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:
     for (one, other, port), nodes in clashes.items():
         who = f"replicas of {one!r}" if one == other else f"services {one!r} and {other!r}"
         where = f"node {nodes[0]!r}" if len(nodes) == 1 else f"nodes {', '.join(nodes)}"
-        message = f"{who} would listen on the same port {port} of {where}; set `ports`, or place them apart"
+        message = f"{who} would listen on the same port {port} of {where}; give one another port, or place them apart"
         findings.add(("services", other), message, at_key=True)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_core import ValidationError
 
 from toolkit.contract.orders import Arrivals
+from toolkit.contract.samples import HEADER_BYTES
 from toolkit.spec import quantities
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
@@ -125,6 +126,11 @@ def _workload(
     if "matrix" in values:
         given["matrix"] = _matrix(values["matrix"], origin["matrix"], services, findings)
     workload = Workload(**(given | {"name": name}))
+    sizes = (workload.payload_bytes, *workload.matrix.get("payload_bytes", ()))
+    if min(sizes) < HEADER_BYTES:
+        place = origin.get("payload") if workload.payload_bytes < HEADER_BYTES else (*origin["matrix"], "payload")
+        message = f"a payload of {min(sizes)}B has no room for the {HEADER_BYTES}-byte header of measured messages"
+        findings.add(place or ("workloads", name), message)
     for key in ("publishers", "subscribers", "broker"):
         wanted = getattr(workload, key)
         if not any(wanted in (service.name, service.role) for service in services):

@@ -220,6 +220,10 @@ services:
         assert (service.cpus, service.memory_bytes) == (0.5, 64 * 2**20)
         assert service.health == Health(command=("sh", "-c", "test -e /ok"), interval_s=0.5, within_s=90.0)
 
+    def test_two_brokers_share_a_node_on_two_ports(self, load):
+        testbed = load("nodes: {n: {}}\nservices: {broker: {on: n}, b2: {on: n, role: broker, settings: {port: 8000}}}")
+        assert [service.ports for service in testbed.services] == [(8454,), (8000,)]
+
     def test_clients_wait_for_brokers_unless_told_otherwise(self, load):
         testbed = load("nodes: {base: {}}" + SERVICES)
         assert {s.name: s.after for s in testbed.services}["publisher"] == ("broker",)
@@ -274,9 +278,9 @@ workloads:
         workloads = load(
             "nodes: {base: {}}"
             + SERVICES
-            + "workloads: {a: {messages: 5, payload: 9B}, b: {extends: a, duration: 1s}, c: {extends: b, payload: 8B}}"
+            + "workloads: {a: {messages: 5, payload: 9K}, b: {extends: a, duration: 1s}, c: {extends: b, payload: 80B}}"
         ).workloads
-        assert (workloads["c"].messages, workloads["c"].duration_s, workloads["c"].payload_bytes) == (None, 1.0, 8)
+        assert (workloads["c"].messages, workloads["c"].duration_s, workloads["c"].payload_bytes) == (None, 1.0, 80)
 
 
 class TestVariables:

@@ -31,6 +31,13 @@ def test_reads_a_number_and_its_unit(read, text, value):
     assert read(text) == value
 
 
+@pytest.mark.parametrize(
+    ("value", "base"), [("30m", 1800.0), ("64K", 65536), ("0B", 0), ("direct", "direct"), (5, 5), (True, True)]
+)
+def test_settings_can_be_had_in_base_units(value, base):
+    assert quantities.in_base_units(value) == base
+
+
 @pytest.mark.parametrize("text", ["5", "s", "-1s", "1.s", "1 sec", "1e3s", "", " 1s", "1s ", "1s\n", "٣s"])
 def test_refuses_what_is_no_duration(text):
     assert not re.search(DURATION.pattern.replace("$", r"\Z"), text, re.ASCII)

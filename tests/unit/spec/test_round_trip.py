@@ -74,14 +74,14 @@ ARRIVALS = st.one_of(
 )
 WORKLOADS = entries(
     messages=st.integers(1, 10**6),
-    payload=st.builds("{}B".format, st.integers(0, 10**6)),
+    payload=st.builds("{}B".format, st.integers(40, 10**6)),
     arrivals=ARRIVALS,
     qos=st.integers(0, 2),
     drain=DURATIONS,
     warmup=st.integers(0, 10),
     seed=st.integers(0, 2**40),
     matrix=entries(
-        **{"qos": st.just([0, 1]), "payload": st.just(["1B", "1.5K"]), "arrivals.rate": st.just(["1/s", "7/m"])}
+        **{"qos": st.just([0, 1]), "payload": st.just(["40B", "1.5K"]), "arrivals.rate": st.just(["1/s", "7/m"])}
     ),
     asserts=st.just({"lost": "== 0"}),
     reference=st.just({"published": {"mean": 8.95}}),

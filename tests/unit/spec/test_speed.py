@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 
+from pathlib import Path
+
 import pytest
 
+ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
@@ -36,6 +39,7 @@ def _load(file, cache):
         capture_output=True,
         text=True,
         check=True,
+        cwd=ROOT,
         env=os.environ | {"TOOLKIT_CACHE": str(cache)},
     )
     return json.loads(done.stdout)

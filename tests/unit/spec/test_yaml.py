@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from toolkit.errors import FileInvalidError
 from toolkit.spec import yaml
@@ -100,23 +102,29 @@ def test_works_the_same_without_libyaml(monkeypatch):
     assert (fast.root, fast.keys, fast.values) == (slow.root, slow.keys, slow.values)
 
 
-_PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Zs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz", min_size=1), inner, max_size=4),
-    max_leaves=20,
-)
-
-
-@given(value=_PLAIN)
-def test_both_parsers_read_what_the_writer_writes(value):
-    import io
-
-    from ruamel.yaml import YAML
-
+def _written(value):
     out = io.StringIO()
-    writer = YAML(typ="safe", pure=True)
-    writer.dump({"v": value}, out)
-    text = out.getvalue()
+    YAML(typ="safe", pure=True).dump({"v": value}, out)
+    return out.getvalue()
+
+
+def _documents(texts):
+    leaves = st.none() | st.booleans() | st.integers() | texts
+    return st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", min_size=1), inner, max_size=4),
+        max_leaves=20,
+    )
+
+
+@given(value=_documents(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"]))))
+def test_what_the_writer_writes_is_read_back(value):
+    assert yaml.parse(_written(value), "f").root == {"v": value}
+
+
+@given(value=_documents(st.text("ab10 :#-'\"\n")))
+def test_both_parsers_find_the_same_in_the_same_places(value):
+    text = _written(value)
     fast = yaml.parse(text, "f")
     slow = yaml._Reader("f")
     assert slow.read(iter(yaml._events_of_ruamel(text, "f"))) == fast.root == {"v": value}
