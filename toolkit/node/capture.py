@@ -7,6 +7,7 @@ acknowledgements too, in the kernel. Layouts: linux/if_packet.h, linux/filter.h.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import select
@@ -99,10 +100,11 @@ class Capture:
         self.lost += dropped
 
     def close(self) -> None:
-        """Stop looking."""
-        self._view.release()
-        self._ring.close()
+        """Stop looking; memory goes once the last view of a packet has gone."""
         self._socket.close()
+        with contextlib.suppress(BufferError):
+            self._view.release()
+            self._ring.close()
 
     def _ready(self) -> bool:
         return bool(self._ring[self._next * _BLOCK_BYTES + 8] & _TP_STATUS_USER)

@@ -26,7 +26,7 @@ from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import Seen
 from toolkit.node.native_counters import NativeCounters
-from toolkit.node.segments import SYN, Direction, address_text, parse_segment
+from toolkit.node.segments import SYN, Direction, Piece, address_text, parse_segment
 from toolkit.node.sightings import MessageFinder, Sighting
 from toolkit.node.stamps import StampWriter
 
@@ -37,6 +37,8 @@ MOST_CONNECTIONS = 20_000
 """Directions of connections that are followed; the oldest are forgotten first."""
 _TLS_HANDSHAKE, _TLS_DATA = b"\x16\x03", b"\x17\x03\x03"
 _LOOK_S = 0.1
+End = tuple[bytes, int]
+"""(address, port)"""
 
 
 @dataclass(slots=True)
@@ -66,9 +68,9 @@ class Traffic:
         self._ports = frozenset(ports)
         self._order = order
         self._writer = writer
-        self._watched: dict[tuple[tuple[bytes, int], tuple[bytes, int]], Watched] = {}
+        self._watched: dict[tuple[End, End], Watched] = {}
         self.flows = Flows()
-        self._peers: dict[tuple[bytes, int], int] = {}
+        self._peers: dict[End, int] = {}
         self.messages = {int(Point.BROKER_RECEIVED): 0, int(Point.BROKER_SENT): 0}
         self.payload_bytes = dict.fromkeys(self.messages, 0)
         self.duplicates = 0
@@ -95,17 +97,26 @@ class Traffic:
         watched = self._watched.get(key)
         if watched is None or segment.flags & SYN:
             watched = self._watch(key, fresh=bool(segment.flags & SYN))
-        pieces, broken = watched.direction.take(segment, at_ns)
-        if broken:
-            watched.finder.lost_some()
-        for piece_ns, piece in pieces:
+        self._find(watched, watched.direction.take(segment, at_ns))
+
+    def finish(self) -> None:
+        """Nothing more will come: look through what waited for missing segments."""
+        for watched in self._watched.values():
+            self._find(watched, watched.direction.rest())
+
+    def _find(self, watched: Watched, pieces: Iterable[Piece | None]) -> None:
+        for piece in pieces:
+            if piece is None:
+                watched.finder.lost_some()
+                continue
+            at_ns, data = piece
             if watched.began is None:
-                self._begin(watched, bytes(piece[:3]))
+                self._begin(watched, bytes(data[:3]))
             if not watched.encrypted:
-                for sighting in watched.finder.take(piece_ns, piece):
+                for sighting in watched.finder.take(at_ns, data):
                     self._stamp(watched, sighting)
 
-    def _watch(self, key: tuple[tuple[bytes, int], tuple[bytes, int]], *, fresh: bool) -> Watched:
+    def _watch(self, key: tuple[End, End], *, fresh: bool) -> Watched:
         source, destination = key
         inbound = destination[1] in self._ports
         far = source if inbound else destination
@@ -258,6 +269,7 @@ class Probe:
         while (left_s := until_s - time.monotonic()) > 0:
             for at_ns, packet in capture.packets(min(left_s, _LOOK_S)):
                 traffic.take(at_ns, packet)
+        traffic.finish()
 
     def _finish(self, writer: StampWriter, capture: Capture, traffic: Traffic, before: Mapping[str, int]) -> str | None:
         capture.count()

@@ -60,6 +60,8 @@ WAIT_NS = 1_000_000_000
 
 Piece = tuple[int, bytes | memoryview]
 """(instant in ns, bytes)"""
+GAP = None
+"""Stands between pieces where bytes are missing for good."""
 
 
 class Direction:
@@ -75,48 +77,54 @@ class Direction:
         self.repeated = 0
         """Segments that brought nothing new: retransmissions, and second sights of one packet."""
 
-    def take(self, segment: Segment, at_ns: int) -> tuple[list[Piece], bool]:
-        """(bytes that are next in order, whether some before them are missing for good).
+    def take(self, segment: Segment, at_ns: int) -> list[Piece | None]:
+        """Bytes that are next in order, with GAP where some are missing.
 
         Bytes that waited for a retransmission get the instant of that retransmission: only then could they be read.
         """
-        broken = False
         if segment.flags & SYN:
             self._next = (segment.sequence + 1) % _WRAP
             self._waiting.clear()
-            return [], True
+            return [GAP]
         if not segment.data:
-            return [], False
+            return []
         if self._next is None:
             self._next = segment.sequence
+        pieces: list[Piece | None] = []
         ahead = self._ahead(segment.sequence)
         if ahead > 0:
-            if segment.sequence not in self._waiting:
-                self._waiting[segment.sequence] = at_ns, bytes(segment.data)
-            pieces: list[Piece] = []
-        else:
-            new = segment.data[-ahead:] if ahead else segment.data
-            if not new:
-                self.repeated += 1
-                return [], False
+            self._waiting.setdefault(segment.sequence, (at_ns, bytes(segment.data)))
+        elif new := segment.data[-ahead:]:
             self._next = (self._next + len(new)) % _WRAP
-            pieces = [(at_ns, new)]
+            pieces.append((at_ns, new))
+        else:
+            self.repeated += 1
         while self._waiting:
             self._unwait(pieces, at_ns)
             if not self._waiting or not self._given_up(at_ns):
                 break
-            nearest = min(self._waiting, key=self._ahead)
-            self._next = nearest
-            self.gaps += 1
-            broken = True
-        return pieces, broken
+            self._skip(pieces)
+        return pieces
+
+    def rest(self) -> list[Piece | None]:
+        """What still waits, when nothing more will come."""
+        pieces: list[Piece | None] = []
+        while self._waiting:
+            self._skip(pieces)
+            self._unwait(pieces, 0)
+        return pieces
+
+    def _skip(self, pieces: list[Piece | None]) -> None:
+        self._next = min(self._waiting, key=self._ahead)
+        self.gaps += 1
+        pieces.append(GAP)
 
     def _ahead(self, sequence: int) -> int:
         """How many bytes before this one are still missing; negative where it has been seen."""
         distance = (sequence - (self._next or 0)) % _WRAP
         return distance - _WRAP if distance >= _HALF else distance
 
-    def _unwait(self, pieces: list[Piece], at_ns: int) -> None:
+    def _unwait(self, pieces: list[Piece | None], at_ns: int) -> None:
         for sequence in sorted(self._waiting, key=self._ahead):
             ahead = self._ahead(sequence)
             if ahead > 0:
