@@ -16,7 +16,7 @@ PRIVATE = (
 """Where an alternative is looked for, in this order."""
 ROUTES = Path("/proc/net/route")
 UP = 1
-CANDIDATES = 4096
+CANDIDATES = 512
 
 
 def host_routes(table: Path = ROUTES) -> dict[IPv4Network, str]:
