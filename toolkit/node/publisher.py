@@ -181,13 +181,13 @@ class Publishing:
         self._by_fd[link.fd] = link
         self._waiter.watch(link.fd)
 
-    def _lost(self, link: _Link) -> None:
+    def _lost(self, link: _Link, error: ConnectionError) -> None:
         """Give the connection up and dial again; what was unanswered on it stays so."""
         if link.connection is None:
             return
         self._waiter.forget(link.fd)
         del self._by_fd[link.fd]
-        self._facts.update(link.connection.facts)
+        self._facts |= link.connection.facts | {"last_lost": str(error)}
         link.connection.close()
         link.connection = None
         self._counts.reconnects += 1
@@ -287,8 +287,8 @@ class Publishing:
                     link.outstanding += 1
                 if connection.wants_write():
                     self._waiter.watch(link.fd, writable=True)
-            except ConnectionError:
-                self._lost(link)
+            except ConnectionError as error:
+                self._lost(link, error)
         if self._recording and self._writer is not None:
             self._writer.add(point, flags, link.peer, stream.number, seq, t1_ns, t0_ns)
         if flags:
@@ -316,8 +316,8 @@ class Publishing:
                         self._waiter.watch(fd)
                 if mask & ~select.EPOLLOUT:
                     self._take_answers(link, link.connection)
-            except ConnectionError:
-                self._lost(link)
+            except ConnectionError as error:
+                self._lost(link, error)
 
     def _take_answers(self, link: _Link, connection: PublishingConnection) -> None:
         at_ns, accepted, rejected = connection.answers()

@@ -152,7 +152,7 @@ class Subscribing:
             self._links[fd] = _Link(slot=slot, part=part, connection=connection, peer=peer, seen=parts[part])
             self._waiter.watch(fd)
 
-    def _lost(self, lost: _Link) -> None:
+    def _lost(self, lost: _Link, error: ConnectionError) -> None:
         """Give every connection of the slot up and dial it again."""
         for fd, link in list(self._links.items()):
             if link.slot == lost.slot:
@@ -160,6 +160,7 @@ class Subscribing:
                 del self._links[fd]
                 self._facts.update(link.connection.facts)
                 link.connection.close()
+        self._facts["last_lost"] = str(error)
         self._counts.reconnects += 1
         slot = lost.slot
         self._redial.begin(slot, lambda: self._dial(slot), _close_all)
@@ -168,8 +169,8 @@ class Subscribing:
         for link in list(self._links.values()):
             try:
                 link.connection.keep_alive()
-            except ConnectionError:
-                self._lost(link)
+            except ConnectionError as error:
+                self._lost(link, error)
 
     def _receive(self, events: Iterable[tuple[int, int]]) -> None:
         arrived: list[tuple[_Link, int]] = []
@@ -182,14 +183,14 @@ class Subscribing:
                 continue
             try:
                 arrived.append((link, link.connection.read()))
-            except ConnectionError:
-                self._lost(link)
+            except ConnectionError as error:
+                self._lost(link, error)
         for link, at_ns in arrived:
             try:
                 for payload, told in link.connection.messages():
                     self._take(link, payload, told, at_ns)
-            except ConnectionError:
-                self._lost(link)
+            except ConnectionError as error:
+                self._lost(link, error)
 
     def _take(self, link: _Link, payload: bytes, told: int, at_ns: int) -> None:
         counts = self._counts

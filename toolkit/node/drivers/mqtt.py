@@ -25,6 +25,8 @@ _SUBSCRIPTIONS_AT_ONCE = 500
 _SUBSCRIBER_KEEP_ALIVE_S = 60
 _PING_EVERY_S = 20.0
 _LAST_PACKET_ID = 0xFFFF
+_USUAL_WINDOW = 20
+"""Mosquitto cuts MQTT 3.1.1 clients with more QoS 2 messages in flight than its max_inflight_messages, 20 by default."""
 _REDELIVERED, _RETAINED = int(Flag.REDELIVERED), int(Flag.RETAINED)
 
 
@@ -63,6 +65,12 @@ class _Session:
         except BaseException:
             self.wire.close()
             raise
+
+    def window(self, asked: int) -> int:
+        """QoS 1 and 2 messages that may be unanswered; MQTT 3.1.1 brokers have a limit too but no way to tell it."""
+        if self.version == 5:  # noqa: PLR2004
+            return min(asked or _LAST_PACKET_ID, self.connack.receive_maximum)
+        return min(asked or _USUAL_WINDOW, _LAST_PACKET_ID)
 
     def await_packet(self, kind: int) -> bytes:
         """The body of the next packet, which has to be of that type; blocking."""
@@ -109,8 +117,7 @@ class MqttPublisher:
         self._heads = [
             packets.publish_head(self._session.version, topic, order.payload_bytes, order.qos) for topic in order.topics
         ]
-        window = min(self._session.connack.receive_maximum, _LAST_PACKET_ID)
-        self._window = min(window, int(order.options.get("max_inflight", 0) or window))
+        self._window = self._session.window(int(order.options.get("max_inflight", 0)))
         self._last_id = 0
         self._in_flight: dict[int, Key] = {}
         self._queue: collections.deque[tuple[int, bytes, Key]] = collections.deque()

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from toolkit.node.drivers.http import Responses
 from toolkit.node.event_handler.documents import Event, Filter, System
-from toolkit.node.event_handler.recorder import Identity, Recorder
+from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.tally import Tally
 
@@ -87,7 +87,7 @@ class _Subscription:
         self.number = number
         self.wanted = wanted
         self.url = f"http://{wanted.consumer.address}:{wanted.consumer.port}/{(wanted.notify_uri or '').lstrip('/')}"
-        self.queue: collections.deque[tuple[bytes, Identity | None, asyncio.Future[bool]]] = collections.deque()
+        self.queue: collections.deque[tuple[bytes, Passage | None, asyncio.Future[bool]]] = collections.deque()
         self.filled = asyncio.Event()
         self.room: asyncio.Future[None] | None = None
         self.peer_run = 0
@@ -103,14 +103,18 @@ class _Subscription:
                 while not self.queue:
                     self.filled.clear()
                     await self.filled.wait()
-                body, identity, result = self.queue.popleft()
+                body, passage, result = self.queue.popleft()
                 delivered, sent_ns = await caller.post(self.wanted.notify_uri or "", body)
-                self._owner.delivered(self, delivered, len(body), identity, sent_ns)
+                self._owner.delivered(self, delivered, len(body), passage, sent_ns)
                 if not result.done():
                     result.set_result(delivered)
                 self.release()
         finally:
             caller.close()
+
+    def remote(self) -> tuple[str, int]:
+        """Where the consumer says it listens."""
+        return self.wanted.consumer.address, self.wanted.consumer.port
 
     def release(self) -> None:
         """Let publishers go on that waited for room."""
@@ -173,7 +177,7 @@ class CallbackSubscriptions:
         return known
 
     def publish(
-        self, source: System, event: Event, timestamp: datetime, identity: Identity | None, feedback_uri: str | None
+        self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
     ) -> list[asyncio.Future[None]]:
         """Queue an event for everybody who wants it; the futures of those whose queues are full."""
         body: bytes | None = None
@@ -186,7 +190,7 @@ class CallbackSubscriptions:
                 body = json.dumps(event.document(timestamp), separators=(",", ":")).encode()
             result: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             results[subscription.url] = result
-            room = self._enqueue(subscription, body, identity, result)
+            room = self._enqueue(subscription, body, passage, result)
             if room is not None:
                 full.append(room)
         # A publisher for SSE names a feedback URI that it does not serve: nobody to report on, no report.
@@ -210,7 +214,7 @@ class CallbackSubscriptions:
             caller.close()
 
     def delivered(
-        self, subscription: _Subscription, accepted: bool, size: int, identity: Identity | None, sent_ns: int
+        self, subscription: _Subscription, accepted: bool, size: int, passage: Passage | None, sent_ns: int
     ) -> None:
         """Count and stamp one callback."""
         if accepted:
@@ -218,17 +222,11 @@ class CallbackSubscriptions:
             self.tally.sent_bytes += size
         else:
             self.tally.dropped_disconnected += 1
-        if identity is None or not sent_ns:
-            return
-        recorder = self._recorder
-        if subscription.peer_run != recorder.run_number:
-            subscription.peer_run = recorder.run_number
-            consumer = subscription.wanted.consumer
-            subscription.peer = recorder.flows.add(0, consumer.address, consumer.port)
-        recorder.stamp_sent(identity, subscription.peer, sent_ns)
+        if passage is not None and sent_ns:
+            self._recorder.stamp_later(passage, subscription, sent_ns)
 
     def _enqueue(
-        self, subscription: _Subscription, body: bytes, identity: Identity | None, result: asyncio.Future[bool]
+        self, subscription: _Subscription, body: bytes, passage: Passage | None, result: asyncio.Future[bool]
     ) -> asyncio.Future[None] | None:
         settings = self._settings
         is_full = len(subscription.queue) >= settings.queue_limit
@@ -238,7 +236,7 @@ class CallbackSubscriptions:
             if not dropped.done():
                 dropped.set_result(False)
             self.tally.dropped_queue_full += 1
-        subscription.queue.append((body, identity, result))
+        subscription.queue.append((body, passage, result))
         subscription.filled.set()
         if is_full and settings.overflow == "block":
             if subscription.room is None:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from toolkit.node.event_handler.documents import Event, Filter, System
 from toolkit.node.event_handler.outlet import Outlet
-from toolkit.node.event_handler.recorder import Identity, Recorder
+from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.tally import Tally
 
@@ -27,35 +27,31 @@ class SseSubscriber:
         self.wanted = wanted
         self.peer = 0
         self.peer_run = 0
-        self.queue: collections.deque[tuple[bytes, Identity | None]] = collections.deque()
+        self.queue: collections.deque[tuple[bytes, Passage | None]] = collections.deque()
         self._paused = False
         self._room: asyncio.Future[None] | None = None
 
-    def deliver(self, chunk: bytes, identity: Identity | None) -> asyncio.Future[None] | None:
+    def deliver(self, chunk: bytes, passage: Passage | None) -> asyncio.Future[None] | None:
         """Send, or queue; a future when the publisher is to wait until there is room again."""
         if self._paused or self.queue:
-            return self._enqueue(chunk, identity)
-        self._write(chunk, identity)
+            return self._enqueue(chunk, passage)
+        if passage is not None:
+            passage.sent.append((self, _time_ns()))
+        self._outlet.write(chunk)
+        tally = self._exchange.tally
+        tally.sent += 1
+        tally.sent_bytes += len(chunk)
         return None
 
-    def _write(self, chunk: bytes, identity: Identity | None) -> None:
-        at_ns = _time_ns()
-        self._outlet.write(chunk)
-        exchange = self._exchange
-        exchange.tally.sent += 1
-        exchange.tally.sent_bytes += len(chunk)
-        if identity is not None:
-            exchange.recorder.stamp_sent(identity, exchange.peer_of(self), at_ns)
-
-    def _enqueue(self, chunk: bytes, identity: Identity | None) -> asyncio.Future[None] | None:
+    def _enqueue(self, chunk: bytes, passage: Passage | None) -> asyncio.Future[None] | None:
         settings = self._exchange.settings
         if len(self.queue) < settings.queue_limit:
-            self.queue.append((chunk, identity))
+            self.queue.append((chunk, passage))
             return None
         if settings.overflow == "drop-oldest":
             if self.queue:
                 self.queue.popleft()
-            self.queue.append((chunk, identity))
+            self.queue.append((chunk, passage))
             self._exchange.tally.dropped_queue_full += 1
             return None
         if settings.overflow == "disconnect":
@@ -64,7 +60,7 @@ class SseSubscriber:
             self._outlet.transport.abort()
             return None
         # The event is queued all the same: the bound is kept by the publishers, who wait.
-        self.queue.append((chunk, identity))
+        self.queue.append((chunk, passage))
         if self._room is None:
             self._room = asyncio.get_running_loop().create_future()
         return self._room
@@ -77,7 +73,13 @@ class SseSubscriber:
         """The transport's buffer has emptied: send from the queue."""
         self._paused = False
         while self.queue and not self._paused:
-            self._write(*self.queue.popleft())
+            chunk, passage = self.queue.popleft()
+            at_ns = _time_ns()
+            self._outlet.write(chunk)
+            self._exchange.tally.sent += 1
+            self._exchange.tally.sent_bytes += len(chunk)
+            if passage is not None:
+                self._exchange.recorder.stamp_later(passage, self, at_ns)
         if self._room is not None and len(self.queue) < self._exchange.settings.queue_limit:
             self._release()
 
@@ -111,7 +113,20 @@ class Topic:
         self.name = name
         self.subscribers: dict[SseSubscriber, None] = {}
         self.kept: collections.deque[tuple[int, bytes, Event, System, datetime]] = collections.deque()
+        self.filtered = 0
+        """Subscribers with a filter."""
         self._head = f"event: {name}\n"
+        self._around: tuple[int, bytes, bytes] = (-1, b"", b"")
+
+    def plain_chunk(self, payload: bytes) -> bytes:
+        """`chunk` of a payload of one line, quickly while payloads have the same length."""
+        size, before, after = self._around
+        if size != len(payload):
+            size = len(payload)
+            _, head, after = self.chunk("\0", None).replace(b"\r\n", b"\0", 1).split(b"\0")
+            before = b"%x\r\n%b" % (len(head) + size + len(after) - 2, head)
+            self._around = (size, before, after)
+        return before + payload + after
 
     def chunk(self, payload: str | None, number: int | None) -> bytes:
         """The event on the wire: one HTTP chunk, shared by every subscriber."""
@@ -150,21 +165,23 @@ class Exchange:
                 after_id = 0  # a number from before the last restart
             for number, chunk, event, source, timestamp in topic.kept:
                 if number > after_id and (wanted is None or wanted.wants(event, source, timestamp)):
-                    subscriber.deliver(chunk, self._identity(event))
+                    subscriber.deliver(chunk, None)
                     self.tally.replayed += 1
         topic.subscribers[subscriber] = None
+        topic.filtered += wanted is not None
         return subscriber
 
     def unsubscribe(self, subscriber: SseSubscriber) -> None:
         """Remove a subscriber; a type without subscribers and kept events is forgotten."""
         subscriber.gone()
         topic = subscriber.topic
-        topic.subscribers.pop(subscriber, None)
+        del topic.subscribers[subscriber]
+        topic.filtered -= subscriber.wanted is not None
         if not topic.subscribers and not topic.kept:
             self.topics.pop(topic.name, None)
 
     def publish(
-        self, source: System, event: Event, timestamp: datetime, identity: Identity | None
+        self, source: System, event: Event, timestamp: datetime, passage: Passage | None
     ) -> list[asyncio.Future[None]]:
         """Send an event to everybody who wants it; the futures of those whose queues are full."""
         topic = self.topics.get(event.type)
@@ -178,20 +195,26 @@ class Exchange:
         for subscriber in tuple(topic.subscribers):
             if subscriber.wanted is not None and not subscriber.wanted.wants(event, source, timestamp):
                 continue
-            room = subscriber.deliver(chunk, identity)
+            room = subscriber.deliver(chunk, passage)
             if room is not None:
                 full.append(room)
         if keep:
             self._keep(topic, chunk, event, source, timestamp)
         return full
 
-    def peer_of(self, subscriber: SseSubscriber) -> int:
-        """The subscriber's peer number in this run."""
-        recorder = self.recorder
-        if subscriber.peer_run != recorder.run_number:
-            subscriber.peer_run = recorder.run_number
-            subscriber.peer = recorder.flows.add(0, *subscriber.remote())
-        return subscriber.peer
+    def is_plain(self, event_type: str) -> bool:
+        """Whether events of that type go to everybody and nowhere else: no filter, no replay."""
+        topic = self.topics.get(event_type)
+        return topic is None or not (self.settings.replay or topic.filtered)
+
+    def broadcast(self, event_type: str, payload: bytes, passage: Passage | None) -> list[asyncio.Future[None]]:
+        """Like `publish` for a type that `is_plain` and a payload of one line."""
+        topic = self.topics.get(event_type)
+        if topic is None:
+            return []
+        chunk = topic.plain_chunk(payload)
+        rooms = [subscriber.deliver(chunk, passage) for subscriber in topic.subscribers]
+        return [room for room in rooms if room is not None]
 
     def subscribers(self) -> Iterator[SseSubscriber]:
         """Everybody, of every type."""
@@ -201,9 +224,6 @@ class Exchange:
     def queued(self) -> int:
         """Events waiting for a subscriber; safe to call from another thread."""
         return sum(len(subscriber.queue) for subscriber in self.subscribers())
-
-    def _identity(self, event: Event) -> Identity | None:
-        return self.recorder.identify(event.payload) if self.recorder.writer is not None else None
 
     def _keep(self, topic: Topic, chunk: bytes, event: Event, source: System, timestamp: datetime) -> None:
         topic.kept.append((self._next_id, chunk, event, source, timestamp))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import binascii
 import time
+from typing import Protocol
 
 from toolkit.contract.samples import Flag, Point
 from toolkit.node.flows import Flows
 from toolkit.node.messages import read_header
 from toolkit.node.stamps import StampWriter
-
-Identity = tuple[int, int, int]
-"""(stream, seq, flags) of a message of ours."""
 
 _RECEIVED, _SENT = int(Point.BROKER_RECEIVED), int(Point.BROKER_SENT)
 _PROBE = int(Flag.PROBE)
@@ -20,14 +18,40 @@ _ENCODED_HEADER = 56
 _time_ns = time.time_ns
 
 
+class Peer(Protocol):
+    """The other end of a flow, with its number in the present run."""
+
+    peer: int
+    peer_run: int
+
+    def remote(self) -> tuple[str, int]:
+        """Its address and port."""
+
+
+class Passage:
+    """One event on its way through the broker: instants are noted at once, stamps are made when all is sent."""
+
+    __slots__ = ("at_ns", "identified", "identity", "payload", "publisher", "sent")
+
+    def __init__(self, payload: str | bytes | None, publisher: Peer, at_ns: int) -> None:
+        self.payload = payload
+        self.publisher = publisher
+        self.at_ns = at_ns
+        self.sent: list[tuple[Peer, int]] = []
+        """Who it went to, and T3 of each."""
+        self.identified = False
+        self.identity: tuple[int, int, int] | None = None
+
+
 class Recorder:
-    """Belongs to the event loop's thread; idle unless a run is on."""
+    """Belongs to the event loop's thread; `on` only during a run."""
 
     def __init__(self) -> None:
-        self.writer: StampWriter | None = None
+        self.on = False
+        self._writer: StampWriter | None = None
         self.flows = Flows()
-        self.run_number = 0
-        """Changes with each run, so that connections know when their peer number is stale."""
+        self._run_number = 0
+        """Changes with each run, so that peers know when their number is stale."""
         self.received = 0
         self.sent = 0
         self.foreign = 0
@@ -35,17 +59,41 @@ class Recorder:
     def begin(self, writer: StampWriter) -> None:
         """Stamp from now on."""
         self.flows = Flows()
-        self.run_number += 1
+        self._run_number += 1
         self.received = self.sent = self.foreign = 0
         writer.flows_for_live(self.flows.by_peer)
-        self.writer = writer if writer.recording else None
+        self._writer = writer
+        self.on = writer.recording
 
     def end(self) -> None:
         """Stamp no more."""
-        self.writer = None
+        self.on = False
+        self._writer = None
 
-    def identify(self, payload: str | None) -> Identity | None:
-        """Whose message this is; None for messages that are not of a run, and for probes."""
+    def stamp(self, passage: Passage) -> None:
+        """Write T2 and every T3 so far; messages that are not of a run, and probes, are left out."""
+        passage.identified = True
+        passage.identity = identity = self._identify(passage.payload)
+        writer = self._writer
+        if identity is None or writer is None:
+            return
+        stream, seq, flags = identity
+        self.received += 1
+        writer.add(_RECEIVED, flags, self._number(passage.publisher), stream, seq, passage.at_ns)
+        self.sent += len(passage.sent)
+        for peer, at_ns in passage.sent:
+            writer.add(_SENT, flags, self._number(peer), stream, seq, at_ns)
+
+    def stamp_later(self, passage: Passage, peer: Peer, at_ns: int) -> None:
+        """T3 of a subscriber that had to wait."""
+        if not passage.identified:
+            passage.sent.append((peer, at_ns))
+        elif passage.identity is not None and self._writer is not None:
+            stream, seq, flags = passage.identity
+            self.sent += 1
+            self._writer.add(_SENT, flags, self._number(peer), stream, seq, at_ns)
+
+    def _identify(self, payload: str | bytes | None) -> tuple[int, int, int] | None:
         if payload is None:
             return None
         try:
@@ -57,16 +105,8 @@ class Recorder:
             return None
         return None if header[2] & _PROBE else header
 
-    def stamp_received(self, identity: Identity, peer: int, at_ns: int) -> None:
-        """T2."""
-        stream, seq, flags = identity
-        self.received += 1
-        if self.writer is not None:
-            self.writer.add(_RECEIVED, flags, peer, stream, seq, at_ns)
-
-    def stamp_sent(self, identity: Identity, peer: int, at_ns: int) -> None:
-        """T3 of one subscriber; called after the write so that nothing comes between the clock and the socket."""
-        stream, seq, flags = identity
-        self.sent += 1
-        if self.writer is not None:
-            self.writer.add(_SENT, flags, peer, stream, seq, at_ns)
+    def _number(self, peer: Peer) -> int:
+        if peer.peer_run != self._run_number:
+            peer.peer_run = self._run_number
+            peer.peer = self.flows.add(0, *peer.remote())
+        return peer.peer

@@ -6,8 +6,7 @@ import asyncio
 import collections
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -18,8 +17,9 @@ from toolkit.node.event_handler.documents import Event, Reader
 from toolkit.node.event_handler.exchange import Exchange, SseSubscriber
 from toolkit.node.event_handler.outlet import Outlet
 from toolkit.node.event_handler.problems import Problem, bad_media_type, bad_method, bad_payload, bad_uri, pretty
-from toolkit.node.event_handler.recorder import Recorder
+from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.event_handler.shortcut import Parsed, Shortcut
 
 _time_ns = time.time_ns
 _CORS = (
@@ -62,8 +62,8 @@ class Request:
     """T2: right after the read that completed it."""
 
 
-Answer = tuple[int, bytes, str]
-"""(status, body, content type)"""
+_LIKE_BEFORE = Request(method="POST")
+"""Stands for a request that the shortcut has recognised."""
 
 
 class EventHandler:
@@ -105,23 +105,23 @@ class EventHandler:
         while self.connections and time.monotonic() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-    def publish(self, request: Request, peer: Callable[[], int]) -> list[asyncio.Future[None]]:
-        """Take one event and send it on; raises Problem. The futures are those that the answer waits for."""
-        source, event, feedback_uri = self.reader.publish_event(request.body)
+    def publish(self, parsed: Parsed, passage: Passage | None) -> list[asyncio.Future[None]]:
+        """Send an event on; raises Problem for its timestamp. The futures are those that the answer waits for."""
+        source, event, feedback_uri = parsed
         timestamp = self._timestamp(event)
-        recorder = self.recorder
-        tally = self.exchange.tally
-        tally.received += 1
-        tally.received_bytes += len(request.body)
-        identity = None
-        if recorder.writer is not None:
-            identity = recorder.identify(event.payload)
-            if identity is not None:
-                recorder.stamp_received(identity, peer(), request.at_ns)
-        waiting = self.exchange.publish(source, event, timestamp, identity)
+        waiting = self.exchange.publish(source, event, timestamp, passage)
         if self.callbacks:
-            waiting += self.callbacks.publish(source, event, timestamp, identity, feedback_uri)
+            waiting += self.callbacks.publish(source, event, timestamp, passage, feedback_uri)
         return waiting
+
+    def publish_again(self, shortcut: Shortcut, payload: bytes, passage: Passage | None) -> list[asyncio.Future[None]]:
+        """Send on an event that is like the one before but for its payload."""
+        source, event = shortcut.source, shortcut.event
+        assert source is not None  # noqa: S101  a shortcut that gives a payload has learned
+        assert event is not None  # noqa: S101
+        if not self.callbacks and self.exchange.is_plain(event.type):
+            return self.exchange.broadcast(event.type, payload, passage)
+        return self.publish((source, replace(event, payload=payload.decode()), shortcut.feedback_uri), passage)
 
     def _timestamp(self, event: Event) -> datetime:
         now = datetime.now(UTC)
@@ -154,9 +154,12 @@ class Connection(asyncio.Protocol):
         self._pending: collections.deque[Request] = collections.deque()
         self._busy = False
         self._subscriber: SseSubscriber | None = None
-        self._peer = 0
-        self._peer_run = 0
+        self.peer = 0
+        self.peer_run = 0
         self._at_ns = 0
+        self._shortcut = Shortcut()
+        self._whole: bytes | None = None
+        """What was read last, if it began with a new request."""
         self._ending = False
 
     # What the event loop calls.
@@ -175,6 +178,14 @@ class Connection(asyncio.Protocol):
         self._at_ns = _time_ns()
         if self._subscriber is not None or self._ending:
             return
+        if self._begun_s is None and not self._busy:
+            payload = self._shortcut.payload(data)
+            if payload is not None:
+                self._publish_again(payload)
+                return
+            self._whole = data
+        else:
+            self._whole = None
         if self._in_head:
             self._head_bytes += len(data)
             if self._begun_s is None:
@@ -295,24 +306,55 @@ class Connection(asyncio.Protocol):
 
     def _serve(self, request: Request) -> None:
         if request.method == "POST" and request.target == "/eventhandler/publish":
-            try:
-                self._check_body(request)
-                waiting = self._handler.publish(request, self._peer_number)
-            except Problem as problem:
-                self._answer_problem(request, problem)
-                return
-            if waiting:
-                self._busy = True
-                asyncio.gather(*waiting).add_done_callback(lambda _: self._published(request))
-            elif request.keep_alive and self._outlet is not None:
-                self._outlet.write(_OK)
-            else:
-                self._answer(request, 200)
+            self._publish(request)
             return
         try:
             self._route(request)
         except Problem as problem:
             self._answer_problem(request, problem)
+
+    def _publish(self, request: Request) -> None:
+        handler = self._handler
+        try:
+            self._check_body(request)
+            parsed = handler.reader.publish_event(request.body)
+            passage = self._passage(parsed[1].payload, request.at_ns)
+            waiting = handler.publish(parsed, passage)
+        except Problem as problem:
+            self._answer_problem(request, problem)
+            return
+        self._sent_on(request, waiting, passage, len(parsed[1].payload or ""))
+        if self._whole is not None and self._whole.endswith(request.body) and request.keep_alive:
+            head_bytes = len(self._whole) - len(request.body)
+            if self._whole.find(b"\r\n\r\n") + 4 == head_bytes:
+                self._shortcut.learn(self._whole, head_bytes, parsed, handler.reader.publish_event)
+
+    def _publish_again(self, payload: bytes) -> None:
+        """Take a request like the one before but for its payload."""
+        self._seen_s = time.monotonic()
+        passage = self._passage(payload, self._at_ns)
+        waiting = self._handler.publish_again(self._shortcut, payload, passage)
+        self._sent_on(_LIKE_BEFORE, waiting, passage, len(payload))
+
+    def _sent_on(
+        self, request: Request, waiting: list[asyncio.Future[None]], passage: Passage | None, payload_bytes: int
+    ) -> None:
+        """Answer, now or when every queue has room again; then count and stamp."""
+        if waiting:
+            self._busy = True
+            asyncio.gather(*waiting).add_done_callback(lambda _: self._published(request))
+        elif request.keep_alive and self._outlet is not None:
+            self._outlet.write(_OK)
+        else:
+            self._answer(request, 200)
+        tally = self._handler.exchange.tally
+        tally.received += 1
+        tally.received_bytes += payload_bytes
+        if passage is not None:
+            self._recorder.stamp(passage)
+
+    def _passage(self, payload: str | bytes | None, at_ns: int) -> Passage | None:
+        return Passage(payload, self, at_ns) if self._recorder.on else None
 
     def _published(self, request: Request) -> None:
         """Every queue has room again: answer, and go on with what came meanwhile."""
@@ -404,13 +446,10 @@ class Connection(asyncio.Protocol):
         known = self._handler.callbacks.remove(event_type, consumer)
         self._answer(request, 200 if known else 204)
 
-    def _peer_number(self) -> int:
-        recorder = self._recorder
-        if self._peer_run != recorder.run_number and self._transport is not None:
-            self._peer_run = recorder.run_number
-            name = self._transport.get_extra_info("peername") or ("", 0)
-            self._peer = recorder.flows.add(0, name[0], name[1])
-        return self._peer
+    def remote(self) -> tuple[str, int]:
+        """The client's address and port."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return (name[0], name[1]) if name else ("", 0)
 
     def _answer(self, request: Request, status: int, body: bytes = b"", content_type: str = "application/json") -> None:
         if self._outlet is None:
