@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,42 +12,44 @@ from numpy.typing import NDArray
 
 Column: TypeAlias = NDArray[Any]
 MEMORY = "256MB"
-FORMAT = "(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)"
+FORMAT = "FORMAT parquet, PARQUET_VERSION v2"
 """Version 2 stores instants as differences: 3 bytes where version 1 needs 8."""
 
 
-@dataclass(slots=True, kw_only=True)
 class TableWriter:
     """Writes `<table>.parquet` into `folder` out of parts that may come in any order."""
 
-    folder: Path
-    scratch: Path
-    subscribers: Sequence[str]
-    parts: dict[str, set[int]] = field(default_factory=dict)
+    def __init__(self, *, folder: Path, scratch: Path, subscribers: Sequence[str]) -> None:
+        self._folder = folder
+        self._scratch = scratch
+        self._parts: dict[str, set[int]] = {}
+        self._db = connect()
+        self._db.execute("SET VARIABLE subscribers = ?", [list(subscribers) or [""]])
 
     def write(self, table: str, part: int, columns: Mapping[str, Column]) -> None:
         """One part; instants of 0 ns become NULL, the column `subscriber` becomes a name."""
-        self.parts.setdefault(table, set()).add(part)
+        self._parts.setdefault(table, set()).add(part)
         shown = ", ".join(_shown(name) for name in columns)
-        with connect() as db:
-            db.execute("SET VARIABLE subscribers = ?", [list(self.subscribers) or [""]])
-            part_columns = dict(columns)  # noqa: F841  # DuckDB finds it by its name
-            db.execute(f"COPY (SELECT {shown} FROM part_columns) TO '{self._part(table, part)}' {FORMAT}")  # noqa: S608
+        part_columns = dict(columns)  # noqa: F841  # DuckDB finds it by its name
+        target = _quoted(self._part(table, part))
+        self._db.execute(f"COPY (SELECT {shown} FROM part_columns) TO {target} ({FORMAT})")  # noqa: S608
 
     def close(self) -> None:
         """Put the parts together, in their order."""
-        for table, parts in self.parts.items():
-            target = self.folder / f"{table}.parquet"
-            files = [self._part(table, part) for part in sorted(parts)]
-            if len(files) == 1:
-                files[0].replace(target)
-                continue
-            with connect() as db:
-                names = [str(file) for file in files]
-                db.execute(f"COPY (SELECT * FROM read_parquet({names})) TO '{target}' {FORMAT}")  # noqa: S608
+        for table, parts in self._parts.items():
+            files = ", ".join(_quoted(self._part(table, part)) for part in sorted(parts))
+            target = _quoted(self._folder / f"{table}.parquet")
+            self._db.execute(f"COPY (FROM read_parquet([{files}])) TO {target} ({FORMAT}, COMPRESSION zstd)")
+        self._db.close()
 
     def _part(self, table: str, part: int) -> Path:
-        return self.scratch / f"{table}-{part}.parquet"
+        return self._scratch / f"{table}-{part}.parquet"
+
+
+def _quoted(file: Path) -> str:
+    """A path as an SQL literal."""
+    text = str(file).replace("'", "''")
+    return f"'{text}'"
 
 
 def connect() -> duckdb.DuckDBPyConnection:
