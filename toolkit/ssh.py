@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import hashlib
 import http.client
+import io
 import logging
 import os
 import shlex
@@ -399,8 +400,47 @@ class _ForwardedConnection(http.client.HTTPConnection):
         self._timeout_s = timeout_s
 
     def connect(self) -> None:
-        channel = forwarded_channel(self._through, self.port, timeout_s=self._timeout_s)
-        self.sock: Any = channel
+        self.sock: Any = _Line(forwarded_channel(self._through, self.port, timeout_s=self._timeout_s))
+
+
+class _Line:
+    """A channel with a socket's manners: it stays open until the last file made of it is closed.
+
+    http.client closes a connection that ends with its answer before that answer is read.
+    """
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self.channel = channel
+        self._holders = 1
+        self.sendall = channel.sendall
+        self.settimeout = channel.settimeout
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        self._holders += 1
+        return io.BufferedReader(_LineReader(self))
+
+    def close(self) -> None:
+        self._holders -= 1
+        if self._holders == 0:
+            self.channel.close()
+
+
+class _LineReader(io.RawIOBase):
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._line.channel.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._line.close()
 
 
 def forwarded(host: Host, port: int, *, timeout_s: float = 10.0) -> http.client.HTTPConnection:
