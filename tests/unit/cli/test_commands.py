@@ -1,0 +1,92 @@
+"""Every command is documented and helps with an example; exit codes are the documented ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from toolkit import errors
+from toolkit.cli.main import app
+from toolkit.errors import EXIT_CODES, ToolkitError
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMANDS_DOC = (ROOT / "docs/commands.md").read_text()
+
+
+def commands(of: typer.Typer = app, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(name, help) of every command a person can see."""
+    for command in of.registered_commands:
+        if not command.hidden and command.callback is not None:
+            yield f"{prefix}{command.name}", command.callback.__doc__ or ""
+    for group in of.registered_groups:
+        assert group.typer_instance is not None
+        yield from commands(group.typer_instance, f"{prefix}{group.name} ")
+
+
+@pytest.mark.parametrize(("name", "text"), list(commands()), ids=[name for name, _ in commands()])
+def test_every_command_has_an_example_and_is_documented(name: str, text: str) -> None:
+    assert "Example: " in text
+    assert f"toolkit {name.split()[0]}" in COMMANDS_DOC
+    assert all(word in COMMANDS_DOC for word in name.split())
+
+
+def test_every_error_has_an_exit_code_of_the_contract() -> None:
+    found = {
+        kind.__name__: kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, ToolkitError)
+    }
+    assert set(found.values()) <= set(EXIT_CODES)
+    assert found["LockedError"] == 9
+    for code, meaning in EXIT_CODES.items():
+        assert f"| {code} | {meaning} |" in COMMANDS_DOC
+
+
+def toolkit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "toolkit", *arguments], capture_output=True, text=True, check=False, cwd=folder
+    )
+
+
+def test_wrong_use_is_2_and_an_invalid_file_3_and_nothing_to_do_0(tmp_path: Path, workspace: Path) -> None:
+    assert toolkit(tmp_path, "deploi").returncode == 2
+    assert toolkit(tmp_path, "status").returncode == 2
+    assert toolkit(tmp_path, "validate", "none.yml").returncode == 3
+    assert toolkit(tmp_path, "teardown", "--all").returncode == 0
+    made = toolkit(tmp_path, "init")
+    assert made.returncode == 0, made.stderr
+    assert toolkit(tmp_path, "init").returncode == 2
+    valid = toolkit(tmp_path, "validate")
+    assert valid.returncode == 0, valid.stderr
+    assert "testbed lab, 5 nodes, 5 services" in valid.stdout
+
+
+def test_a_bug_ends_with_1_and_a_traceback_in_a_file(
+    tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from toolkit.cli import main
+
+    def broken(**_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(main, "app", broken)
+    assert main._exit_code() == 1
+    said = capsys.readouterr().err
+    assert "RuntimeError: boom" in said
+    log = Path(said.rpartition(" in ")[2].strip())
+    assert "Traceback" in log.read_text()
+
+
+def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.cli import main
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "app", interrupted)
+    assert main._exit_code() == 130
