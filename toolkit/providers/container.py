@@ -182,7 +182,7 @@ class ContainerProvider:
         return found
 
     def _check_image(self, reference: str) -> None:
-        if not (reference and self._api.images(name=reference, quiet=True)):
+        if not (reference and engine.inspect_image(reference, self.settings.docker_host)):
             raise UnreachableError(
                 f"provider {self.settings.name}: the engine has no node image {reference!r}; "
                 'build it with "toolkit images build node"'

@@ -113,13 +113,11 @@ class Builder:
         """Every image in the engine; what is there already costs one question. Reports all failures together."""
         keys = sorted(set(wanted))
         own = [key for key in keys if self._folder(key[0])]
-        present = _tags() if own else frozenset()
         for architecture in sorted({a for _, a in own if base_system.known_base(a) is None}):
             check_runnable(architecture)
             base_system.provide_base(architecture, self._emit)
         for rank in self._ranks(own):
-            missing = [key for key in rank if self._reference(*key).reference not in present]
-            _all_or_raise(missing, self._build)
+            _all_or_raise([key for key, there in self._present(rank).items() if not there], self._build)
         others = [key for key in keys if not self._folder(key[0])]
         _all_or_raise(others, self._pull)
         return self.references(keys)
@@ -178,6 +176,15 @@ class Builder:
             rank(self._folder(name) or name, architecture)
         for number in range(max(ranks.values(), default=-1) + 1):
             yield sorted(key for key, place in ranks.items() if place == number)
+
+    def _present(self, keys: Collection[Wanted]) -> dict[Wanted, bool]:
+        """Whether the engine has them. Asked one by one, since a listing takes half a second where it is long."""
+        references = [self._own(*key).reference for key in keys]
+        with ThreadPoolExecutor(len(references) or 1, thread_name_prefix="image") as pool:
+            return {
+                key: found is not None
+                for key, found in zip(keys, pool.map(engine.inspect_image, references), strict=True)
+            }
 
     def _build(self, key: Wanted) -> None:
         folder, architecture = key

@@ -6,17 +6,18 @@ It has no password, so it listens on 127.0.0.1 only; nodes reach it through thei
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit import engine
+from toolkit import engine, paths
 from toolkit.errors import UnreachableError
 from toolkit.events import Emit, Event
 from toolkit.provisioning.render import ImageReference
@@ -105,12 +106,17 @@ def find_registry() -> Registry | None:
 
 def start_registry(image: str, emit: Emit) -> Registry:
     """The registry, found or started; its images outlive its container in a volume."""
-    if (running := find_registry()) and _answers(running.port):
-        return running
+    with _one_at_a_time():
+        if (running := find_registry()) and _answers(running.port):
+            return running
+        _remove_containers()
+        return _start(image, emit)
+
+
+def _start(image: str, emit: Emit) -> Registry:
     from docker.errors import APIError
     from docker.types import Mount
 
-    remove_registry(keep_images=True)
     api = engine.connect().api
     for port in (PORT, _free_port()):
         config = api.create_host_config(
@@ -131,20 +137,36 @@ def start_registry(image: str, emit: Emit) -> Registry:
 
 def remove_registry(*, keep_images: bool = False) -> list[str]:
     """Remove the registry and, unless they are to be kept, the images in it; returns the names of what was removed."""
-    from docker.errors import APIError, NotFound
+    from docker.errors import APIError
 
     api = engine.connect().api
-    removed = []
-    for container in _containers():
-        with contextlib.suppress(NotFound):
-            api.remove_container(container["Id"], force=True)
-            removed.append(NAME)
-    if not keep_images:
-        for volume in api.volumes(filters={"label": [LABEL]})["Volumes"] or []:
+    with _one_at_a_time():
+        removed = _remove_containers()
+        for volume in [] if keep_images else api.volumes(filters={"label": [LABEL]})["Volumes"] or []:
             with contextlib.suppress(APIError):
                 api.remove_volume(volume["Name"])
                 removed.append(f"volume {volume['Name']}")
     return removed
+
+
+def _remove_containers() -> list[str]:
+    from docker.errors import NotFound
+
+    removed = []
+    for container in _containers():
+        with contextlib.suppress(NotFound):
+            engine.connect().api.remove_container(container["Id"], force=True)
+            removed.append(container["Names"][0].removeprefix("/"))
+    return removed
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """All testbeds of this machine share the registry."""
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    with (paths.cache() / "registry.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
