@@ -58,7 +58,7 @@ PAGE = Page(
             panels=(
                 Panel(
                     title="Clock offset",
-                    description="The node's clock minus the reference, as chrony sees it; 0 where nodes share one clock.",
+                    description="Its clock minus the reference, as chrony sees it; 0 where nodes share one clock.",
                     unit=SECONDS,
                     queries=_by_node(f"max by (node) ({m.CLOCK_OFFSET.name}{{{NODE}}})"),
                 ),

@@ -1,0 +1,172 @@
+"""The dashboards as Grafana is given them: what its linter would ask, what a parser refuses, what review must see."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.json import JSONSnapshotExtension
+
+from toolkit.contract import metrics
+from toolkit.provisioning.dashboards import dashboards, pages
+from toolkit.provisioning.monitoring import NODE_SCRAPE_S
+
+FILES = dashboards()
+KINDS = {"stat", "timeseries", "heatmap", "state-timeline"}
+UNITS = {"s", "mps", "pps", "percentunit", "short", "bytes", "Bps", "celsius"}
+FOREIGN = re.compile(r"^(up|ALERTS|node_[a-z0-9_A-Z]+)$")
+"""What others expose: Prometheus itself and node_exporter."""
+NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(?=\{)")
+
+
+def panels(name: str) -> list[dict[str, Any]]:
+    return [panel for panel in json.loads(FILES[name])["panels"] if panel["type"] != "row"]
+
+
+ALL_PANELS = [(name, panel) for name in FILES for panel in panels(name)]
+each_panel = pytest.mark.parametrize(
+    ("name", "panel"), ALL_PANELS, ids=lambda v: v["title"] if isinstance(v, dict) else v
+)
+
+
+def resolved(expr: str) -> str:
+    expr = expr.replace("$__rate_interval", "10s").replace("$__range", "1m").replace("$__interval", "5s")
+    return re.sub(r"\$\{?[a-z]+\}?", "x", expr)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_dashboard_survives_the_sdk_and_is_of_the_schema_it_says(name: str) -> None:
+    document = json.loads(FILES[name])
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    register_default_plugins()
+    again = json.loads(json.dumps(Dashboard.from_json(document), cls=JSONEncoder))
+    for variable in again["templating"]["list"]:
+        for key in ("auto", "auto_count", "auto_min"):
+            variable.pop(key, None)
+    assert again == document, "keys that Grafana's types do not know would vanish here"
+    assert document["schemaVersion"] == 42
+    assert document["uid"] == "toolkit-" + name.removesuffix(".json")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_panels_have_ids_of_their_own_and_do_not_overlap(name: str) -> None:
+    document = json.loads(FILES[name])
+    ids = [panel["id"] for panel in document["panels"]]
+    assert len(set(ids)) == len(ids)
+    assert 0 not in ids
+    for one, other in combinations((panel["gridPos"] for panel in document["panels"]), 2):
+        apart = (
+            one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+            or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        )  # fmt: skip
+        assert apart, (one, other)
+        assert one["x"] + one["w"] <= 24
+
+
+@each_panel
+def test_a_panel_says_what_it_shows_in_which_unit_from_where_and_when_it_is_empty(
+    name: str, panel: dict[str, Any]
+) -> None:
+    assert panel["type"] in KINDS
+    assert panel["title"]
+    assert panel["description"].endswith(".")
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
+    assert panel["fieldConfig"]["defaults"]["noValue"]
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert panel["targets"]
+    assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+    for target in panel["targets"]:
+        assert target["datasource"] == panel["datasource"]
+        assert target["legendFormat"]
+    if panel["type"] == "stat":
+        assert panel["options"]["reduceOptions"]["calcs"] == ["lastNotNull"]
+    if panel["type"] == "heatmap":
+        assert [target["format"] for target in panel["targets"]] == ["heatmap"]
+        assert panel["options"]["calculate"] is False
+
+
+@each_panel
+def test_a_query_is_promql_over_metrics_of_the_contract_with_their_labels(name: str, panel: dict[str, Any]) -> None:
+    by_name = {metric.name: metric for metric in metrics.ALL}
+    for target in panel["targets"]:
+        expr = target["expr"]
+        promql_parser.parse(resolved(expr))
+        assert "$testbed" in expr, "a Prometheus may know several testbeds"
+        for used in NAME.findall(expr):
+            base = re.sub(r"_(bucket|sum|count)$", "", used)
+            metric = by_name.get(used) or by_name.get(base)
+            assert metric or FOREIGN.match(used), used
+            if metric and base != used and used not in by_name:
+                assert metric.kind == "histogram", used
+        for matched in re.findall(r"(\w+)\s*=~?\s*\"", expr):
+            known = {label for metric in metrics.ALL for label in metric.labels}
+            assert matched in known | {"testbed", "node", "kind", "service", "role", "mode", "alertstate"}, matched
+
+
+@each_panel
+def test_counters_are_rated_over_an_interval_that_grafana_chooses(name: str, panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        expr = target["expr"]
+        for function, window in re.findall(r"\b(rate|increase|irate)\([^\[]*\[([^\]]+)\]", expr):
+            assert window == "$__rate_interval", function
+        for counter in (metric.name for metric in metrics.ALL if metric.kind == "counter"):
+            if counter + "{" in expr and not re.search(rf"(rate|increase)\({counter}\{{", expr):
+                assert panel["fieldConfig"]["defaults"]["unit"] == "percentunit", "a share of two totals needs no rate"
+        if "histogram_quantile" in expr:
+            assert re.search(r"by \([^)]*\ble\b", expr)
+        if "node_" in expr:
+            assert panel["interval"] == f"{NODE_SCRAPE_S:g}s", "scraped less often than the rest"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_page_begins_with_its_choices_and_refreshes_no_faster_than_it_is_scraped(name: str) -> None:
+    document = json.loads(FILES[name])
+    variables = [variable["name"] for variable in document["templating"]["list"]]
+    assert variables[:2] == ["datasource", "testbed"]
+    assert document["refresh"] == "5s"
+    used = set(re.findall(r"\$([a-z]+)", json.dumps(document["panels"]))) - {"__rate"}
+    assert used <= set(variables)
+    for variable in document["templating"]["list"][1:]:
+        assert variable["datasource"]["uid"] == "${datasource}"
+        queried = re.match(r"label_values\(([\w]+)", variable["query"]["query"])
+        assert queried
+        metric = queried[1].removesuffix("_count")
+        assert metric == "up" or metric in {known.name for known in metrics.ALL}
+
+
+def test_the_kpi_page_comes_first_and_begins_with_the_eight_kpis() -> None:
+    assert pages()[0].name == "kpis"
+    stats = [panel["title"] for panel in panels("kpis.json") if panel["type"] == "stat"]
+    assert stats == [
+        "Processing latency, p99", "Broker throughput in", "Broker throughput out", "Gateway in", "Gateway out",
+        "Hub in", "Hub out", "Message drops",
+    ]  # fmt: skip
+    assert [variable["name"] for variable in json.loads(FILES["kpis.json"])["templating"]["list"]] == [
+        "datasource", "testbed", "run", "broker", "qos", "hop",
+    ]  # fmt: skip
+
+
+def test_the_testbed_that_is_deployed_is_chosen_at_first() -> None:
+    from toolkit.spec.testbed import Testbed
+
+    document = json.loads(dashboards(Testbed(name="quickstart", file=Path("testbed.yml")))["kpis.json"])
+    [variable] = [v for v in document["templating"]["list"] if v["name"] == "testbed"]
+    assert variable["current"] == {"selected": True, "text": "quickstart", "value": "quickstart"}
+
+
+def test_the_same_contract_gives_the_same_bytes() -> None:
+    assert dashboards() == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_change_of_a_dashboard_is_seen_in_review(name: str, snapshot: SnapshotAssertion) -> None:
+    assert json.loads(FILES[name]) == snapshot(name=name.removesuffix(".json"), extension_class=JSONSnapshotExtension)

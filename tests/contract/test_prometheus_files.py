@@ -1,0 +1,147 @@
+"""What Prometheus is given, checked by Prometheus' own tool."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import lacking
+from toolkit.contract import metrics
+from toolkit.provisioning import monitoring
+from toolkit.provisioning.dashboards import grafana_files
+from toolkit.spec.testbed import Monitoring, Testbed
+from toolkit.state import Host, SshAccess
+
+HERE = Path(__file__).parent / "prometheus"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    node: str
+    service: str
+    role: str
+    job: str
+    address: str
+    port: int
+    kind: str
+
+
+def promtool(*arguments: str | Path, stdin: str = "") -> str:
+    if shutil.which("promtool") is None:
+        lacking("promtool (apt-get install prometheus)")
+    done = subprocess.run(
+        ["promtool", *map(str, arguments)], input=stdin, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def bed(**monitored: Any) -> Testbed:
+    return Testbed(name='quick"start', file=Path("testbed.yml"), monitoring=Monitoring(**monitored))
+
+
+def host(node: str) -> Host:
+    return Host(
+        node=node, provider="container", type="container", address="10.0.0.2", architecture="amd64",
+        ssh=SshAccess(address="10.0.0.2", known_hosts="/dev/null"),
+    )  # fmt: skip
+
+
+TARGETS = [
+    Target(node=node, service=service, role=role, job=job, address="10.0.0.2", port=port, kind="pi1")
+    for node in ("base", "pub", "gone")
+    for service, role, job, port in (
+        ("node-exporter", "node", "node", 9100),
+        ("publisher", "publisher", "publisher", 9300),
+    )
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    hosts = {name: host(name) for name in ("base", "pub")}
+    (tmp_path / "prometheus.yml").write_text(
+        monitoring.prometheus_config(bed(), hosts, TARGETS, alertmanager="10.0.0.9:9093")
+    )
+    (tmp_path / "recording.yml").write_text(monitoring.recording_rules())
+    (tmp_path / "alerts.yml").write_text(monitoring.alert_rules(bed()))
+    return tmp_path
+
+
+def test_promtool_takes_the_configuration_and_both_files_of_rules(folder: Path) -> None:
+    said = promtool("check", "config", folder / "prometheus.yml")
+    assert "2 rule files found" in said
+    assert said.count("rules found") == 2
+
+
+def test_targets_carry_their_labels_and_those_without_a_host_are_left_out(folder: Path) -> None:
+    config = yaml.safe_load((folder / "prometheus.yml").read_text())
+    assert config["global"]["external_labels"] == {"testbed": 'quick"start'}
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    assert jobs["node"]["scrape_interval"] == "2s"
+    assert "scrape_interval" not in jobs["publisher"]
+    labels = [group["labels"] for group in jobs["publisher"]["static_configs"]]
+    assert [found["node"] for found in labels] == ["base", "pub"]
+    assert labels[0] == {
+        "testbed": 'quick"start', "node": "base", "kind": "pi1", "service": "publisher", "role": "publisher",
+        "instance": "base:9300",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "written", "node"), [(0.5, "500ms", "2s"), (5.0, "5s", None), (15.0, "15s", None)]
+)
+def test_intervals_are_written_as_prometheus_reads_them(interval_s: float, written: str, node: str | None) -> None:
+    config = monitoring.prometheus_config(bed(scrape_interval_s=interval_s), {"base": host("base")}, TARGETS)
+    parsed = yaml.safe_load(config)
+    assert parsed["global"]["scrape_interval"] == written
+    [job] = [job for job in parsed["scrape_configs"] if job["job_name"] == "node"]
+    assert job.get("scrape_interval") == node
+    timeout, interval = (parsed["global"][key] for key in ("scrape_timeout", "scrape_interval"))
+    assert float(timeout.removesuffix("s").removesuffix("m")) <= float(interval.removesuffix("s").removesuffix("m"))
+
+
+def test_the_rules_do_what_they_say(folder: Path) -> None:
+    shutil.copy(HERE / "rules_test.yml", folder)
+    promtool("test", "rules", folder / "rules_test.yml")
+
+
+def test_rules_use_only_metrics_that_something_exposes(folder: Path) -> None:
+    known = {metric.name for metric in metrics.ALL}
+    known |= {f"{m.name}{end}" for m in metrics.ALL if m.kind == "histogram" for end in ("_bucket", "_sum", "_count")}
+    for name in ("recording.yml", "alerts.yml"):
+        groups = yaml.safe_load((folder / name).read_text())["groups"]
+        for rule in (rule for group in groups for rule in group["rules"]):
+            used = set(re.findall(r"(?<![:\w])toolkit_[a-z0-9_]+", rule["expr"]))
+            assert used <= known, (rule, used - known)
+
+
+def test_the_data_source_that_grafana_is_given_has_the_uid_that_dashboards_may_rely_on() -> None:
+    files = grafana_files(bed(scrape_interval_s=0.5))
+    [source] = yaml.safe_load(files["provisioning/datasources/toolkit.yml"])["datasources"]
+    assert source["uid"] == "toolkit-prometheus"
+    assert source["jsonData"]["timeInterval"] == "500ms"
+    [provider] = yaml.safe_load(files["provisioning/dashboards/toolkit.yml"])["providers"]
+    assert provider["options"]["path"] == "/etc/toolkit/dashboards"
+    assert {"dashboards/kpis.json", "dashboards/hops.json", "dashboards/nodes.json"} <= set(files)
+
+
+@pytest.mark.parametrize("page", sorted(HERE.glob("*.prom")), ids=lambda file: file.stem)
+def test_recorded_pages_keep_prometheus_conventions(page: Path) -> None:
+    promtool("check", "metrics", stdin=page.read_text())
+
+
+def test_names_follow_the_conventions_and_kinds() -> None:
+    for metric in metrics.ALL:
+        assert metric.name.startswith("toolkit_"), metric
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric
+        assert metric.help.endswith("."), metric
+        assert not {"instance", "job", "node", "testbed", "le"} & set(metric.labels), metric
+    assert len({metric.name for metric in metrics.ALL}) == len(metrics.ALL)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import lacking
+from toolkit.provisioning.monitoring import mosquitto_config
+
+
+def lines(settings: dict[str, Any]) -> list[str]:
+    return [line for line in mosquitto_config(settings).splitlines() if not line.startswith("#")]
+
+
+def test_every_bound_is_written_out_even_where_nobody_set_it() -> None:
+    written = lines({})
+    assert "listener 1883 0.0.0.0" in written
+    assert "allow_anonymous true" in written
+    assert "sys_interval 1" in written
+    assert "max_inflight_messages 20" in written
+    assert "max_queued_messages 1000" in written
+    assert "max_queued_bytes 0" in written
+    assert "persistence false" in written
+
+
+def test_settings_win_in_the_words_of_mosquitto() -> None:
+    written = lines({"max_queued_messages": 5, "persistence": True, "autosave_interval": 30.0, "max_connections": 7})
+    assert "max_queued_messages 5" in written
+    assert "max_queued_messages 1000" not in written
+    assert "persistence true" in written
+    assert "autosave_interval 30" in written
+    assert written.index("max_connections 7") < written.index("max_inflight_messages 20"), "belongs to the listener"
+
+
+def test_what_has_no_effect_is_left_out() -> None:
+    written = "\n".join(lines({"autosave_interval": 1800.0, "message_size_limit": 0}))
+    assert "autosave" not in written
+    assert "message_size_limit" not in written
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"persistence": True, "autosave_interval": 60.0, "message_size_limit": 1000, "queue_qos0_messages": True}],
+)
+def test_mosquitto_itself_takes_it(tmp_path: Path, settings: dict[str, Any]) -> None:
+    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    if program is None:
+        lacking("mosquitto (apt-get install mosquitto)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = mosquitto_config(settings, port=port).replace("/var/lib/mosquitto/", f"{tmp_path}/")
+    file = tmp_path / "mosquitto.conf"
+    file.write_text(config + f"user {Path('/proc/self').owner()}\n")
+    process = subprocess.Popen([program, "-c", str(file)], stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(50):
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+            assert process.poll() is None, process.communicate()[1]
+        else:
+            pytest.fail("mosquitto does not listen")
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)

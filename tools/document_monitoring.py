@@ -1,0 +1,129 @@
+"""Writes docs/metrics.md and docs/dashboards.md from the code; a test fails while they differ from it."""  # noqa: INP001
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from toolkit.contract import metrics
+from toolkit.provisioning.dashboards import pages
+from toolkit.provisioning.monitoring import THROUGHPUT, AlertLimits
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+METRICS_HEAD = """\
+# Metrics
+
+Everything a testbed exposes to Prometheus under the name `toolkit_…`. Processes, rules, dashboards and the console use
+only these; node_exporter adds `node_…` and Prometheus itself `up`. Each target also carries the labels `testbed`,
+`node`, `kind`, `service`, `role` and `instance` (node:port), put there by the scrape configuration.
+
+Units are base units and stand in the name. Counters end in `_total`; they begin at 0 when their process starts, or,
+with a label `run`, when the run does. Histograms are for watching: the figures of a run are made from every stamp, not
+from buckets. A negative delay never enters a histogram; it is counted in `toolkit_hop_negative_total`. Upper bounds of
+buckets, in seconds: {buckets}.
+
+How many series there are does not depend on the number of clients: labels name runs (the hop exporter keeps the last
+16), hops, QoS levels, places and causes, never topics, clients or messages.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+HOPS_HEAD = """
+## Values of the label `hop`
+
+In the order in which a message meets them.
+
+| hop | from … to |
+|---|---|
+"""
+RULES_HEAD = """
+## Recording rules
+
+| series | meaning |
+|---|---|
+| `toolkit:hop_delay_seconds:p50` `:p90` `:p99` | percentiles of each hop over 10 s, by `testbed`, `run`, `hop` |
+| `toolkit:end_to_end_delay_seconds:p50` `:p90` `:p99` | the same from the due instant to the receive |
+| `toolkit:processing_latency_seconds:p50` `:p90` `:p99` | KPI: the hop `broker` |
+"""
+RULES_TAIL = """\
+| `toolkit:messages_dropped:rate` | KPI: drops each second by `stage` and `reason`, of clients and of brokers |
+| `toolkit:loss:ratio` | lost of expected deliveries, by `run` and `qos` |
+
+## Alerts
+
+Prometheus shows them at `/alerts`; an Alertmanager is optional. Limits are in `AlertLimits`, the clock's bound is
+`clock.max_root_distance` of the testbed file.
+
+| alert | fires when |
+|---|---|
+| ClockBoundExceeded | a clock is known less well than the clock gate demands, for 10 s |
+| ClockNotSynchronised | a clock follows nothing, for 15 s |
+| ClockStepped | a clock jumped in the last minute |
+| TargetDown | a process does not answer, for {hold:g} s |
+| MessagesDropped | more than {drops:g} messages/s are dropped anywhere, for {hold:g} s |
+| LatencyHigh | p99 from end to end is above {p99:g} s, for {hold:g} s |
+| ProbeLosesPackets | the hop probe lost packets in the last minute |
+| NodeHot | a sensor shows more than {hot:g} °C, for 30 s |
+| NodeThrottled | the firmware slows the processor down |
+| NodeUnderVoltage | the supply is too weak |
+| DiskFilling | less than {disk:.0%} of the disk is left, for 30 s |
+| MemoryShort | less than {memory:.0%} of the memory is left, for 30 s |
+"""
+BAR = "\\|"
+"""A bar within a table's cell."""
+DASHBOARDS_HEAD = """\
+# Dashboards
+
+Three pages for Grafana 11.6 and later, made from `toolkit/provisioning/dashboards/` with Grafana's own SDK. Deploy
+gives them to Grafana where its image can be had; the console draws the very same files everywhere else. All have the
+choices *Prometheus* and *Testbed*, refresh every 5 s, and mark firing alerts on the time axis. Percentiles are
+interpolated from histogram buckets over the interval that Grafana chooses: at least four scrapes.
+
+A new panel: an entry in the page's module; its metric stands in [metrics](metrics.md) first.
+"""
+
+
+def metrics_text() -> str:
+    """docs/metrics.md."""
+    limits = AlertLimits()
+    lines = [METRICS_HEAD.format(buckets=", ".join(f"{bound:g}" for bound in metrics.BUCKETS_S))]
+    for metric in metrics.ALL:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help.replace('|', BAR)} |\n")
+    lines.append(HOPS_HEAD)
+    lines += [f"| `{hop}` | {words} |\n" for hop, words in metrics.HOPS.items()]
+    lines.append(RULES_HEAD)
+    for name, counter in THROUGHPUT.items():
+        lines.append(f"| `toolkit:{name}:rate` | KPI: `{counter.name}` each second, by `node` |\n")
+    lines.append(
+        RULES_TAIL.format(
+            hold=limits.hold_s, drops=limits.drops_per_s, p99=limits.p99_s, hot=limits.hot_celsius,
+            disk=limits.disk_free_ratio, memory=limits.memory_free_ratio,
+        )
+    )  # fmt: skip
+    return "".join(lines)
+
+
+def dashboards_text() -> str:
+    """docs/dashboards.md, panel by panel."""
+    lines = [DASHBOARDS_HEAD]
+    for page in pages():
+        choices = ", ".join(variable.label for variable in page.variables)
+        lines.append(f"\n## {page.title} (`{page.name}.json`)\n\n{page.description} Choices: {choices}.\n")
+        for row in page.rows:
+            lines.append(
+                f"\n### {row.title}\n\n| panel | drawn as | unit | shows | where there is nothing |\n{'|---' * 5}|\n"
+            )
+            lines += [f"| {p.title} | {p.kind} | {p.unit} | {p.description} | {p.empty} |\n" for p in row.panels]
+    return "".join(lines)
+
+
+def main() -> int:
+    """Write both files."""
+    (DOCS / "metrics.md").write_text(metrics_text())
+    (DOCS / "dashboards.md").write_text(dashboards_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
