@@ -45,12 +45,12 @@ class Identity:
 
     @property
     def certificate_pem(self) -> bytes:
-        """This certificate alone."""
+        """The certificate alone."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     @property
     def chain_pem(self) -> bytes:
-        """This certificate and those above it, without the one that signed itself."""
+        """The certificate and those above it, without the one that signed itself."""
         if self.issuer is None:
             return b""
         return self.certificate_pem + self.issuer.chain_pem

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, ask, free_port, request_form
+from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, ask, free_port, request_form, wait_for_port
 
 REGISTER, QUERY, ORCHESTRATE = (
     "/serviceregistry/register",
@@ -107,9 +107,7 @@ def test_what_is_no_such_json(cloud: LocalCloud, body: bytes) -> None:
 
 
 def test_null_is_no_payload(cloud: LocalCloud) -> None:
-    assert_error(
-        cloud.service_registry("PUT", QUERY, body=b"null"), 400, "BAD_PAYLOAD", registry_url(cloud, QUERY)
-    )
+    assert_error(cloud.service_registry("PUT", QUERY, body=b"null"), 400, "BAD_PAYLOAD", registry_url(cloud, QUERY))
 
 
 @pytest.mark.parametrize("path", ["/", "/serviceregistry/nothing", "/x/y/z", "/serviceregistry/query/more"])
@@ -192,18 +190,6 @@ class TestPeersAway:
 
 def orchestrator_url(cloud: LocalCloud) -> str:
     return f"http://127.0.0.1:{cloud.ports['orchestrator']}{ORCHESTRATE}"
-
-
-def wait_for_port(port: int) -> None:
-    import socket
-    import time
-
-    for _ in range(400):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"nothing listens on {port}")
 
 
 class TestReleases:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -335,13 +335,19 @@ class TestStore:
         query = {"requesterSystem": consumer, "requestedService": entry["service"]}
         assert len(cloud.orchestrator("PUT", "/orchestrator/mgmt/store", query).json) == 1
         assert cloud.orchestrator("GET", "/orchestrator/store/consumername/managed/servicedef/Managed").status == 200
-        assert cloud.orchestrator("DELETE", f"/orchestrator/mgmt/store/consumerId/{entry['consumer']['id']}").status == 200
+        assert (
+            cloud.orchestrator("DELETE", f"/orchestrator/mgmt/store/consumerId/{entry['consumer']['id']}").status == 200
+        )
         assert cloud.orchestrator("GET", path).status == 404
         assert cloud.orchestrator("DELETE", path).status == 204
 
 
 class TestGatekeeper:
-    SERVICE = {"serviceDefinition": "IndoorTemperature", "interfaces": ["json"], "serviceMetadata": {"unit": "celsius"}}
+    SERVICE: ClassVar[dict[str, Any]] = {
+        "serviceDefinition": "IndoorTemperature",
+        "interfaces": ["json"],
+        "serviceMetadata": {"unit": "celsius"},
+    }
 
     def test_init_gsd_and_icn(self, cloud: LocalCloud, other_cloud: LocalCloud) -> None:
         form = {

@@ -37,7 +37,7 @@ def description(cloud: LocalCloud, system: str) -> dict[str, Any]:
     return document
 
 
-def fitting(schema: dict[str, Any], document: dict[str, Any]) -> st.SearchStrategy[Any]:
+def fitting(schema: dict[str, Any], document: dict[str, Any]) -> st.SearchStrategy[Any]:  # noqa: PLR0911
     """Values that the schema allows, of small size."""
     if "$ref" in schema:
         return fitting(document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]], document)

@@ -18,7 +18,11 @@ from toolkit.provisioning.certificates import Identity
 
 from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, SYSTEMS, Answered, LocalCloud, request_form
 
-THERMOMETER = {"serviceDefinition": "IndoorTemperature", "interfaces": ["JSON"], "serviceMetadata": {"security": "token"}}
+THERMOMETER = {
+    "serviceDefinition": "IndoorTemperature",
+    "interfaces": ["JSON"],
+    "serviceMetadata": {"security": "token"},
+}
 ORCHESTRATE = "/orchestrator/orchestration"
 
 
@@ -146,7 +150,11 @@ def test_core_systems_registered_with_key_and_security(hall: Secured) -> None:
 
 
 MESSAGES = {
-    "entry": {**ENTRY, "providedService": {**GAUGE, "serviceDefinition": "Other"}, "provider": {**PRESS_GAUGE, "systemName": "press_gauge"}},
+    "entry": {
+        **ENTRY,
+        "providedService": {**GAUGE, "serviceDefinition": "Other"},
+        "provider": {**PRESS_GAUGE, "systemName": "press_gauge"},
+    },
     "query": {"service": GAUGE},
     "intra": {"consumer": PANEL, "providers": [PRESS_GAUGE], "service": GAUGE},
     "form": request_form(enableInterCloud=False),
@@ -225,7 +233,7 @@ def test_intercloud_over_tls_with_a_token(pair: tuple[Secured, Secured]) -> None
         "authorization_key": tokens.public_key_from(key_text),
     }
     assert tokens.check_token(token, consumer="Panel-7", **keys) == "JSON.IndoorTemperature"
-    with pytest.raises(tokens.TokenError, match="belongs to panel-7.hall-1.plant"):
+    with pytest.raises(tokens.TokenError, match=r"belongs to panel-7\.hall-1\.plant"):
         tokens.check_token(token, consumer="stranger", **keys)
     forged = tokens.Token(token=token.token, signature=base64.b64encode(b"x" * 256).decode())
     with pytest.raises(tokens.TokenError, match="not signed"):

@@ -20,7 +20,9 @@ from .local_cloud import NODE_PYTHON, SOURCE, LocalCloud, ask, free_port
 
 
 @pytest.fixture(scope="module")
-def clients(clouds: tuple[LocalCloud, LocalCloud], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def clients(
+    clouds: tuple[LocalCloud, LocalCloud], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
     """A consumer in the first cloud, a provider in the second."""
     folder = tmp_path_factory.mktemp("clients")
     one, two = clouds

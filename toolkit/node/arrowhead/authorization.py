@@ -32,7 +32,7 @@ from toolkit.node.arrowhead.refusals import Refusal, not_found
 from toolkit.node.arrowhead.routes import Call, Reply, Route
 from toolkit.node.arrowhead.stores import authorisations, neighbours
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("toolkit.node.arrowhead.authorization")  # here __name__ is __main__
 
 BASE = "/authorization"
 

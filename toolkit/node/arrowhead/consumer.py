@@ -142,12 +142,13 @@ class Consuming:
             await gate.acquire()
             task = asyncio.create_task(self._request(seq, start_ns + due_ns))
             running.add(task)
-            task.add_done_callback(lambda done: (running.discard(done), gate.release()))
+            task.add_done_callback(running.discard)
+            task.add_done_callback(lambda _: gate.release())
         if running:
             await asyncio.wait(running, timeout=max(order.drain_s, self._settings.peer_timeout_s))
 
     async def _sleep_until(self, at_ns: int) -> None:
-        while not self._control.stopping and (left_ns := at_ns - time.time_ns()) > 0:
+        while not self._control.stopping and (left_ns := at_ns - time.time_ns()) > 0:  # noqa: ASYNC110 - set by a signal, or once in a process' life
             await asyncio.sleep(min(left_ns / 1e9, 0.1))
 
     async def _request(self, seq: int, due_ns: int | None) -> None:
@@ -206,7 +207,7 @@ class Consuming:
         except NoAnswerError as error:
             self.last_problem = str(error)
             return
-        if reading.status != 200:  # noqa: PLR2004 - HTTP
+        if reading.status != 200:  # noqa: PLR2004 - a number of the protocol
             self.last_problem = f"{service_url(form)} answered {reading.status}"
 
     def finish(self, error: str | None) -> str | None:
@@ -229,9 +230,9 @@ def service_url(form: OrchestrationForm) -> str:
 
 
 def _outcome(answer: Answer) -> tuple[str, str]:
-    if answer.status != 200:  # noqa: PLR2004 - HTTP
+    if answer.status != 200:  # noqa: PLR2004 - a number of the protocol
         text = answer.body.decode(errors="replace")[:300]
-        return ("not_found" if answer.status == 404 else "refused"), f"{answer.status}: {text}"  # noqa: PLR2004
+        return ("not_found" if answer.status == 404 else "refused"), f"{answer.status}: {text}"  # noqa: PLR2004 - a number of the protocol
     try:
         wire.read(OrchestrationResponse, answer.body, TOLERANT)
     except Refusal as refusal:

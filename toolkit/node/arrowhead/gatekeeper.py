@@ -46,7 +46,7 @@ from toolkit.node.arrowhead.routes import Call, Reply, Route
 from toolkit.node.arrowhead.stores import identities, neighbours
 from toolkit.node.arrowhead.trace import Trace
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("toolkit.node.arrowhead.gatekeeper")  # here __name__ is __main__
 
 BASE = "/gatekeeper"
 _NEGOTIATION_MS = 30_000

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -247,7 +248,7 @@ class _ClientConnection(asyncio.Protocol):
         else:
             self._fail(ConnectionError("the answer is cut off"))
 
-    def on_status(self, status: bytes) -> None:
+    def on_status(self, _status: bytes) -> None:
         self._status = self._parser.get_status_code()
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
@@ -255,7 +256,7 @@ class _ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
-        if self._head and self._status != 100:
+        if self._head and self._status != HTTPStatus.CONTINUE:
             self.reusable = False
             self._complete()
 
@@ -268,7 +269,7 @@ class _ClientConnection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if self._status == 100:
+        if self._status == HTTPStatus.CONTINUE:
             self._headers = {}
             return
         self.reusable = self._parser.should_keep_alive()

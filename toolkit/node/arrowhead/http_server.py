@@ -113,7 +113,7 @@ class HttpServer:
         for connection in list(self.connections):
             connection.finish()
         deadline = time.monotonic() + drain_s
-        while self.connections and time.monotonic() < deadline:
+        while self.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - set by a signal, or once in a process' life
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.abort()
@@ -169,7 +169,7 @@ class _Connection(asyncio.Protocol):
         if self._server.tls is not None:
             self._certificate = transport.get_extra_info("peercert")
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._server.connections.discard(self)
         self._deaf = self._closing = True
         self._writable.set()
@@ -293,12 +293,12 @@ class _Connection(asyncio.Protocol):
         if response.content_type is not None:
             lines.append(f"Content-Type: {response.content_type}")
         lines += [f"{name}: {value}" for name, value in response.headers.items()]
-        if response.status != 204:
+        if response.status != HTTPStatus.NO_CONTENT:
             lines.append(f"Content-Length: {len(response.body)}")
         if not keep:
             lines.append("Connection: close")
         head_bytes = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
-        body = b"" if head or response.status == 204 else response.body
+        body = b"" if head or response.status == HTTPStatus.NO_CONTENT else response.body
         if response.sent is not None:
             response.sent(time.time_ns())
         self._transport.write(head_bytes + body)

@@ -24,6 +24,7 @@ class JsonLines(logging.Formatter):
         self._who = {"node": process.node, "service": process.service, "role": role}
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
         line = {
             "at_ns": time.time_ns(),
             "level": record.levelname.lower(),
@@ -44,8 +45,9 @@ class SqlLog(logging.Handler):
         self._storage = storage
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Insert the row and commit."""
         values = {
-            "date": datetime.now(),  # noqa: DTZ005 - the column has no zone
+            "date": datetime.now(),  # noqa: DTZ005 - a LocalDateTime has no zone
             "origin": record.name,
             "level": "INFO" if record.levelno <= logging.INFO else record.levelname,
             "message": record.getMessage()[:2047],

@@ -131,7 +131,7 @@ def stored_form(entry: OrchestrationStore, offer: ServiceRegistryEntry) -> Orche
 def system_from_key(key: str) -> tuple[str, str, int] | None:
     """Name, address and port in a key of an authorization state; None for a text that is no such key."""
     parts = key.split(",")
-    if len(parts) < 3 or not parts[2].strip().isdigit():  # noqa: PLR2004 - name, address, port
+    if len(parts) < 3 or not parts[2].strip().isdigit():  # noqa: PLR2004 - a number of the protocol
         return None
     return parts[0], parts[1], int(parts[2])
 

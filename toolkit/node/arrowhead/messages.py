@@ -1,4 +1,6 @@
 """Everything that travels between the systems of a cloud, as values."""
+# ruff: noqa: RUF009 - optional, required and their like are field specifiers
+
 
 from __future__ import annotations
 
@@ -105,7 +107,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntraCloudAuthorization:
-    """This consumer may use this service of this provider."""
+    """A consumer may use a service of a provider."""
 
     id: int | None = optional(long=True)
     consumer: ArrowheadSystem = required()
@@ -115,7 +117,7 @@ class IntraCloudAuthorization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterCloudAuthorization:
-    """This cloud may use this service, whoever provides it."""
+    """A cloud may use a service, whoever provides it."""
 
     id: int | None = optional(long=True)
     cloud: ArrowheadCloud = required()
@@ -193,7 +195,7 @@ class InterCloudAuthEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntraCloudAuthRequest:
-    """Which of these providers may the consumer use?"""
+    """Asks which of some providers the consumer may use."""
 
     consumer: ArrowheadSystem = required()
     providers: tuple[ArrowheadSystem, ...] = required(shortest=1)
@@ -209,7 +211,7 @@ class IntraCloudAuthResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterCloudAuthRequest:
-    """May this cloud use the service?"""
+    """Asks whether a cloud may use the service."""
 
     cloud: ArrowheadCloud = required()
     service: ArrowheadService = required()
@@ -285,7 +287,7 @@ class ServiceRequestForm:
         return bool(self.orchestration_flags.get(name))
 
 
-class OrchestratorWarning(Enum):  # noqa: A001 - the framework's word
+class OrchestratorWarning(Enum):
     """What a consumer should know about an answer."""
 
     FROM_OTHER_CLOUD = "FROM_OTHER_CLOUD"
@@ -334,7 +336,7 @@ class GSDPoll:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GSDAnswer:
-    """This cloud has it."""
+    """A cloud that has it."""
 
     requested_service: ArrowheadService = required()
     provider_cloud: ArrowheadCloud = required()

@@ -44,7 +44,7 @@ from toolkit.node.arrowhead.settings import Settings
 from toolkit.node.arrowhead.stores import identities, orchestrations
 from toolkit.node.arrowhead.trace import Trace
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("toolkit.node.arrowhead.orchestrator")  # here __name__ is __main__
 
 BASE = "/orchestrator"
 

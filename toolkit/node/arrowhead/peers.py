@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from toolkit.node.arrowhead import wire
@@ -65,7 +66,7 @@ async def exchange(
 
 
 def _result(answer: Answer, url: str, kind: type[T]) -> T:
-    if not 200 <= answer.status < 300:
+    if answer.status // 100 != HTTPStatus.OK // 100:
         try:
             document: Any = wire.load_json(answer.body, TOLERANT)
         except Refusal:

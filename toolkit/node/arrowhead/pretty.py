@@ -16,7 +16,7 @@ def _quoted(text: str) -> str:
     return quoted
 
 
-def pretty(value: Any, indent: str = "") -> str:
+def pretty(value: Any, indent: str = "") -> str:  # noqa: PLR0911 - one for each kind of value
     """Write dicts, lists, strings, numbers, booleans and None; other types are a TypeError."""
     if isinstance(value, str):
         return _quoted(value)

@@ -30,7 +30,7 @@ from toolkit.node.arrowhead.refusals import Refusal
 from toolkit.node.arrowhead.settings import Settings, settings_from
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, metrics_page
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("toolkit.node.arrowhead.provider")  # here __name__ is __main__
 
 _RETRY_S = (0.2, 10.0)
 """First and longest pause between two tries to register."""

@@ -74,7 +74,7 @@ def refusal_from(status: int, document: object, url: str) -> Refusal:
         return Refusal(
             kind,
             str(document.get("errorMessage") or ""),
-            status=code if isinstance(code, int) and 400 <= code <= 599 and kind != "BAD_MEDIA_TYPE" else None,
+            status=code if isinstance(code, int) and code // 100 in {4, 5} and kind != "BAD_MEDIA_TYPE" else None,
             origin=str(document.get("origin") or url),
         )
     return Refusal("ARROWHEAD", f"{url} answered {status} without an error document", status=status, origin=url)

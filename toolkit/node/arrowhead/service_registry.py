@@ -26,7 +26,7 @@ from toolkit.node.arrowhead.refusals import Refusal, bad_payload, not_found
 from toolkit.node.arrowhead.routes import Call, Reply, Route
 from toolkit.node.arrowhead.stores import registry
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("toolkit.node.arrowhead.service_registry")  # here __name__ is __main__
 
 BASE = "/serviceregistry"
 _PINGS_AT_ONCE = 64

@@ -7,6 +7,7 @@ they are asked for; writes, which may wait for another process, and everything o
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +25,11 @@ from toolkit.node.arrowhead.trace import Trace
 
 T = TypeVar("T")
 
+_TRIES = 5
 _LOCK = 5_240_219
 """Number of the lock that keeps two processes from migrating at once."""
-DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg"}
-"""SQLAlchemy's name where people write only the database."""
+DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg2"}
+"""SQLAlchemy's name where people write only the database; its 1.4 knows no psycopg 3."""
 
 
 class Storage:
@@ -100,13 +102,26 @@ class Storage:
             raise _refusal(error) from error
 
     def _write_once(self, work: Callable[[Connection], T]) -> T:
-        try:
-            with self.engine.connect() as connection:
-                connection = connection.execution_options(writes=True)
-                with connection.begin():
-                    return work(connection)
-        except exc.SQLAlchemyError as error:
-            raise _refusal(error) from error
+        for last in (*[False] * (_TRIES - 1), True):
+            try:
+                with self.engine.connect() as plain:
+                    connection = plain.execution_options(writes=True)
+                    with connection.begin():
+                        return work(connection)
+            except exc.SQLAlchemyError as error:
+                if last or not _is_conflict(error):
+                    raise _refusal(error) from error
+            # Uneven, so that two that met do not meet again.
+            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - no secret
+        raise AssertionError
+
+
+def _is_conflict(error: exc.SQLAlchemyError) -> bool:
+    """Somebody else made the same row, or held it, in the same moment: once more, and it is found."""
+    if isinstance(error, exc.IntegrityError):
+        return True
+    text = str(getattr(error, "orig", "")).lower()
+    return isinstance(error, exc.OperationalError) and ("deadlock" in text or "could not serialize" in text)
 
 
 def _refusal(error: exc.SQLAlchemyError) -> Refusal:
@@ -182,8 +197,8 @@ def _prepare_sqlite(engine: Engine) -> None:
 
 
 def _migrate(engine: Engine) -> None:
-    with engine.connect() as connection:
-        connection = connection.execution_options(writes=True)
+    with engine.connect() as plain:
+        connection = plain.execution_options(writes=True)
         with connection.begin():
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -127,7 +127,7 @@ def local_date_time(value: datetime) -> str:
 
 
 @cache
-def _parser(kind: Any) -> Parse:
+def _parser(kind: Any) -> Parse:  # noqa: C901 - it builds one function
     if typing.get_origin(kind) is list:
         return _array(_parser(typing.get_args(kind)[0]), Rules(), list)
     plan = {}
@@ -136,12 +136,7 @@ def _parser(kind: Any) -> Parse:
         parse = _parser_for(typing.get_type_hints(kind)[field.name], rules)
         plan[json_name(field).lower()] = (field.name, json_name(field), rules, parse)
     required = [(name, attribute) for attribute, name, rules, _ in plan.values() if rules.required]
-    # A default may break the rules: then the field must be sent.
-    unfit = [
-        (field.name, json_name(field), rules_of(field).least)
-        for field in dataclasses.fields(kind)
-        if isinstance(field.default, int) and field.default < (rules_of(field).least or field.default)
-    ]
+    unfit = _unfit_defaults(kind)
 
     def parse_object(value: Any, path: str, reading: Reading) -> Any:
         if not isinstance(value, dict):
@@ -166,7 +161,16 @@ def _parser(kind: Any) -> Parse:
     return parse_object
 
 
-def _parser_for(hint: Any, rules: Rules) -> Parse:
+def _unfit_defaults(kind: Any) -> list[tuple[str, str, int | None]]:
+    """Fields whose default breaks their own rule, and so must be sent: name, JSON name, least value."""
+    return [
+        (field.name, json_name(field), rules_of(field).least)
+        for field in dataclasses.fields(kind)
+        if isinstance(field.default, int) and field.default < (rules_of(field).least or field.default)
+    ]
+
+
+def _parser_for(hint: Any, rules: Rules) -> Parse:  # noqa: PLR0911 - one for each kind of value
     if isinstance(hint, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     origin = typing.get_origin(hint)

@@ -1,0 +1,172 @@
+"""The same answers with the database servers that a testbed may name; each is started here where it is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .local_cloud import ENTRY, GAUGE, NODE_PYTHON, PANEL, PRESS_GAUGE, LocalCloud, free_port, request_form
+
+POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
+DRIVERS = {"mariadb": "pymysql", "postgresql": "psycopg2"}
+SYSTEMS = ("service_registry", "authorization", "orchestrator")
+ORCHESTRATE = "/orchestrator/orchestration"
+
+
+@dataclass
+class Server:
+    """A database server of the test's own."""
+
+    url: str
+    command: list[str]
+    user: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        account = pwd.getpwnam(self.user)
+        drop = {"user": account.pw_uid, "group": account.pw_gid} if os.geteuid() == 0 else {}
+        self.process = subprocess.Popen(
+            self.command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **drop,  # type: ignore[call-overload]
+        )
+
+    def stop(self) -> None:
+        if self.process is not None:
+            # Fast for PostgreSQL, which on SIGTERM waits for its clients; the same as SIGTERM for MariaDB.
+            self.process.send_signal(signal.SIGINT if "postgres" in self.command[0] else signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def as_user(user: str, command: list[str]) -> None:
+    account = pwd.getpwnam(user)
+    drop = {"user": account.pw_uid, "group": account.pw_gid} if os.geteuid() == 0 else {}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120, **drop)  # type: ignore[call-overload]
+
+
+def own_folder(folder: Path, user: str) -> Path:
+    """Where the server's user may write."""
+    target = folder / "data"
+    target.mkdir()
+    if os.geteuid() == 0:
+        shutil.chown(target, user, user)
+    return target
+
+
+def mariadb(folder: Path) -> Server:
+    if shutil.which("mariadbd") is None:
+        pytest.skip("needs mariadb-server")
+    data, port = own_folder(folder, "mysql"), free_port()
+    socket = folder / "data" / "s"
+    as_user(
+        "mysql",
+        ["mariadb-install-db", f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db"],
+    )
+    options = [f"--datadir={data}", f"--port={port}", f"--socket={socket}", "--bind-address=127.0.0.1"]
+    options += ["--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=2", f"--pid-file={data}/pid"]
+    init = folder / "init.sql"
+    init.write_text(
+        "CREATE DATABASE IF NOT EXISTS arrowhead;"
+        "CREATE USER IF NOT EXISTS a@localhost IDENTIFIED BY 'b';"
+        "GRANT ALL ON arrowhead.* TO a@localhost;"
+    )
+    init.chmod(0o644)
+    url = f"mariadb://a:b@127.0.0.1:{port}/arrowhead"
+    return Server(url, ["mariadbd", "--no-defaults", *options, f"--init-file={init}"], "mysql")
+
+
+def postgresql(folder: Path) -> Server:
+    if not POSTGRES:
+        pytest.skip("needs postgresql")
+    data, port = own_folder(folder, "postgres"), free_port()
+    as_user(
+        "postgres", [str(POSTGRES[-1] / "initdb"), "-D", str(data), "-U", "a", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    )
+    command = [str(POSTGRES[-1] / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-h", "127.0.0.1"]
+    return Server(f"postgresql://a@127.0.0.1:{port}/postgres", [*command, "-c", "shared_buffers=16MB"], "postgres")
+
+
+@pytest.fixture(params=[mariadb, postgresql], ids=lambda make: make.__name__)
+def database(request: pytest.FixtureRequest) -> Iterator[Server]:
+    make: Callable[[Path], Server] = request.param
+    driver = DRIVERS[make.__name__]
+    if subprocess.run([NODE_PYTHON, "-c", f"import {driver}"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{NODE_PYTHON} has no {driver}; set TOOLKIT_NODE_PYTHON to Debian's python3")
+    # Not pytest's folder: that one is closed to the servers' users.
+    folder = Path(tempfile.mkdtemp(prefix="toolkit-database-"))
+    folder.chmod(0o755)
+    server: Server | None = None
+    try:
+        server = make(folder)
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_a_cloud_on_a_server_that_restarts(database: Server, tmp_path: Path) -> None:
+    cloud = LocalCloud("served", tmp_path / "cloud", database=database.url)
+    cloud.environment = {"TOOLKIT_ARROWHEAD_GATEKEEPER": "0", "TOOLKIT_ARROWHEAD_DATABASE_TIMEOUT_S": "2"}
+    cloud.seed(
+        registryEntries=[ENTRY],
+        intraCloud=[{"consumer": PANEL, "providerList": [PRESS_GAUGE], "serviceList": [GAUGE]}],
+        fillerEntries=60,
+    )
+    # The systems come first and wait for their database; all migrate at the same time.
+    cloud.start(*SYSTEMS)
+    time.sleep(1)
+    database.start()
+    try:
+        cloud.await_ready(*SYSTEMS, patience_s=60)
+        answer = cloud.orchestrator("POST", ORCHESTRATE, request_form())
+        assert answer.status == 200, answer.body
+        assert answer.json["response"][0]["provider"]["systemName"] == "PressGauge01"
+        for name in ("Case", "case", "case ", "Größe 尺寸"):
+            provider = {**PRESS_GAUGE, "systemName": "names"}
+            entry = {**ENTRY, "providedService": {**GAUGE, "serviceDefinition": name}, "provider": provider}
+            assert cloud.service_registry("POST", "/serviceregistry/register", entry).status == 201, name
+            again = cloud.service_registry("POST", "/serviceregistry/register", entry)
+            assert again.json["exceptionType"] == "DUPLICATE_ENTRY"
+        found = cloud.service_registry("PUT", "/serviceregistry/query", {"service": {"serviceDefinition": "case"}})
+        assert len(found.json["serviceQueryData"]) == 1
+        assert found.json["serviceQueryData"][0]["endOfValidity"] == ENTRY["endOfValidity"]
+        stored = [{"service": GAUGE, "consumer": PANEL, "providerSystem": PRESS_GAUGE, "priority": 1}]
+        (entry,) = cloud.orchestrator("POST", "/orchestrator/mgmt/store", stored).json
+        assert entry["attributes"] == {"unit": "bar"}
+
+        database.stop()
+        refused = cloud.service_registry("PUT", "/serviceregistry/query", {"service": GAUGE})
+        assert (refused.status, refused.json["exceptionType"]) == (503, "UNAVAILABLE"), refused.body
+        refused = cloud.service_registry("POST", "/serviceregistry/register", {**ENTRY, "serviceURI": "x"})
+        assert refused.status == 503
+        database.start()
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(AssertionError):
+                cloud.await_ready(*SYSTEMS, patience_s=1)
+                break
+            assert time.monotonic() < deadline
+        assert cloud.orchestrator("POST", ORCHESTRATE, request_form()).status == 200
+        names = cloud.service_registry("PUT", "/serviceregistry/query", {"service": {"serviceDefinition": "case "}})
+        assert len(names.json["serviceQueryData"]) == 1
+    finally:
+        codes = cloud.stop()
+    assert set(codes.values()) <= {0}
