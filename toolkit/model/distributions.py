@@ -583,6 +583,72 @@ class PhaseType(Distribution):
         return total
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Empirical(Distribution):
+    """As measured: quantiles at given levels (the first 0, the last 1), straight lines between them."""
+
+    levels: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.levels) == len(self.values) >= 2 and self.levels[0] == 0 and self.levels[-1] == 1,
+            "empirical: needs as many values as levels, at least two, the first level 0 and the last 1",
+        )
+        _require(
+            bool((np.diff(self.levels) > 0).all() and (np.diff(self.values) >= 0).all()) and self.values[0] >= 0,
+            "empirical: levels must rise, values must not fall, nor start below 0",
+        )
+
+    def moment(self, order: int) -> float:
+        low, high = np.array(self.values[:-1]), np.array(self.values[1:])
+        # Mean of x^order on a straight piece from low to high.
+        pieces = sum(low**i * high ** (order - i) for i in range(order + 1)) / (order + 1)
+        return float(np.diff(self.levels) @ pieces)
+
+    @property
+    def mean(self) -> float:
+        return self.moment(1)
+
+    @property
+    def variance(self) -> float:
+        return max(self.moment(2) - self.moment(1) ** 2, 0.0)
+
+    def cdf(self, x: FloatArray) -> FloatArray:
+        x = np.asarray(x, dtype=np.float64)
+        values, levels = np.array(self.values), np.array(self.levels)
+        # Of equal values the last level counts: the function is continuous from the right.
+        last = np.append(np.diff(values) > 0, True)
+        return np.where(x < values[0], 0.0, np.interp(x, values[last], levels[last]))
+
+    def pdf(self, x: FloatArray) -> FloatArray:
+        values = np.array(self.values)
+        index = np.clip(np.searchsorted(values, x, side="right") - 1, 0, len(values) - 2)
+        width = np.diff(values)[index]
+        inside = (x >= values[0]) & (x <= values[-1]) & (width > 0)
+        return np.where(inside, np.diff(self.levels)[index] / np.where(width > 0, width, 1.0), 0.0)
+
+    def quantile(self, p: FloatArray) -> FloatArray:
+        return np.interp(np.asarray(p, dtype=np.float64), self.levels, self.values)
+
+    def transform(self, s: ComplexArray) -> ComplexArray:
+        total = np.zeros(s.shape, dtype=np.complex128)
+        for weight, low, high in zip(np.diff(self.levels), self.values[:-1], self.values[1:], strict=True):
+            piece: Distribution = Uniform(low=low, high=high) if high > low else Deterministic(value=low)
+            total += weight * piece.transform(s)
+        return total
+
+    def sample(self, rng: np.random.Generator, size: int) -> FloatArray:
+        return self.quantile(rng.random(size))
+
+
+def empirical(values: FloatArray) -> Empirical:
+    """A sample as a distribution: 100 even steps and a finer tail."""
+    levels = np.unique(np.concatenate([np.linspace(0, 1, 101), [0.992, 0.995, 0.998, 0.999, 0.9995]]))
+    found = np.maximum.accumulate(np.maximum(np.quantile(values, levels), 0.0))
+    return Empirical(levels=tuple(float(f"{p:.6g}") for p in levels), values=tuple(float(f"{v:.8g}") for v in found))
+
+
 def poisson_mix(values: FloatArray, means: FloatArray) -> FloatArray:
     """Sum over k of Poisson(k; mean) values[k], for each mean; values beyond the last are taken as the last.
 
@@ -621,6 +687,7 @@ FAMILIES: dict[str, type[Distribution]] = {
     "shifted": Shifted,
     "hypererlang": HyperErlang,
     "phasetype": PhaseType,
+    "empirical": Empirical,
 }
 """The names that net files use; arguments may be given in the order of the fields or by name."""
 
@@ -647,7 +714,7 @@ def make_distribution(name: str, args: Sequence[object], kwargs: dict[str, objec
         wanted: type | tuple[type, ...] = (int, float)
         if family is Shifted and key == "base":
             wanted = Distribution
-        elif family in (HyperErlang, PhaseType):
+        elif family in (HyperErlang, PhaseType, Empirical):
             wanted = tuple
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise ModelError(f"{name}: {key} cannot be {value!r}")

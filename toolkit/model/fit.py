@@ -39,7 +39,7 @@ FAMILIES = (
 MOST_NEGATIVE = 0.05
 """Share of negative delays up to which they are left out (and said so); above, the clocks are to blame."""
 _MOST_VALUES = 10_000
-_EM_VALUES = 400
+_EM_VALUES = 200
 _TINY = 1e-300
 _MOST_SHAPE = 1e6
 """A gamma this narrow is a constant."""
@@ -426,16 +426,16 @@ def _hypererlang(sample: _Likelihood) -> _Found:
         groups = _groups(sample, branches)
         shapes = [k for _, k, _ in groups]
         found = _hyper_em(values, counts, shapes, groups)
-        for factor in (0.5, 0.75, 1.3, 2.0) * 2:
+        for factor in (0.5, 0.75, 1.3, 2.0):
             for i in range(branches):
                 trial = list(shapes)
                 trial[i] = int(np.clip(round(trial[i] * factor), 1, 100))
                 if trial[i] == shapes[i]:
                     continue
-                other = _hyper_em(values, counts, trial, groups, steps=60)
+                other = _hyper_em(values, counts, trial, groups, steps=25)
                 if other[0] > found[0] + 1e-6:
                     found, shapes = other, trial
-        found = _hyper_em(values, counts, shapes, groups, steps=500)
+        found = _hyper_em(values, counts, shapes, groups, steps=300)
         price = 3 * branches - 1
         if best is None or -2 * found[0] + 2 * price < best[0]:
             best = (-2 * found[0] + 2 * price, found[1])
@@ -483,13 +483,13 @@ def _phasetype(sample: _Likelihood) -> _Found:
     return (fit_phase_type(sample), 4 * 4 + 4 - 1) if sample.resolution <= 0 and sample.values[0] > 0 else None
 
 
-def fit_phase_type(sample: _Likelihood, *, phases: int = 4, steps: int = 300, seed: int = 7) -> PhaseType:
+def fit_phase_type(sample: _Likelihood, *, phases: int = 4, steps: int = 120, seed: int = 7) -> PhaseType:
     """General phase-type distribution by EM (Asmussen, Nerman, Olsson 1996), integrals by block exponentials."""
     from scipy.linalg import expm
 
     values, counts = _thinned(sample)
-    if len(values) > 120:
-        parts = np.array_split(np.arange(len(values)), 120)
+    if len(values) > 80:
+        parts = np.array_split(np.arange(len(values)), 80)
         values, counts = (
             np.array([np.average(values[p], weights=counts[p]) for p in parts]),
             np.array([counts[p].sum() for p in parts]),

@@ -30,6 +30,12 @@ class RunSamples:
     """When each was sent, after the first."""
     steps: dict[str, FloatArray] = field(default_factory=dict)
     """ms by step, in the order in which steps happen; the time between two steps is a step of its own."""
+    first_sent_ms: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """Broker's receiving to its first sending, once for each message."""
+    gaps_ms: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """Between the broker's sendings of one message to one subscriber and the next."""
+    in_broker: int = 0
+    """How many messages were in the broker at once (99th percentile at arrival)."""
     left_out: int = 0
     """Rows without all instants."""
 
@@ -81,15 +87,31 @@ def read_run(folder: Path) -> RunSamples:
     hops = {
         hop: (kept[b] - kept[a]) / 1e6 for hop, (a, b) in HOPS.items() if a in kept and b in kept
     }
+    first_sent, gaps, crowd = _fan_out(kept) if len(hops) == len(HOPS) else (np.zeros(0), np.zeros(0), 0)
     return RunSamples(
         folder=folder,
         manifest=manifest,
         hops=hops,
+        first_sent_ms=first_sent,
+        gaps_ms=gaps,
+        in_broker=crowd,
         end_to_end=(kept["t4_ns"] - kept["t1_ns"]) / 1e6,
         sent_ms=(kept["t1_ns"] - kept["t1_ns"].min()) / 1e6,
         steps=steps_ms,
         left_out=int((~complete).sum()),
     )
+
+
+def _fan_out(times: dict[str, Any]) -> tuple[FloatArray, FloatArray, int]:
+    """Per message: receiving to first sending, gaps between sendings; and how many messages the broker held at once."""
+    received, sent = times["t2_ns"], times["t3_ns"]
+    order = np.lexsort((sent, times["t1_ns"], received))
+    received, sent = received[order], sent[order]
+    is_first = np.concatenate([[True], np.diff(received) != 0])
+    gaps = np.diff(sent)[~is_first[1:]] / 1e6
+    starts, ends = received[is_first], np.sort(np.maximum.reduceat(sent, np.flatnonzero(is_first)))
+    held = np.arange(1, len(starts) + 1) - np.searchsorted(ends, np.sort(starts))
+    return (sent[is_first] - starts) / 1e6, gaps, int(np.quantile(held, 0.99))
 
 
 def _query(sql: str, file: Path) -> dict[str, Any]:

@@ -207,6 +207,21 @@ class _Graph:
             self.flow[: self.count] += np.bincount(self.target[edges], weights=flow, minlength=self.count)
 
 
+def _distance(begin: IntArray, target: IntArray, roots: IntArray) -> IntArray:
+    """Fewest transitions from the roots to each state of a compressed-row graph in which all are reachable."""
+    distance = np.full(len(begin) - 1, -1, dtype=np.int64)
+    distance[roots] = 0
+    front, level = roots, 0
+    while front.size:
+        level += 1
+        counts = begin[front + 1] - begin[front]
+        edges = np.arange(int(counts.sum())) + np.repeat(begin[front] - (np.cumsum(counts) - counts), counts)
+        reached = target[edges]
+        front = np.unique(reached[distance[reached] < 0])
+        distance[front] = level
+    return distance
+
+
 class _Explorer:
     """Explores with phases (`order` of them for a bounded delay), or, with order 0, bare markings only."""
 
@@ -424,7 +439,6 @@ class _Explorer:
     def explore(self) -> StateSpace:
         """Expand states until none is left, or none into which `least_mass` of probability flows."""
         from scipy.sparse import coo_matrix
-        from scipy.sparse.csgraph import dijkstra
 
         first = np.zeros((self.width, 1), dtype=np.int64)
         first[: len(self.rules.places), 0] = self.rules.initial
@@ -462,7 +476,7 @@ class _Explorer:
         start = np.zeros(size)
         start[graph.row[roots]] = weight
         # By distance from the start: probability then moves through the states like a wave.
-        wave = np.argsort(dijkstra(matrix, indices=graph.row[roots], unweighted=True, min_only=True), kind="stable")
+        wave = np.argsort(_distance(matrix.indptr, matrix.indices, graph.row[roots]), kind="stable")
         markings = graph.states[: len(self.rules.places), ids[wave]]
         _, met, inverse = np.unique(self.mixer[: len(markings)] @ markings.astype(np.uint64), True, True)  # noqa: FBT003
         return StateSpace(

@@ -1,0 +1,114 @@
+"""What if: the latency of a message under other settings, swept over a grid; and the highest rate that is still good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from toolkit.errors import ModelError
+from toolkit.model.analyse import Effort, Spread, solve
+from toolkit.model.netfile import read_net
+from toolkit.model.simulate import simulate, why_not_followed
+
+_QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
+_TRIALS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One combination of settings and the latency there."""
+
+    settings: dict[str, float]
+    latency: Spread
+    method: str
+    error_bound: float
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "settings": self.settings, "method": self.method, "error_bound": self.error_bound, **self.latency.document(),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """The highest rate at which p99 stays below a bound."""
+
+    bound_ms: float
+    rate: float
+    p99: float
+    trials: int
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"bound_ms": self.bound_ms, "rate": self.rate, "p99": self.p99, "trials": self.trials}
+
+
+def sweep(
+    document: Any,
+    grid: Mapping[str, Sequence[float]],
+    *,
+    tokens: int | None = None,
+    seed: int = 1,
+    most_seconds: float = 5.0,
+    file: str = "net",
+) -> list[Point]:
+    """The latency at each combination; the same random numbers at each (differences are not noise)."""
+    points = []
+    for values in product(*grid.values()):
+        settings = dict(zip(grid, values, strict=True))
+        net = read_net(document, settings, tokens=tokens, file=file)
+        effort = Effort(seed=seed, most_seconds=most_seconds, workers=1, precision=0.01)
+        many = sum(net.places.values()) > 1 and why_not_followed(net) is None
+        solution = solve(net, method="simulation" if many else "auto", at=(0.0,), quantiles=_QUANTILES, effort=effort)
+        latency = solution.latency or solution.time
+        if latency is None:
+            raise ModelError(f"net {net.name}: never completes with {settings or 'its own settings'}; nothing to predict")
+        points.append(
+            Point(settings=settings, latency=latency, method=solution.method, error_bound=solution.error_bound)
+        )
+    return points
+
+
+def capacity(
+    document: Any, settings: Mapping[str, float], *, bound_ms: float, seed: int = 1, file: str = "net"
+) -> Capacity:
+    """Bisection over the parameter `rate` (messages per second), 64 replications of the net at each trial."""
+    if "rate" not in (document.get("params") or {}):
+        raise ModelError(f"{file}: the net has no parameter `rate`; capacity needs one")
+
+    def p99(rate: float) -> float:
+        net = read_net(document, {**settings, "rate": rate}, file=file)
+        outcome = simulate(net, seed=seed, least=64, most=64)
+        if outcome.latency is None:
+            raise ModelError(f"net {net.name}: messages cannot be followed: {why_not_followed(net)}")
+        import numpy as np
+
+        # The second half of the messages: by then queues have filled as far as they will.
+        late = outcome.latency[:, outcome.latency.shape[1] // 2 :]
+        return float(np.quantile(late, 0.99))
+
+    trials = 1
+    low, high = 0.1, 1.0
+    good = p99(low)
+    if good > bound_ms:
+        raise ModelError(f"p99 is {good:.4g} ms even at {low} messages/s; a bound of {bound_ms:g} ms cannot be kept")
+    while trials < _TRIALS:
+        trials += 1
+        value = p99(high)
+        if value > bound_ms:
+            break
+        low, good, high = high, value, high * 4
+    else:
+        return Capacity(bound_ms=bound_ms, rate=low, p99=good, trials=trials)
+    while high / low > 1.01 and trials < 2 * _TRIALS:
+        middle = (low * high) ** 0.5
+        trials += 1
+        value = p99(middle)
+        if value > bound_ms:
+            high = middle
+        else:
+            low, good = middle, value
+    return Capacity(bound_ms=bound_ms, rate=low, p99=good, trials=trials)
