@@ -339,7 +339,7 @@ class ContainerProvider:
         labels = ours | {NODE_HASH: machine.hash, HOST_KEY: host_key.public}
         store = ground.store if request.images.get(machine.node.name) else None
         if store:
-            labels |= {IMAGES: ",".join(store.contents), engine_store.LABEL: store.key}
+            labels |= {IMAGES: ",".join(sorted(store.contents)), engine_store.LABEL: store.key}
         self._remove_volume(machine.name)  # left behind where an earlier acquire was cut off
         endpoint = api.create_endpoint_config(ipv4_address=str(machine.address), aliases=[machine.node.name])
         container: str = api.create_container(

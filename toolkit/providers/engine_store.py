@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LABEL = "org.toolkit.store"
 CONTENTS = "org.toolkit.images"
+REFERENCES = "org.toolkit.references"
 BUILD_WITHIN_S = 600
 
 
@@ -34,8 +35,9 @@ class Store:
 
     key: str
     volume: str
-    contents: tuple[str, ...]
+    contents: frozenset[str]
     """Content hashes of its images."""
+    references: frozenset[str]
 
 
 @contextlib.contextmanager
@@ -47,18 +49,22 @@ def prepared(api: APIClient, images: Sequence[NodeImage], node_image: str, emit:
     if not images:
         yield None
         return
-    contents = tuple(sorted({image.content for image in images}))
-    references = sorted({image.reference for image in images})
-    key = hashlib.sha256("\n".join([*contents, *references]).encode()).hexdigest()[:12]
-    store = Store(key=key, volume=f"toolkit-store-{key}", contents=contents)
-    with _lock(store.volume) as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        while not _is_complete(api, store):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _is_complete(api, store):
-                _build(api, store, references, node_image, emit)
+    contents = frozenset(image.content for image in images)
+    references = frozenset(image.reference for image in images)
+    key = hashlib.sha256("\n".join([*sorted(contents), *sorted(references)]).encode()).hexdigest()[:12]
+    wanted = Store(key=key, volume=f"toolkit-store-{key}", contents=contents, references=references)
+    while True:
+        store = _holding(api, wanted) or wanted
+        with _lock(store.volume) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
-        yield store
+            if _holding(api, wanted) == store:
+                yield store
+                return
+        with _lock(wanted.volume) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _holding(api, wanted) is None:
+                with _nearest(api, wanted) as start:
+                    _build(api, wanted, start, node_image, emit)
 
 
 def stores(api: APIClient) -> list[Resource]:
@@ -96,8 +102,42 @@ def _builders(api: APIClient, name: str = "") -> list[dict[str, Any]]:
     return [c for c in found if not name or f"/{name}" in c["Names"]]
 
 
-def _is_complete(api: APIClient, store: Store) -> bool:
-    return any(v["Name"] == store.volume for v in _volumes(api)) and not _builders(api, store.volume)
+def _complete(api: APIClient) -> list[Store]:
+    """Every store that is not being built, nor was when its builder was cut off."""
+    unfinished = {name.removeprefix("/") for builder in _builders(api) for name in builder["Names"]}
+    return [
+        Store(
+            key=volume["Labels"][LABEL],
+            volume=volume["Name"],
+            contents=frozenset(volume["Labels"].get(CONTENTS, "").split(",")),
+            references=frozenset(volume["Labels"].get(REFERENCES, "").split(",")),
+        )
+        for volume in _volumes(api)
+        if volume["Name"] not in unfinished
+    ]
+
+
+def _holding(api: APIClient, wanted: Store) -> Store | None:
+    """The smallest store with all these images; more than are needed do no harm."""
+    enough = [s for s in _complete(api) if s.contents >= wanted.contents and s.references >= wanted.references]
+    return min(enough, key=lambda store: (len(store.references), store.key), default=None)
+
+
+@contextlib.contextmanager
+def _nearest(api: APIClient, wanted: Store) -> Iterator[Store | None]:
+    """A store to start from, because copying is faster than loading; None where none has an image that is wanted."""
+
+    def waste(store: Store) -> int:
+        return len(store.references - wanted.references) - len(store.references & wanted.references)
+
+    useful = [s for s in _complete(api) if s.references & wanted.references and waste(s) <= 0]
+    nearest = min(useful, key=lambda store: (waste(store), store.key), default=None)
+    if nearest is None:
+        yield None
+        return
+    with _lock(nearest.volume) as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield nearest if nearest in _complete(api) else None
 
 
 def _drop_builder(api: APIClient, name: str) -> None:
@@ -105,16 +145,26 @@ def _drop_builder(api: APIClient, name: str) -> None:
         api.remove_container(container["Id"], v=True, force=True)
 
 
-def _build(api: APIClient, store: Store, references: Sequence[str], node_image: str, emit: Emit) -> None:
+def _build(api: APIClient, store: Store, start: Store | None, node_image: str, emit: Emit) -> None:
     from docker.errors import APIError, NotFound
     from docker.types import LogConfig, Mount
 
     started = time.monotonic()
-    emit(Event(stage="acquire", state="started", message=f"preparing an engine store with {len(references)} images"))
+    emit(
+        Event(
+            stage="acquire", state="started", message=f"preparing an engine store with {len(store.references)} images"
+        )
+    )
     _drop_builder(api, store.volume)
     with contextlib.suppress(NotFound):
         api.remove_volume(store.volume)
-    labels = {LABEL: store.key, CONTENTS: ",".join(store.contents)}
+    held = start.references if start else frozenset()
+    missing, unwanted = sorted(store.references - held), sorted(held - store.references)
+    labels = {
+        LABEL: store.key,
+        CONTENTS: ",".join(sorted(store.contents)),
+        REFERENCES: ",".join(sorted(store.references)),
+    }
     config: dict[str, Any] = api.create_host_config(
         cap_add=["ALL"],
         cap_drop=["SYS_RESOURCE"],
@@ -125,6 +175,7 @@ def _build(api: APIClient, store: Store, references: Sequence[str], node_image: 
         mounts=[
             Mount("/var/lib/docker", store.volume, type="volume", no_copy=True, labels=labels),
             Mount("/load", None, type="volume", no_copy=True),
+            *([Mount("/store", start.volume, type="volume", no_copy=True, read_only=True)] if start else []),
         ],
         log_config=LogConfig(type="json-file", config={}),
     )
@@ -133,10 +184,12 @@ def _build(api: APIClient, store: Store, references: Sequence[str], node_image: 
         entrypoint=["/usr/lib/toolkit/store", "build"],
         name=store.volume,
         labels={LABEL + "-builder": store.key},
+        environment={"TOOLKIT_UNWANTED": " ".join(unwanted)},
         host_config=config | {"MaskedPaths": [], "ReadonlyPaths": []},
     )["Id"]
     try:
-        api.put_archive(builder, "/load", _saved(api, references))
+        if missing:
+            api.put_archive(builder, "/load", _saved(api, missing))
         api.start(builder)
         status = api.wait(builder, timeout=BUILD_WITHIN_S)["StatusCode"]
     except APIError as error:
@@ -150,7 +203,7 @@ def _build(api: APIClient, store: Store, references: Sequence[str], node_image: 
             stage="acquire",
             state="done",
             changed=True,
-            message=f"prepared an engine store with {len(references)} images",
+            message=f"prepared an engine store with {len(store.references)} images ({len(missing)} loaded)",
             duration_s=time.monotonic() - started,
         )
     )
