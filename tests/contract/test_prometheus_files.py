@@ -55,8 +55,8 @@ def host(node: str) -> Host:
 
 
 TARGETS = [
-    Target(node=node, service=service, role=role, job=job, address="10.0.0.2", port=port, kind="pi1")
-    for node in ("base", "pub", "gone")
+    Target(node=node, service=service, role=role, job=job, address="10.0.0.2", port=port, kind=kind)
+    for node, kind in (("base", "vm"), ("pub", "pi1"), ("gone", "pi1"))
     for service, role, job, port in (
         ("node-exporter", "node", "node", 9100),
         ("publisher", "publisher", "publisher", 9300),
@@ -86,11 +86,12 @@ def test_targets_carry_their_labels_and_those_without_a_host_are_left_out(folder
     assert config["global"]["external_labels"] == {"testbed": 'quick"start'}
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     assert jobs["node"]["scrape_interval"] == "2s"
+    assert jobs["node-pi1"]["scrape_interval"] == "5s"
     assert "scrape_interval" not in jobs["publisher"]
     labels = [group["labels"] for group in jobs["publisher"]["static_configs"]]
     assert [found["node"] for found in labels] == ["base", "pub"]
     assert labels[0] == {
-        "testbed": 'quick"start', "node": "base", "kind": "pi1", "service": "publisher", "role": "publisher",
+        "testbed": 'quick"start', "node": "base", "kind": "vm", "service": "publisher", "role": "publisher",
         "instance": "base:9300",
     }  # fmt: skip
 

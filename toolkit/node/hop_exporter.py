@@ -26,8 +26,8 @@ from toolkit.node.live import read_datagram
 from toolkit.node.pages import Page, health, pages_handler, text
 from toolkit.node.serving import Server
 
-MOST_PENDING = 50_000
-"""Messages held for joining; at about 0.5 kB each this is what bounds the memory."""
+MOST_PENDING = 20_000
+"""Messages held for joining; at about 2.5 kB each this is what bounds the memory (50 MB)."""
 MOST_COPIES = 256
 """Subscribers of one message that are joined."""
 MOST_RUNS = 16

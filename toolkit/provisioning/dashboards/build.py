@@ -16,8 +16,8 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from toolkit.provisioning.dashboards.panels import Page, Panel, Variable
 
 COLUMNS = 24
-NODE_INTERVAL = "2s"
-"""At least node_exporter's scrape interval, so that `$__rate_interval` spans several scrapes."""
+NODE_INTERVAL = "5s"
+"""node_exporter's longest scrape interval, so that `$__rate_interval` spans several scrapes."""
 TAG = "toolkit"
 DATASOURCE = dm.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _OWN_TO_VARIABLES = ("auto", "auto_count", "auto_min")
