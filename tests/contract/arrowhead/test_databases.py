@@ -82,9 +82,9 @@ def mariadb(folder: Path) -> Server:
     options += ["--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=2", f"--pid-file={data}/pid"]
     init = folder / "init.sql"
     init.write_text(
-        "CREATE DATABASE IF NOT EXISTS arrowhead;"
-        "CREATE USER IF NOT EXISTS a@localhost IDENTIFIED BY 'b';"
-        "GRANT ALL ON arrowhead.* TO a@localhost;"
+        "CREATE DATABASE IF NOT EXISTS arrowhead;\n"
+        "CREATE USER IF NOT EXISTS a@localhost IDENTIFIED BY 'b';\n"
+        "GRANT ALL ON arrowhead.* TO a@localhost;\n"
     )
     init.chmod(0o644)
     url = f"mariadb://a:b@127.0.0.1:{port}/arrowhead"

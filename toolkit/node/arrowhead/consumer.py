@@ -57,7 +57,7 @@ def request_form(options: Mapping[str, Any]) -> ServiceRequestForm:
             system_name=str(options.get("system", "client1")),
             address=str(options.get("address", "127.0.0.1")),
             port=int(options.get("port", 8080)),
-            # The published client sends the word; 687 bytes with it.
+            # The published client sends the word: a request of about 690 bytes.
             authentication_info="null",
         ),
         requested_service=ArrowheadService(

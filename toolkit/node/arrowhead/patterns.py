@@ -42,5 +42,6 @@ async def matches(pattern: str, texts: Sequence[str], *, partial: bool, patience
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
     found: list[bool] = json.loads(output)
     return found
