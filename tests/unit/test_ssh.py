@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import select
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,16 +54,21 @@ class Server(paramiko.ServerInterface):
 
     def relay(self, channel: paramiko.Channel) -> None:
         line = self._sockets.get(channel.get_id())
-        while line is not None:
-            ready, _, _ = select.select([line, channel], [], [], 10)
-            for source, sink in ((line, channel), (channel, line)):
-                if source in ready:
-                    data = source.recv(65536)
-                    if not data:
-                        line.close()
-                        channel.close()
-                        return
-                    sink.sendall(data)
+        with contextlib.suppress(OSError):
+            while line is not None and self._pass_on(line, channel):
+                pass
+
+    def _pass_on(self, line: socket.socket, channel: paramiko.Channel) -> bool:
+        ready, _, _ = select.select([line, channel], [], [], 10)
+        for source, sink in ((line, channel), (channel, line)):
+            if source in ready:
+                data = source.recv(65536)
+                if not data:
+                    line.close()
+                    channel.close()
+                    return False
+                sink.sendall(data)
+        return True
 
     def _execute(self, channel: paramiko.Channel, command: str) -> None:
         process = subprocess.Popen(
@@ -70,17 +77,19 @@ class Server(paramiko.ServerInterface):
 
         def feed() -> None:
             assert process.stdin
-            while data := channel.recv(65536):
-                process.stdin.write(data)
-            process.stdin.close()
+            with contextlib.suppress(OSError):
+                while data := channel.recv(65536):
+                    process.stdin.write(data)
+                process.stdin.close()
 
         threading.Thread(target=feed, daemon=True).start()
         assert process.stdout
         assert process.stderr
         out, err = process.stdout.read(), process.stderr.read()
-        channel.sendall(out)
-        channel.sendall_stderr(err)
-        channel.send_exit_status(process.wait())
+        with contextlib.suppress(OSError, paramiko.SSHException):
+            channel.sendall(out)
+            channel.sendall_stderr(err)
+            channel.send_exit_status(process.wait())
         process.stdout.close()
         process.stderr.close()
         channel.close()
@@ -118,7 +127,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         server = Server(user_key)
         try:
             transport.start_server(server=server)
-        except (paramiko.SSHException, EOFError):
+        except (paramiko.SSHException, EOFError, OSError):
             return
         while transport.is_active():
             channel = transport.accept(0.2)
@@ -222,6 +231,7 @@ def test_http_to_a_port_of_the_host(place: Place) -> None:
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
+            time.sleep(0.2)  # http.client has let go of the connection by now
             self.wfile.write(self.path.encode())
 
         def log_message(self, *_: object) -> None:

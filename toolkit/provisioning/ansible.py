@@ -208,11 +208,10 @@ class _Reader:
         began = self._began.get((task["id"], ""))
         duration_s = time.monotonic() - began if began is not None else None
         name = task["name"].rpartition(" : ")[2]
-        facts["changes"] = (*facts.get("changes", ()), *result.get("changes", ()))
-        facts["noted"] = (*facts.get("noted", ()), *result.get("noted", ()))
-        facts["notes"] = (*facts.get("notes", ()), *result.get("notes", ()))
-        facts["left"] = (*facts.get("left", ()), *result.get("left", ()))
-        facts["timings"] = {**facts.get("timings", {}), **result.get("timings", {})}
+        for part in (result, *_items(result)):
+            for key in ("changes", "noted", "notes", "left"):
+                facts[key] = (*facts.get(key, ()), *part.get(key, ()))
+            facts["timings"] = {**facts.get("timings", {}), **part.get("timings", {})}
         if outcome in {"failed", "unreachable"} and not result.get("ignore_errors"):
             facts["status"] = outcome
             facts["message"] = _why(outcome, name, result)
@@ -249,6 +248,12 @@ class _Reader:
         }
 
 
+def _items(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The results of a loop's rounds."""
+    rounds = result.get("results", ())
+    return [item for item in rounds if isinstance(item, dict)] if isinstance(rounds, list) else []
+
+
 def _summary(task: str, result: Mapping[str, Any]) -> str:
     """`Converge the node: created toolkit-x-broker, wrote 3 files`."""
     counts: dict[str, list[str]] = {}
@@ -259,6 +264,9 @@ def _summary(task: str, result: Mapping[str, Any]) -> str:
 
 
 def _why(outcome: str, task: str, result: Mapping[str, Any]) -> str:
+    broken = next((item for item in _items(result) if item.get("failed")), None)
+    if broken is not None:
+        result = broken
     message = str(result.get("msg") or result.get("stderr") or result.get("module_stderr") or "no reason was given")
     if outcome == "unreachable":
         return f"cannot be reached: {message.strip()}"

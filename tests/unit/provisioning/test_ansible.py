@@ -1,0 +1,175 @@
+"""The runner with a program in Ansible's place: what it is given, how its lines are read, and that it ends with us."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.errors import DeployIncompleteError, ToolkitError
+from toolkit.events import Event
+from toolkit.provisioning import ansible
+from toolkit.provisioning.ansible import Ansible
+
+
+def line(kind: str, **values: Any) -> dict[str, Any]:
+    return {"_event": kind, "_timestamp": "now", **values}
+
+
+def result(kind: str, node: str, task: str = "node : Converge the node", **values: Any) -> dict[str, Any]:
+    return line(f"v2_runner_on_{kind}", task={"id": task, "name": task}, hosts={node: values})
+
+
+START = line("v2_playbook_on_play_start", play={"name": "x"}, tasks=[])
+
+
+class Stage:
+    """Prepares what the program in Ansible's place says and shows what it was given."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.given = folder / "given.json"
+        self.inventory = folder / "inventory.json"
+        self.events: list[Event] = []
+        self.program = folder / "ansible-playbook"
+        monkeypatch.setattr(ansible, "_program", lambda: str(self.program))
+
+    def says(
+        self, *lines: dict[str, Any] | str, nodes: tuple[str, ...] = ("a",), status: int = 0, then: str = ""
+    ) -> None:
+        self.inventory.write_text(json.dumps({"all": {"hosts": {key: {} for key in nodes}}}))
+        words = [entry if isinstance(entry, str) else json.dumps(entry) for entry in lines]
+        self.program.write_text(
+            f"#!{sys.executable}\n"
+            "import json, os, pathlib, sys, time\n"
+            "files = [a[1:] for a in sys.argv if a.startswith('@')]\n"
+            "secrets = [(oct(os.stat(f).st_mode & 0o777), open(f).read()) for f in files]\n"
+            f"pathlib.Path({str(self.given)!r}).write_text(json.dumps("
+            "{'argv': sys.argv, 'env': dict(os.environ), 'secrets': secrets}))\n"
+            f"for words in {words!r}:\n    print(words, flush=True)\n"
+            f"{then}\nsys.exit({status})\n"
+        )
+        self.program.chmod(0o755)
+
+    def run(self, **values: Any) -> ansible.PlaybookRun:
+        return Ansible(directory=self.folder).run("deploy.yml", self.inventory, self.events.append, **values)
+
+    def was_given(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.given.read_text())
+        return found
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(tmp_path, monkeypatch)
+
+
+def stats(*nodes: str) -> dict[str, Any]:
+    return line("v2_playbook_on_stats", stats={node: {} for node in nodes})
+
+
+def test_an_outcome_for_every_node(stage: Stage) -> None:
+    change = {"action": "create", "what": "toolkit-x-broker", "why": ""}
+    stage.says(
+        START,
+        "[WARNING]: something to ignore",
+        result("ok", "a", changed=True, changes=[change], notes=["no swap limit"], timings={"files": 0.1}),
+        result("ok", "b", changed=False, changes=[]),
+        result("failed", "c", msg="toolkit-x-broker is not healthy\n    fatal: port in use"),
+        result("unreachable", "d", unreachable=True, msg="Connection refused"),
+        result("skipped", "a", task="undo"),
+        result("ok", "b", task="engine : Note", results=[{"noted": [{"kind": "group"}]}, {"noted": []}]),
+        stats("a", "b", "c", "d"),
+        nodes=("a", "b", "c", "d", "e"),
+        status=2,
+    )
+    run = stage.run()
+    assert {node: outcome.status for node, outcome in run.outcomes.items()} == {
+        "a": "changed",
+        "b": "ok",
+        "c": "failed",
+        "d": "unreachable",
+        "e": "failed",
+    }
+    assert run.outcomes["a"].changes == (change,)
+    assert run.outcomes["a"].notes == ("no swap limit",)
+    assert run.outcomes["b"].noted == ({"kind": "group"},)
+    assert run.failed["c"].endswith("fatal: port in use")
+    assert run.failed["d"] == "cannot be reached: Connection refused"
+    assert run.changed
+    assert [(event.node, event.state, event.changed) for event in stage.events[:4]] == [
+        ("a", "done", True),
+        ("b", "done", False),
+        ("c", "failed", False),
+        ("d", "failed", False),
+    ]
+    assert stage.events[0].message == "Converge the node: create toolkit-x-broker"
+    assert "something to ignore" in run.log.read_text()
+
+
+def test_no_settings_of_the_user_leak_in(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "minimal")
+    monkeypatch.setenv("ANSIBLE_STRATEGY", "debug")
+    monkeypatch.setenv("PYTHONPATH", "/theirs")
+    stage.says(START, stats("a", "b"), nodes=("a", "b"))
+    stage.run(limit=("b",), variables={"x": 1}, check=True)
+    given = stage.was_given()
+    ours = {name: value for name, value in given["env"].items() if name.startswith("ANSIBLE_")}
+    assert ours["ANSIBLE_STDOUT_CALLBACK"] == "ansible.posix.jsonl"
+    assert ours["ANSIBLE_FORKS"] == "1"
+    assert "ANSIBLE_STRATEGY" not in ours
+    assert "PYTHONPATH" not in given["env"]
+    arguments = given["argv"]
+    assert arguments[arguments.index("--limit") + 1] == "b"
+    assert "--check" in arguments
+
+
+def test_secrets_go_through_a_file_that_is_gone(stage: Stage) -> None:
+    values = {"a": {"toolkit-x-broker": {"PASSWORD": "tell-nobody"}}}
+    stage.says(START, stats("a"))
+    stage.run(secrets=values)
+    given = stage.was_given()
+    ((mode, text),) = given["secrets"]
+    assert mode == "0o600"
+    assert json.loads(text) == {"toolkit_secrets": values}
+    (argument,) = [word for word in given["argv"] if word.startswith("@")]
+    assert not Path(argument[1:]).exists()
+    assert "tell-nobody" not in str(given["argv"]) + str(given["env"])
+
+
+def test_ansible_that_does_not_get_to_its_end(stage: Stage) -> None:
+    stage.says("ERROR! the inventory is broken", status=4)
+    with pytest.raises(
+        DeployIncompleteError, match=r"did not get to its end: ERROR! the inventory is broken; log: .*jsonl"
+    ):
+        stage.run()
+
+
+def test_an_interrupt_ends_the_process(stage: Stage) -> None:
+    pid_file = stage.folder / "pid"
+    stage.says(
+        START,
+        result("ok", "a"),
+        then=f"open({str(pid_file)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)",
+    )
+
+    def interrupt(_: Event) -> None:
+        while not pid_file.is_file() or not pid_file.read_text():
+            pass
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Ansible(directory=stage.folder).run("deploy.yml", stage.inventory, interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
+def test_no_nodes_is_no_run(stage: Stage) -> None:
+    stage.says(START)
+    with pytest.raises(ToolkitError, match="was given no nodes"):
+        stage.run(limit=())
+    assert not stage.given.exists()
