@@ -8,13 +8,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import shutil
 import subprocess
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from toolkit import engine, paths
 from toolkit.errors import UnreachableError
@@ -137,27 +141,45 @@ def _debootstrap(archive: Path, architecture: str, emit: Emit) -> None:
 
 
 def _import(archive: Path, reference: str, architecture: str) -> str:
-    """Hand the archive to the engine as an image; the SDK has no word for the platform, so the call is made by hand."""
+    """Hand the archive to the engine as an image of this architecture; returns its digest.
+
+    `docker load` rather than `docker import`, because the latter writes down the engine's own architecture whatever it
+    is told, and a build for another one then refuses its own base.
+    """
     with archive.open("rb") as content:
         identity = hashlib.file_digest(content, "sha256").hexdigest()
-        content.seek(0)
-        api = engine.connect().api
-        repository, _, tag = reference.partition(":")
-        answer = api.post(
-            f"{api.base_url}/v{api.api_version}/images/create",
-            params={
-                "fromSrc": "-",
-                "repo": repository,
-                "tag": tag,
-                "platform": f"linux/{architecture}",
-                "changes": [f"LABEL org.toolkit.image=base org.toolkit.content={identity[:16]}", 'CMD ["bash"]'],
-            },
-            data=content,
-            headers={"Content-Type": "application/tar"},
-        )
-    if not answer.ok or '"error"' in answer.text:
-        raise UnreachableError(f"the engine does not take the base system {archive}: {answer.text.strip()}")
+    name, _, variant = architecture.partition("/")
+    config = {
+        "architecture": name,
+        **({"variant": variant} if variant else {}),
+        "os": "linux",
+        "config": {
+            "Cmd": ["bash"],
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "Labels": {"org.toolkit.image": "base", "org.toolkit.content": identity[:16]},
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{identity}"]},
+        "history": [{"created_by": "mmdebstrap --variant=minbase"}],
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]
+    with tempfile.TemporaryFile(dir=archive.parent) as image:
+        with tarfile.open(fileobj=image, mode="w") as packed:
+            for path, value in (("config.json", config), ("manifest.json", manifest)):
+                text = json.dumps(value).encode()
+                entry = tarfile.TarInfo(path)
+                entry.size = len(text)
+                packed.addfile(entry, io.BytesIO(text))
+            packed.add(archive, "layer.tar")
+        image.seek(0)
+        said = "".join(str(line.get("stream") or line.get("error", "")) for line in _load(image))
+    if engine.inspect_image(reference) is None:
+        raise UnreachableError(f"the engine does not take the base system {archive}: {said.strip()}")
     return identity
+
+
+def _load(image: IO[bytes]) -> list[dict[str, Any]]:
+    api: Any = engine.connect().api
+    return list(api.load_image(image) or ())
 
 
 @contextlib.contextmanager
