@@ -87,7 +87,7 @@ def in_ms(value: float | None) -> str:
     if value is None:
         return TOO_FEW
     size = abs(value)
-    digits = 1 if size >= 100 else 3 if size >= 0.1 or not size else 4  # noqa: PLR2004  four of them matter at most
+    digits = 1 if size >= 100 else 3 if size >= 0.1 or not size else 4 if size >= 0.001 else 6  # noqa: PLR2004
     return f"{value:.{digits}f}"
 
 

@@ -1,0 +1,104 @@
+// Draws the figures of a report; all numbers come from the JSON element beside it.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const colours = ["#2a78b8", "#d1741a", "#3a9a62", "#8b4fa8", "#b23a48", "#6b7785"];
+  const style = getComputedStyle(document.documentElement);
+  const ink = style.getPropertyValue("--soft").trim();
+  const line = style.getPropertyValue("--line").trim();
+  const axis = (name, more) => ({
+    name, nameLocation: "middle", nameGap: 30, axisLabel: { color: ink }, nameTextStyle: { color: ink },
+    axisLine: { lineStyle: { color: line } }, splitLine: { lineStyle: { color: line } }, ...more,
+  });
+  const base = (name) => ({
+    color: colours, animation: false, grid: { left: 74, right: 30, top: 34, bottom: 46 },
+    legend: { textStyle: { color: ink }, top: 0 },
+    toolbox: { right: 0, top: -6, feature: { saveAsImage: { type: "svg", name, title: "Save as SVG" } } },
+  });
+  const ms = (value) => (value === null || value === undefined ? "–" : `${Number(value.toPrecision(4))} ms`);
+  const trace = (name, points) => ({ name, type: "line", data: points, showSymbol: points.length < 2, lineStyle: { width: 1.6 } });
+
+  const draw = {
+    cdf(run) {
+      const hops = Object.entries(run.cdf).filter(([, points]) => points.length);
+      // A logarithmic axis has no room for what is not above zero: then the axis is linear and shows it.
+      const log = hops.every(([, points]) => points[0][0] > 0);
+      return {
+        ...base("distribution"),
+        tooltip: {
+          trigger: "axis",
+          axisPointer: { type: "line" },
+          formatter: (near) => near.map((p) => `${p.seriesName}: ${Number((p.value[1] * 100).toPrecision(6))} % within ${ms(p.value[0])}`).join("<br>"),
+        },
+        xAxis: axis("ms", { type: log ? "log" : "value" }),
+        yAxis: axis("share", { type: "value", min: 0, max: 1, nameGap: 48 }),
+        series: hops.map(([hop, points]) => trace(data.titles[hop], points)),
+      };
+    },
+    percentiles(run) {
+      const { seconds, ...lines } = run.percentiles;
+      if (!seconds) return null;
+      const log = lines.p50.every((value) => value === null || value > 0);
+      return {
+        ...base("percentiles"),
+        tooltip: { trigger: "axis", valueFormatter: ms },
+        xAxis: axis("s since the first message", { type: "value" }),
+        yAxis: axis("ms", { type: log ? "log" : "value", nameGap: 48 }),
+        series: Object.entries(lines).map(([name, values]) => trace(name, values.map((v, i) => [seconds[i], v]))),
+      };
+    },
+    heat(run) {
+      const heat = run.heat;
+      if (!heat) return null;
+      const most = heat.cells.reduce((top, cell) => Math.max(top, cell[2]), 1);
+      return {
+        ...base("heat-map"),
+        legend: undefined,
+        toolbox: { right: 0, top: -6, feature: { saveAsImage: { name: "heat-map", title: "Save as PNG", pixelRatio: 3 } } },
+        tooltip: { formatter: (p) => `${heat.cells[p.dataIndex][2]} messages at ${heat.seconds[p.value[0]]} s, about ${ms(heat.ms[p.value[1]])}` },
+        xAxis: axis("s since the first message", { type: "category", data: heat.seconds.map((s) => Number(s.toPrecision(3))) }),
+        yAxis: axis("ms", { type: "category", data: heat.ms.map((m) => Number(m.toPrecision(3))), nameGap: 48 }),
+        visualMap: {
+          min: 0, max: Math.log10(most) || 1, show: false, dimension: 2,
+          inRange: { color: ["#dbe9f4", "#7fb3d5", "#2a78b8", "#123a5e"] },
+        },
+        series: [{ type: "heatmap", data: heat.cells.map(([x, y, n]) => [x, y, Math.log10(n)]), progressive: 0 }],
+      };
+    },
+    rates(run) {
+      const { seconds, ...lines } = run.rates;
+      if (!seconds) return null;
+      return {
+        ...base("rates"),
+        tooltip: { trigger: "axis" },
+        xAxis: axis("s since the first message", { type: "value" }),
+        yAxis: axis("messages/s", { type: "value", nameGap: 56 }),
+        series: Object.entries(lines).map(([name, values]) => trace(name.replace("_", " "), values.map((v, i) => [seconds[i], v]))),
+      };
+    },
+  };
+
+  const charts = [];
+  const show = (element) => {
+    const option = draw[element.dataset.kind](data.runs[Number(element.dataset.run)]);
+    if (!option) {
+      element.textContent = "nothing to show";
+      element.style.height = "auto";
+      return;
+    }
+    // Thousands of cells are too much for SVG.
+    const chart = echarts.init(element, null, { renderer: element.dataset.kind === "heat" ? "canvas" : "svg" });
+    chart.setOption(option);
+    charts.push(chart);
+  };
+  // Reports of many runs draw what comes into view.
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries.filter((e) => e.isIntersecting)) {
+      watcher.unobserve(entry.target);
+      show(entry.target);
+    }
+  }, { rootMargin: "300px" });
+  document.querySelectorAll(".chart").forEach((element) => watcher.observe(element));
+  window.addEventListener("resize", () => charts.forEach((chart) => chart.resize()));
+  document.documentElement.dataset.ready = "yes";
+})();

@@ -1,0 +1,67 @@
+"""The per-hop table as Markdown, CSV and LaTeX, for papers and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolkit.report.table import COLUMNS, hop_rows, ledger_line, title
+
+HEADER = ("hop", "count", "lost", *(f"{name} (ms)" for name, _ in COLUMNS), "clock bound (ms)")
+_LATEX = str.maketrans(
+    {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+     "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
+)  # fmt: skip
+
+
+def markdown(documents: Sequence[Mapping[str, Any]]) -> str:
+    """A section with a table for each run."""
+    parts = []
+    for document in documents:
+        lines = [f"## {title(document)}", "", _row(HEADER), _row(("---", *("---:" for _ in HEADER[1:])))]
+        lines += [_row(row) for row in hop_rows(document)]
+        lines += ["", ledger_line(document["ledger"]["total"], closes=document["ledger"]["closes"])]
+        lines += [f"- not to be compared: {fault}" for fault in document["faults"]]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.strip().replace("|", r"\|") for cell in cells) + " |"
+
+
+def comma_separated(documents: Sequence[Mapping[str, Any]]) -> str:
+    """One line per run and hop, every figure in full precision."""
+    out = io.StringIO()
+    parameters = sorted({name for document in documents for name in document["parameters"]})
+    figures = [name for name in next(iter(documents[0]["hops"].values())) if name != "few"]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["run", "testbed", "twin", "workload", "repetition", *parameters, "valid", "hop", *figures])
+    for document in documents:
+        cell = [document["parameters"].get(name, "") for name in parameters]
+        head = [document[name] for name in ("run", "testbed", "twin", "workload", "repetition")]
+        for hop, summary in document["hops"].items():
+            values = ["" if summary[name] is None else summary[name] for name in figures]
+            writer.writerow([*head, *cell, document["valid"], hop, *values])
+    return out.getvalue()
+
+
+def latex(documents: Sequence[Mapping[str, Any]]) -> str:
+    """A booktabs table for each run."""
+    parts = []
+    for document in documents:
+        rows = [" & ".join(cell.strip().translate(_LATEX) for cell in row) + r" \\" for row in hop_rows(document)]
+        head = " & ".join(name.translate(_LATEX) for name in HEADER) + r" \\"
+        columns = "l" + "r" * (len(HEADER) - 1)
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}", r"\centering", rf"\caption{{{title(document).translate(_LATEX)}}}",
+                    rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule",
+                    r"\end{tabular}", r"\end{table}", "",
+                ]
+            )
+        )  # fmt: skip
+    return "\n".join(parts)
