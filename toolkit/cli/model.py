@@ -49,7 +49,9 @@ def solve(
     effort = Effort(seed=seed, precision=precision, most_seconds=seconds)
     if horizon is not None:
         effort = Effort(seed=seed, precision=precision, most_seconds=seconds, horizon=horizon)
-    solution = solve(loaded, method=method, at=_numbers(at, "--at"), quantiles=_numbers(quantiles, "--quantiles"), effort=effort)
+    solution = solve(
+        loaded, method=method, at=_numbers(at, "--at"), quantiles=_numbers(quantiles, "--quantiles"), effort=effort
+    )
     if plot is not None:
         from toolkit.model.draw import plot_solution
 
@@ -103,7 +105,9 @@ def show(
         typer.echo(f"  place {place}: {count} at the start, at most {found.bounds[place]} seen")
     for name, node in net_document(loaded)["transitions"].items():
         what = node.get("delay") or "immediate"
-        typer.echo(f"  {name}: {node.get('in', '-')} -> {node.get('out', '-')}  {what}  {node.get('server', '')}".rstrip())
+        typer.echo(
+            f"  {name}: {node.get('in', '-')} -> {node.get('out', '-')}  {what}  {node.get('server', '')}".rstrip()
+        )
     for weights in found.place_invariants:
         typer.echo("  constant: " + " + ".join(p if w == 1 else f"{w} {p}" for p, w in weights.items()))
     typer.echo(f"  {found.markings} markings{'' if found.is_complete else ' or more'}")
@@ -118,8 +122,12 @@ def fit(
     families: Annotated[str | None, typer.Option(metavar="F,F", help="Only these families.")] = None,
     resolution: Annotated[float, typer.Option(help="Step of clocks that were rounded, ms.", min=0)] = 0.0,
     rounds: Annotated[int, typer.Option("--bootstrap", help="Bootstrap rounds for intervals and p-values.", min=0)] = 0,
-    round_shapes: Annotated[bool, typer.Option(help="Also show each gamma with its shape rounded to an Erlang.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plots", metavar="FOLDER", help="Draw density, CDF and Q-Q plots.")] = None,
+    round_shapes: Annotated[
+        bool, typer.Option(help="Also show each gamma with its shape rounded to an Erlang.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plots", metavar="FOLDER", help="Draw density, CDF and Q-Q plots.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Fit distributions to every hop of a run, best first. A .csv or .txt of numbers works too.
@@ -134,7 +142,9 @@ def fit(
         report = fit(values, name=name, families=chosen, resolution=resolution)
         document = report.document()
         if rounds and report.best.family != "deterministic":
-            document["bootstrap"] = bootstrap(report.values, report.best, rounds=rounds, resolution=resolution).document()
+            document["bootstrap"] = bootstrap(
+                report.values, report.best, rounds=rounds, resolution=resolution
+            ).document()
         if round_shapes:
             gammas = [f for f in report.fits if f.family == "gamma"]
             document["rounded"] = [str(rounded_shape(f.distribution)) for f in gammas]
@@ -165,7 +175,9 @@ def fit(
         for note in document["notes"]:
             typer.echo(f"  note: {note}")
         if "bootstrap" in document:
-            typer.echo(f"  bootstrap: KS p {document['bootstrap']['ks_p']:.3f}, AD p {document['bootstrap']['ad_p']:.3f}")
+            typer.echo(
+                f"  bootstrap: KS p {document['bootstrap']['ks_p']:.3f}, AD p {document['bootstrap']['ad_p']:.3f}"
+            )
 
 
 @app.command("predict")
@@ -216,9 +228,7 @@ def predict(
     for point in points:
         named = ", ".join(f"{k}={v:g}" for k, v in point.settings.items()) or "as it is"
         q = point.latency.quantiles
-        typer.echo(
-            f"{named}: mean {point.latency.mean:.4g} ms, p50 {q[0.5]:.4g}, p99 {q[0.99]:.4g} ({point.method})"
-        )
+        typer.echo(f"{named}: mean {point.latency.mean:.4g} ms, p50 {q[0.5]:.4g}, p99 {q[0.99]:.4g} ({point.method})")
     if "capacity" in result:
         found = result["capacity"]
         typer.echo(f"capacity: {found['rate']:.4g} messages/s with p99 {found['p99']:.4g} ms (bound {capacity:g} ms)")
@@ -268,9 +278,13 @@ def validate(
 def table(
     runs: Annotated[
         list[str] | None,
-        typer.Option("--run", metavar="NET=RUN", help="A run to compare a net's figures with, as event_handler=latest."),
+        typer.Option(
+            "--run", metavar="NET=RUN", help="A run to compare a net's figures with, as event_handler=latest."
+        ),
     ] = None,
-    nets: Annotated[list[Path] | None, typer.Argument(metavar="[NET]...", help="Default: the three shipped nets.")] = None,
+    nets: Annotated[
+        list[Path] | None, typer.Argument(metavar="[NET]...", help="Default: the three shipped nets.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
     json_output: JsonOption = False,
 ) -> None:

@@ -186,7 +186,9 @@ def solve(
     elif method == "semi-markov":
         found = _semi_markov(net, at, wanted, "asked for")
         if found is None:
-            raise ModelError(f"net {net.name}: clocks run at the same time; semi-markov needs one at a time; try phases")
+            raise ModelError(
+                f"net {net.name}: clocks run at the same time; semi-markov needs one at a time; try phases"
+            )
         solution = found
     elif method == "phases":
         allowed = max(effort.most_states, MOST_STATES)
@@ -197,7 +199,8 @@ def solve(
 
 
 def _automatic(net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...], effort: Effort) -> Solution:
-    found = _semi_markov(net, at, quantiles, "one clock runs at a time")
+    # A net without an end is asked for its long run, which only the chain gives.
+    found = _semi_markov(net, at, quantiles, "one clock runs at a time") if net.completion() else None
     if found is not None and found.error_bound <= _EULER_ERROR:
         return found
     try:
@@ -218,9 +221,7 @@ def default_times(mean: float, sd: float) -> tuple[float, ...]:
     return tuple(float(f"{t:.6g}") for t in np.linspace(0, mean + 4 * sd, 9))
 
 
-def _semi_markov(
-    net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...], reason: str
-) -> Solution | None:
+def _semi_markov(net: Net, at: Sequence[float] | None, quantiles: tuple[float, ...], reason: str) -> Solution | None:
     process = one_clock(net)
     measure = net.completion()
     if process is None:
@@ -393,9 +394,13 @@ def _chain(
         probability = passage.probability
         spread = _spread(passage, quantiles)
         at = at if at is not None else default_times(spread.mean, spread.sd)
-        arrivals = [PassageTime(rate=first.rate, reached=first.values[:, 1 + n]) for n in range(total if total > 1 else 0)]
+        arrivals = [
+            PassageTime(rate=first.rate, reached=first.values[:, 1 + n]) for n in range(total if total > 1 else 0)
+        ]
         messages = tuple(
-            Message(number=n + 1, delivered_at=_spread(p, quantiles)) for n, p in enumerate(arrivals) if p.reached[-1] > 0
+            Message(number=n + 1, delivered_at=_spread(p, quantiles))
+            for n, p in enumerate(arrivals)
+            if p.reached[-1] > 0
         )
     elif measure is not None:
         probability = 0.0
@@ -482,7 +487,9 @@ def _from_outcome(
     finished = np.isfinite(outcome.completed)
     completed = outcome.completed[finished]
     spread = sampled(completed, quantiles) if completed.size > 1 else None
-    bound = max((i.relative for n, i in spread.intervals.items() if n != "sd"), default=math.inf) if spread else math.inf
+    bound = (
+        max((i.relative for n, i in spread.intervals.items() if n != "sd"), default=math.inf) if spread else math.inf
+    )
     steady = None
     if net.completion() is None:
         means = [mean_interval(outcome.averages[:, i]) for i in range(len(net.places))]

@@ -512,8 +512,10 @@ class PhaseType(Distribution):
 
     def __post_init__(self) -> None:
         n = len(self.start)
-        _require(n > 0 and all(len(row) == n for row in self.generator) and len(self.generator) == n,
-                 "phasetype: the generator must be a square of the start vector's length")
+        _require(
+            n > 0 and all(len(row) == n for row in self.generator) and len(self.generator) == n,
+            "phasetype: the generator must be a square of the start vector's length",
+        )
         matrix = np.asarray(self.generator)
         off_diagonal = matrix - np.diag(np.diag(matrix))
         _require(
@@ -562,7 +564,9 @@ class PhaseType(Distribution):
         matrix = np.asarray(self.generator)
         ends = -matrix.sum(axis=1)
         flat = s.ravel()[:, None, None]
-        solved = np.linalg.solve(flat * np.eye(len(matrix)) - matrix, np.broadcast_to(ends[:, None], (s.size, len(ends), 1)))
+        solved = np.linalg.solve(
+            flat * np.eye(len(matrix)) - matrix, np.broadcast_to(ends[:, None], (s.size, len(ends), 1))
+        )
         return np.asarray(solved[:, :, 0] @ np.asarray(self.start)).reshape(s.shape)
 
     def sample(self, rng: np.random.Generator, size: int) -> FloatArray:

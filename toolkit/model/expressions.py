@@ -76,7 +76,7 @@ class _Binder(ast.NodeTransformer):
     def __init__(self, values: Mapping[str, float]) -> None:
         self.values = values
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 - ast calls it by this name
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         return ast.Constant(self.values[node.id]) if node.id in self.values else node
 
 

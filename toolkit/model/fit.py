@@ -15,6 +15,7 @@ import numpy as np
 
 from toolkit.errors import ModelError
 from toolkit.model.distributions import (
+    NAMES,
     Deterministic,
     Distribution,
     Erlang,
@@ -24,7 +25,6 @@ from toolkit.model.distributions import (
     HyperErlang,
     Loglogistic,
     Lognormal,
-    NAMES,
     PhaseType,
     Shifted,
     Uniform,
@@ -398,7 +398,9 @@ def _shifted(inner: Callable[[_Likelihood], _Found]) -> Callable[[_Likelihood], 
             moved = Shifted(offset=offset, base=found[0])
             return -sample(moved), (moved, found[1] + 1)
 
-        result = minimize_scalar(lambda x: min(at(x)[0], 1e300), bounds=(0, highest), method="bounded", options={"xatol": 1e-4 * highest})
+        result = minimize_scalar(
+            lambda x: min(at(x)[0], 1e300), bounds=(0, highest), method="bounded", options={"xatol": 1e-4 * highest}
+        )
         best = min((at(x) for x in (float(result.x), highest)), key=lambda pair: pair[0])
         return best[1] if math.isfinite(best[0]) else None
 
@@ -452,7 +454,12 @@ def _thinned(sample: _Likelihood) -> tuple[FloatArray, FloatArray]:
 
 
 def _hyper_em(
-    values: FloatArray, counts: FloatArray, shapes: list[int], groups: list[tuple[float, int, float]], *, steps: int = 100
+    values: FloatArray,
+    counts: FloatArray,
+    shapes: list[int],
+    groups: list[tuple[float, int, float]],
+    *,
+    steps: int = 100,
 ) -> tuple[float, HyperErlang]:
     k = np.array(shapes, dtype=np.float64)
     weights = np.array([w for w, _, _ in groups])
@@ -474,7 +481,9 @@ def _hyper_em(
             break
         before = likelihood
     made = HyperErlang(
-        weights=tuple(float(w) for w in weights / weights.sum()), shapes=tuple(shapes), rates=tuple(float(r) for r in rates)
+        weights=tuple(float(w) for w in weights / weights.sum()),
+        shapes=tuple(shapes),
+        rates=tuple(float(r) for r in rates),
     )
     return likelihood, made
 
@@ -485,8 +494,6 @@ def _phasetype(sample: _Likelihood) -> _Found:
 
 def fit_phase_type(sample: _Likelihood, *, phases: int = 4, steps: int = 120, seed: int = 7) -> PhaseType:
     """General phase-type distribution by EM (Asmussen, Nerman, Olsson 1996), integrals by block exponentials."""
-    from scipy.linalg import expm
-
     values, counts = _thinned(sample)
     if len(values) > 80:
         parts = np.array_split(np.arange(len(values)), 80)
@@ -510,7 +517,7 @@ def fit_phase_type(sample: _Likelihood, *, phases: int = 4, steps: int = 120, se
         block = np.zeros((2 * n, 2 * n))
         block[:n, :n] = block[n:, n:] = generator
         block[:n, n:] = np.outer(ends, start)
-        powers = expm(block * x[:, None, None])
+        powers = _exponentials(block, x)
         forward = start @ powers[:, :n, :n]
         backward = powers[:, :n, :n] @ ends
         density = np.maximum(backward @ start, _TINY)
@@ -526,7 +533,24 @@ def fit_phase_type(sample: _Likelihood, *, phases: int = 4, steps: int = 120, se
         rates = rates * both.T / stay[:, None]
         ends = ends * (share @ forward) / stay
     generator = (rates - np.diag(rates.sum(axis=1) + ends)) / scale
-    return PhaseType(start=tuple(float(v) for v in start), generator=tuple(tuple(float(v) for v in r) for r in generator))
+    return PhaseType(
+        start=tuple(float(v) for v in start), generator=tuple(tuple(float(v) for v in r) for r in generator)
+    )
+
+
+def _exponentials(matrix: FloatArray, times: FloatArray) -> FloatArray:
+    """exp(matrix t) for each t at once: Taylor series of a scaled matrix, squared back."""
+    size = float(np.abs(matrix).sum(axis=1).max() * times.max())
+    halvings = max(0, math.ceil(math.log2(max(size, 1e-9))) + 1)
+    scaled = matrix * (times / 2.0**halvings)[:, None, None]
+    term = np.broadcast_to(np.eye(len(matrix)), scaled.shape)
+    total = term.copy()
+    for k in range(1, 15):
+        term = term @ scaled / k
+        total += term
+    for _ in range(halvings):
+        total = total @ total
+    return total
 
 
 _FITTERS: dict[str, Callable[[_Likelihood], _Found]] = {

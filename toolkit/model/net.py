@@ -165,7 +165,9 @@ def check_names(net: Net) -> None:
     if net.latency is not None:
         net.transition(net.latency.start)
         if net.latency.end not in net.places:
-            raise ModelError(f"{where}, latency: no place {net.latency.end!r}{nearest(net.latency.end, list(net.places))}")
+            raise ModelError(
+                f"{where}, latency: no place {net.latency.end!r}{nearest(net.latency.end, list(net.places))}"
+            )
 
 
 Arcs = str | Sequence[str] | Mapping[str, int] | None

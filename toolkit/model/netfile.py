@@ -44,7 +44,9 @@ def load_document(file: Path) -> Any:
     except YAMLError as error:
         raise ModelError(f"{file}: not YAML: {error}") from error
     if not isinstance(document, dict):
-        raise ModelError([Problem(file=str(file), line=1, column=1, message="a net file is a mapping with `net:` first")])
+        raise ModelError(
+            [Problem(file=str(file), line=1, column=1, message="a net file is a mapping with `net:` first")]
+        )
     return document
 
 
@@ -162,7 +164,9 @@ class _Reader:
             target = aliases.get(name, name)
             if target not in self.params:
                 known = [*self.params, *aliases]
-                message = f"--set {name}: the net has no such parameter{nearest(name, known) if known else ' (it has none)'}"
+                message = (
+                    f"--set {name}: the net has no such parameter{nearest(name, known) if known else ' (it has none)'}"
+                )
                 self.problem(document, "params", message)
             else:
                 self.params[target] = float(value)
@@ -176,7 +180,9 @@ class _Reader:
         if isinstance(given, str):
             return {given: 1}
         if isinstance(given, dict):
-            return {str(place): self.whole(given, place, count, f"{what}, arc of {place}") for place, count in given.items()}
+            return {
+                str(place): self.whole(given, place, count, f"{what}, arc of {place}") for place, count in given.items()
+            }
         if isinstance(given, list) and all(isinstance(place, str) for place in given):
             return {place: given.count(place) for place in given}
         self.problem(node, key, f"{what}: `{key}` must be a place, a list of places or a mapping of place to count")

@@ -65,7 +65,9 @@ def sweep(
         solution = solve(net, method="simulation" if many else "auto", at=(0.0,), quantiles=_QUANTILES, effort=effort)
         latency = solution.latency or solution.time
         if latency is None:
-            raise ModelError(f"net {net.name}: never completes with {settings or 'its own settings'}; nothing to predict")
+            raise ModelError(
+                f"net {net.name}: never completes with {settings or 'its own settings'}; nothing to predict"
+            )
         points.append(
             Point(settings=settings, latency=latency, method=solution.method, error_bound=solution.error_bound)
         )

@@ -76,7 +76,9 @@ def read_run(folder: Path) -> RunSamples:
     stamps = [c for c in ("t1_ns", "t2_ns", "t3_ns", "t4_ns") if c in columns]
     where = "WHERE NOT late" if "late" in columns else ""
     extra = [c for c in ("stream", "seq", "subscriber") if c in columns]
-    table = _query(f"SELECT {', '.join(stamps)} FROM read_parquet(?) {where} ORDER BY {', '.join(['t1_ns', *extra])}", samples)
+    table = _query(
+        f"SELECT {', '.join(stamps)} FROM read_parquet(?) {where} ORDER BY {', '.join(['t1_ns', *extra])}", samples
+    )
     times = {name: np.asarray(table[name], dtype=np.int64) for name in stamps}
     # A broker that nothing stamped leaves zeros: then there is only the way as a whole.
     used = [name for name in stamps if not (times[name] == 0).all()]
@@ -84,9 +86,7 @@ def read_run(folder: Path) -> RunSamples:
     if "t1_ns" not in used or "t4_ns" not in used or not complete.any():
         raise ModelError(f"{samples}: no delivered message has both its sending and its arrival stamped")
     kept = {name: times[name][complete] for name in used}
-    hops = {
-        hop: (kept[b] - kept[a]) / 1e6 for hop, (a, b) in HOPS.items() if a in kept and b in kept
-    }
+    hops = {hop: (kept[b] - kept[a]) / 1e6 for hop, (a, b) in HOPS.items() if a in kept and b in kept}
     first_sent, gaps, crowd = _fan_out(kept) if len(hops) == len(HOPS) else (np.zeros(0), np.zeros(0), 0)
     return RunSamples(
         folder=folder,
@@ -126,14 +126,23 @@ def _query(sql: str, file: Path) -> dict[str, Any]:
 
 
 def _columns(file: Path) -> list[str]:
-    return [str(name) for name in _query("SELECT column_name FROM (DESCRIBE SELECT * FROM read_parquet(?))", file)["column_name"]]
+    return [
+        str(name)
+        for name in _query("SELECT column_name FROM (DESCRIBE SELECT * FROM read_parquet(?))", file)["column_name"]
+    ]
 
 
 def _steps(file: Path) -> tuple[dict[str, FloatArray], FloatArray]:
     """Each step of the request most alike, and the time inside systems between steps (`after_<step>`)."""
     table = _query("SELECT request, step, start_ns, end_ns FROM read_parquet(?) ORDER BY request, start_ns", file)
     requests: dict[Any, list[tuple[str, int, int]]] = {}
-    rows = zip(table["request"].tolist(), table["step"].tolist(), table["start_ns"].tolist(), table["end_ns"].tolist(), strict=True)
+    rows = zip(
+        table["request"].tolist(),
+        table["step"].tolist(),
+        table["start_ns"].tolist(),
+        table["end_ns"].tolist(),
+        strict=True,
+    )
     for request, step, start, end in rows:
         requests.setdefault(request, []).append((str(step), int(start), int(end)))
     ways: dict[tuple[str, ...], int] = {}

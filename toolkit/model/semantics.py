@@ -256,9 +256,7 @@ class _Explorer:
 
     # Settling: from the marking right after a firing to tangible states.
 
-    def settle(
-        self, states: IntArray, weight: FloatArray, origin: IntArray
-    ) -> tuple[IntArray, FloatArray, IntArray]:
+    def settle(self, states: IntArray, weight: FloatArray, origin: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
         """Fire immediate transitions until none is enabled, stop and start clocks; weights split over branches."""
         done: list[tuple[IntArray, FloatArray, IntArray]] = []
         rounds = 0
@@ -285,9 +283,7 @@ class _Explorer:
             np.concatenate([part[2] for part in parts]),
         )
 
-    def fire_immediate(
-        self, states: IntArray
-    ) -> tuple[list[tuple[IntArray, IntArray, FloatArray]], NDArray[np.bool_]]:
+    def fire_immediate(self, states: IntArray) -> tuple[list[tuple[IntArray, IntArray, FloatArray]], NDArray[np.bool_]]:
         """Each (states after, index of the state before, probability) of one immediate firing, and who is tangible."""
         open_ = np.ones(states.shape[1], dtype=bool)
         fired: list[tuple[IntArray, IntArray, FloatArray]] = []
@@ -315,9 +311,7 @@ class _Explorer:
             open_[index[any_enabled]] = False
         return fired, open_
 
-    def merge(
-        self, states: IntArray, weight: FloatArray, origin: IntArray
-    ) -> tuple[IntArray, FloatArray, IntArray]:
+    def merge(self, states: IntArray, weight: FloatArray, origin: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
         """Equal states of one origin become one."""
         key = self.key(states) ^ (origin.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
@@ -327,6 +321,9 @@ class _Explorer:
         self, states: IntArray, weight: FloatArray, origin: IntArray
     ) -> tuple[IntArray, FloatArray, IntArray]:
         """Where vanishing states that lead back to each other end: the exits of (I - P_vv)."""
+        _, settled = self.fire_immediate(states)
+        already = (states[:, settled], weight[settled], origin[settled])
+        states, weight, origin = states[:, ~settled], weight[~settled], origin[~settled]
         keys, first, inverse = np.unique(self.key(states), return_index=True, return_inverse=True)
         known = {int(k): i for i, k in enumerate(keys)}
         todo = states[:, first]
@@ -367,14 +364,14 @@ class _Explorer:
         reach = np.zeros(size)
         np.add.at(reach, exit_rows, [p for _, _, p in leaving])
         try:
-            solver = splu((identity(size, format="csc") - p_vv))
+            solver = splu(identity(size, format="csc") - p_vv)
         except RuntimeError as error:
             raise trap from error
         if np.abs(solver.solve(reach) - 1).max() > 1e-9:
             raise trap
         # Expected visits of each vanishing state, from each state we came with.
         visits = solver.solve(np.eye(size)[:, : len(keys)], trans="T")
-        results = []
+        results = [already]
         for row, after, probability in leaving:
             share = weight * visits[row, inverse] * probability
             used = np.flatnonzero(share > 0)
@@ -478,7 +475,7 @@ class _Explorer:
         # By distance from the start: probability then moves through the states like a wave.
         wave = np.argsort(_distance(matrix.indptr, matrix.indices, graph.row[roots]), kind="stable")
         markings = graph.states[: len(self.rules.places), ids[wave]]
-        _, met, inverse = np.unique(self.mixer[: len(markings)] @ markings.astype(np.uint64), True, True)  # noqa: FBT003
+        _, met, inverse = np.unique(self.mixer[: len(markings)] @ markings.astype(np.uint64), True, True)
         return StateSpace(
             net=self.net,
             rules=self.rules,
@@ -620,9 +617,7 @@ def one_clock(net: Net, *, most_states: int = 2000) -> OneClock | None:
     )
 
 
-def _race(
-    net: Net, rules: Rules, here: IntArray
-) -> tuple[Distribution | None, list[tuple[Transition, float]]] | None:
+def _race(net: Net, rules: Rules, here: IntArray) -> tuple[Distribution | None, list[tuple[Transition, float]]] | None:
     """How long one marking lasts and which transition ends it with which chance; None if clocks with memory race."""
     running = [(t, int(rules.active(t, here)[0])) for t in net.timed]
     running = [(t, count) for t, count in running if count]
@@ -649,9 +644,7 @@ def _race(
     return Exponential(rate=total), [(t, r / total) for (t, _), r in zip(running, rates, strict=True) if r > 0]
 
 
-def state_space(
-    net: Net, *, order: int = 9, most_states: int = MOST_STATES, least_mass: float = 0.0
-) -> StateSpace:
+def state_space(net: Net, *, order: int = 9, most_states: int = MOST_STATES, least_mass: float = 0.0) -> StateSpace:
     """The chain of a net's tangible states; `order` phases stand in for a bounded delay without phases of its own.
 
     States into which less probability than `least_mass` flows are left out; `leak` says where it went.

@@ -407,9 +407,7 @@ class _Batch:
 def _run_batch(arguments: tuple[Any, ...]) -> dict[str, Any]:
     net, target, at, rewards, seed, number, count, horizon, warm_up, follow, most_firings = arguments
     batch = _Batch(net, Rules(net), target, seed=seed, number=number, count=count, follow=follow)
-    occupied, tokens, earned, area = batch.run(
-        at, rewards, horizon=horizon, warm_up=warm_up, most_firings=most_firings
-    )
+    occupied, tokens, earned, area = batch.run(at, rewards, horizon=horizon, warm_up=warm_up, most_firings=most_firings)
     return {
         "completed": batch.completed,
         "occupied": occupied / count,

@@ -164,4 +164,3 @@ def check(net: Net, *, most_markings: int = 20_000) -> list[str]:
                 at = ", ".join(f"{p}={v}" for p, v in deadlock.items()) or "no tokens"
                 notes.append(f"deadlock before {measure.expression}: {at}")
     return notes
-

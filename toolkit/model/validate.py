@@ -68,7 +68,10 @@ class Validation:
     @property
     def is_good(self) -> bool:
         """Mean within 3 % and p99 within 10 %."""
-        return abs(self.figure("mean").error_percent) <= _TARGET_MEAN and abs(self.figure("p99").error_percent) <= _TARGET_P99
+        return (
+            abs(self.figure("mean").error_percent) <= _TARGET_MEAN
+            and abs(self.figure("p99").error_percent) <= _TARGET_P99
+        )
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -123,7 +126,9 @@ def validate(
         predicted = outcome.completed[np.isfinite(outcome.completed)]
     measured = judged.end_to_end[judged.end_to_end >= 0]
     if not len(measured) or not len(predicted):
-        raise ModelError(f"run {judged.folder.name}: nothing to compare: {len(measured)} measured, {len(predicted)} predicted")
+        raise ModelError(
+            f"run {judged.folder.name}: nothing to compare: {len(measured)} measured, {len(predicted)} predicted"
+        )
     result = compare(measured, predicted, seed=seed)
     return Validation(
         run=judged.folder.name,
@@ -202,7 +207,9 @@ def explain(fitted: RunSamples, judged: RunSamples, figures: tuple[Figure, ...])
         for b in names[i + 1 :]:
             r = float(np.corrcoef(judged.hops[a], judged.hops[b])[0, 1])
             if abs(r) > 0.1:  # noqa: PLR2004
-                found.append(f"hops {a} and {b} depend on each other (correlation {r:+.2f}); the net takes them as independent")
+                found.append(
+                    f"hops {a} and {b} depend on each other (correlation {r:+.2f}); the net takes them as independent"
+                )
     size = max(len(judged.end_to_end), 1)
     if p99.low <= p99.predicted <= p99.high:
         found.append("the predicted p99 lies within the measured one's interval")

@@ -1,0 +1,222 @@
+"""Net files, builder, structure and formats: what is read, what is refused and how it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import ModelError
+from toolkit.model.analyse import solve
+from toolkit.model.expressions import parse_expression
+from toolkit.model.net import NetBuilder
+from toolkit.model.netfile import dump_net, load_net, net_document, read_net
+from toolkit.model.pnml import load_pnml, load_xpn, pnml_text
+from toolkit.model.semantics import Rules
+from toolkit.model.structure import analyse_structure, check, incidence
+
+MODELS = Path(__file__).parents[3] / "examples" / "models"
+
+
+def write(tmp_path, text):
+    file = tmp_path / "net.yml"
+    file.write_text(text)
+    return file
+
+
+GOOD = """\
+net: small
+params: {K: 2}
+places: {A: K, B: 0}
+transitions:
+  go: {in: A, out: B, delay: "exponential(2)"}
+"""
+
+
+def test_parameters_aliases_and_tokens_reach_the_net():
+    net = load_net(MODELS / "event-handler.yml", {"threads": 8, "C": 2}, tokens=5)
+    assert net.params == {"N": 5, "K": 8, "C": 2}
+    assert net.places["Publisher"] == 5
+    assert net.transition("start").inhibitors == {"Executing": 2}
+    assert str(net.transition("assign").guard).endswith("< 8")
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        (("exponential(2)", "exponential(0)"), 5, "rate must be above 0"),
+        (("exponential(2)", "erlang(2.5, 1)"), 5, "shape must be whole"),
+        (("exponential(2)", "uniform(3, 1)"), 5, "0 <= low < high"),
+        (("exponential(2)", "normal(1, 2)"), 5, "unknown distribution 'normal'"),
+        (("exponential(2)", "gamma(K, Z)"), 5, "Z is not a parameter"),
+        (("out: B", "out: C"), 5, "output place 'C' does not exist"),
+        (("delay:", "dealy:"), 5, "did you mean 'delay'"),
+        (("B: 0", "B: -1"), 1, "starts with -1 tokens"),
+        (("B: 0", "B: Q"), 3, "'Q' is not a parameter"),
+        (("in: A", "in: {A: 0}"), 5, "multiplicity 0"),
+        (('exponential(2)"', "exponential(2)\", guard: \"__import__('os')\""), 5, "not allowed"),
+        (('exponential(2)"', 'exponential(2)", guard: "A.x > 1"'), 5, "not allowed"),
+        (('exponential(2)"', 'exponential(2)", server: 0'), 5, "0 servers"),
+        (("net: small", "nett: small"), 1, "did you mean 'net'"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_names_its_line(tmp_path, change, line, message):
+    file = write(tmp_path, GOOD.replace(*change))
+    with pytest.raises(ModelError, match=r"net\.yml") as caught:
+        load_net(file)
+    assert message in str(caught.value)
+    assert any(p.line == line for p in caught.value.problems), caught.value.problems
+
+
+def test_all_problems_of_a_file_are_reported_together(tmp_path):
+    file = write(tmp_path, GOOD.replace("exponential(2)", "exponential(-1)") + "  x: {in: A, out: B}\n")
+    with pytest.raises(ModelError) as caught:
+        load_net(file)
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "net: [\n", "net: x\n"])
+def test_what_is_no_net_is_an_error(tmp_path, text):
+    with pytest.raises(ModelError):
+        load_net(write(tmp_path, text))
+
+
+def test_an_unknown_setting_offers_the_known_ones():
+    with pytest.raises(ModelError, match="did you mean 'threads'"):
+        load_net(MODELS / "event-handler.yml", {"thread": 3})
+
+
+def test_yaml_and_pnml_round_trips_keep_the_net(tmp_path):
+    for name in ("intracloud", "intercloud", "event-handler"):
+        net = load_net(MODELS / f"{name}.yml", tokens=2)
+        again = read_net(net_document(net))
+        assert net_document(again) == net_document(net)
+        (tmp_path / "n.yml").write_text(dump_net(net))
+        assert net_document(load_net(tmp_path / "n.yml")) == net_document(net)
+        (tmp_path / "n.pnml").write_text(pnml_text(net))
+        back = load_pnml(tmp_path / "n.pnml")
+        assert net_document(back) == net_document(net)
+
+
+def test_pipes_dialect_is_read(tmp_path):
+    file = tmp_path / "pipe.xml"
+    file.write_text(
+        """<pnml><net id="n" type="P/T net">
+        <place id="P0"><name><value>P0</value></name><initialMarking><value>Default,2</value></initialMarking></place>
+        <place id="P1"><name><value>P 1</value></name></place>
+        <transition id="T0"><rate><value>2.0</value></rate><timed><value>true</value></timed>
+          <infiniteServer><value>true</value></infiniteServer></transition>
+        <transition id="T1"><rate><value>1.0</value></rate><timed><value>false</value></timed></transition>
+        <arc id="a" source="P0" target="T0"><inscription><value>Default,1</value></inscription></arc>
+        <arc id="b" source="T0" target="P1"/><arc id="c" source="P1" target="T0"><type value="inhibitor"/></arc>
+        <arc id="d" source="P1" target="T1"/></net></pnml>"""
+    )
+    net = load_pnml(file)
+    assert net.places == {"P0": 2, "P_1": 0}
+    assert net.transition("T0").inhibitors == {"P_1": 1}
+    assert net.transition("T0").timing.servers is None
+    assert net.immediate[0].name == "T1"
+
+
+def test_xml_entities_are_refused(tmp_path):
+    file = tmp_path / "n.pnml"
+    file.write_text('<!DOCTYPE x [<!ENTITY a "b">]><pnml/>')
+    with pytest.raises(ModelError, match="entities"):
+        load_pnml(file)
+
+
+def test_oris_arcs_run_through_joints(tmp_path):
+    file = tmp_path / "oris.xpn"
+    data = "org.oristool.models.stpn"
+    file.write_text(
+        f"""<tpn-editor><place uuid="1"><property id="default.name" name="Start"/>
+        <property id="default.marking" marking="1"/></place>
+        <place uuid="2"><property id="default.name" name="End"/></place>
+        <transition uuid="3"><property id="default.name" name="t"/>
+        <property id="transition.stochastic" property-data-type="{data}.Erlang" k="3" lambda="2"/></transition>
+        <joint uuid="4"/><arc from="1" to="4"/><arc from="4" to="3"/><arc from="3" to="2"/></tpn-editor>"""
+    )
+    net = load_xpn(file)
+    assert net.transition("t").inputs == {"Start": 1}
+    assert str(net.transition("t").timing.delay) == "erlang(3, 2)"
+    file.write_text(file.read_text().replace("Erlang", "Strange"))
+    with pytest.raises(ModelError, match="transition t: timing 'strange'"):
+        load_xpn(file)
+
+
+def test_invariants_bounds_and_deadlocks_are_named():
+    net = load_net(MODELS / "event-handler.yml", tokens=3)
+    found = analyse_structure(net)
+    assert found.place_invariants == (dict.fromkeys(net.places, 1),)
+    assert found.transition_invariants == ()
+    assert found.bounds["Executing"] == 3
+    assert found.deadlocks == ({"Subscriber": 3},)
+    assert check(net) == []
+
+
+def test_a_growing_place_a_dead_transition_and_an_early_deadlock_are_noted():
+    source = NetBuilder("s").place("A").place("B").timed("make", None, "A", "exponential(1)").build()
+    assert analyse_structure(source).unbounded == ("A",)
+    stuck = NetBuilder("d").place("A", 1).place("B").place("C").timed("go", "A", "B", "exponential(1)")
+    stuck.timed("both", ["A", "B"], "C", "exponential(1)").measure("end", first_passage="C == 1")
+    notes = check(stuck.build())
+    assert "transition both can never fire" in notes
+    assert any("deadlock before C == 1: B=1" in note for note in notes)
+
+
+def test_an_unbounded_net_names_its_place_when_solved():
+    net = NetBuilder("s").place("A").place("B").timed("make", None, "A", "exponential(1)")
+    net.timed("move", "A", "B", "exponential(1)").measure("never", first_passage="A == -1")
+    with pytest.raises(ModelError, match="place [AB] has reached"):
+        solve(net.build(), method="phases")
+
+
+def test_multiplicities_and_priorities():
+    net = (
+        NetBuilder("n").place("A", 4).place("B").place("C").place("D")
+        .timed("pair", {"A": 2}, "B", "exponential(1)")
+        .immediate("first", "B", "C", priority=2).immediate("second", "B", "D", priority=1)
+        .measure("done", first_passage="A == 0").build()
+    )  # fmt: skip
+    solution = solve(net, at=(50.0,))
+    assert solution.time.mean == pytest.approx(2)
+    assert solution.tokens["C"][0] == pytest.approx(2, abs=1e-8)
+    assert solution.occupied["D"][0] == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_firing_keeps_the_invariants(data):
+    places = [f"P{i}" for i in range(data.draw(st.integers(2, 4)))]
+    builder = NetBuilder("random")
+    for place in places:
+        builder.place(place, data.draw(st.integers(0, 3)))
+    arcs = st.dictionaries(st.sampled_from(places), st.integers(1, 2), min_size=1, max_size=2)
+    for i in range(data.draw(st.integers(1, 3))):
+        builder.timed(f"t{i}", data.draw(arcs), data.draw(arcs), "exponential(1)")
+    net = builder.build()
+    found = analyse_structure(net, most_markings=200)
+    for weights in found.place_invariants:
+        vector = np.array([weights.get(p, 0) for p in places])
+        assert (vector @ incidence(net) == 0).all()
+    rules = Rules(net)
+    marking = rules.initial[:, None].copy()
+    for transition in net.transitions:
+        if rules.degree(transition, marking)[0] > 0:
+            after = marking.copy()
+            rules.fire(transition, after)
+            assert (after >= 0).all()
+            for weights in found.place_invariants:
+                vector = np.array([weights.get(p, 0) for p in places])
+                assert (vector @ after == vector @ marking).all()
+
+
+def test_expressions_work_on_arrays_and_numbers():
+    expression = parse_expression("0 < A <= 2 and not B == 1 or min(A, B) > 5")
+    assert expression({"A": np.array([0, 1, 2, 9]), "B": np.array([0, 1, 0, 9])}).tolist() == [False, False, True, True]
+    for bad in ("A if B else 1", "[A]", "lambda: 1", "A and", "f(A)", "'x'", "A[0]", "2 ** A", "x" * 3000):
+        with pytest.raises(ModelError):
+            parse_expression(bad)
