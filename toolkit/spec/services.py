@@ -13,8 +13,8 @@ from toolkit.spec.testbed import Architecture
 EVERYWHERE = frozenset(Architecture)
 NOT_ARMV6 = EVERYWHERE - {Architecture.ARMV6}
 
-MONITOR_PORTS = (9090, 9600, 9601)
-"""Prometheus, the hop exporter's metrics, and its UDP port for stamps."""
+MONITOR_PORTS = (9090, 3000, 9600, 9601)
+"""Prometheus, Grafana, the hop exporter's metrics, and its UDP port for stamps."""
 
 NODE_PORTS: Mapping[int, str] = {9100: "node-exporter", 9101: "clock"}
 """Taken on every node, by what runs on every node."""

@@ -17,6 +17,9 @@ Position = tuple[int, int]
 _MOST_VALUES = 200_000
 """Aliases of aliases can make a small file enormous; no testbed comes near this."""
 
+_DEEPEST = 50
+"""Levels of nesting; a testbed has seven."""
+
 _TAGS = {None, "!", "!!str", "tag:yaml.org,2002:str"}
 """Those that say no more than quotes do."""
 
@@ -158,6 +161,9 @@ class _Reader:
     def _value(self, event: Any, events: Iterator[Any], path: Path) -> Any:
         self.values[path] = _position(event)
         self._count += 1
+        if len(path) > _DEEPEST:
+            self._complain(event, "nested too deeply; no part of a testbed is")
+            raise FileInvalidError(self.problems)
         kind = _kind(event)
         if kind == "Alias":
             return self._alias(event)

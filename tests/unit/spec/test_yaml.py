@@ -81,6 +81,12 @@ def test_aliases_of_aliases_are_stopped():
         yaml.parse("\n".join(levels), "f")
 
 
+@pytest.mark.parametrize("text", ["[" * 60 + "]" * 60, "[" * 100_000 + "]" * 100_000])
+def test_bottomless_nesting_is_stopped(text):
+    with pytest.raises(FileInvalidError, match="nested too deeply"):
+        yaml.parse(f"a: {text}", "f")
+
+
 def test_an_anchor_inside_itself_is_undefined():
     with pytest.raises(FileInvalidError, match="nothing above is marked &x"):
         yaml.parse("a: &x [*x]\n", "f")
