@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "unit")]
 
-from node.processes import Bench, NodeProcess, free_port, of_point, play  # noqa: E402
+from node.processes import Bench, free_port, of_point, play  # noqa: E402
 
 from toolkit.contract.orders import Arrivals  # noqa: E402
 from toolkit.contract.samples import Point  # noqa: E402

@@ -56,6 +56,10 @@ class LiveSender:
             with contextlib.suppress(OSError):
                 self._socket.sendto(datagram, self._address)
 
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
 
 def _groups(stamps: list[bytes]) -> Iterator[list[bytes]]:
     for start in range(0, len(stamps), _MOST_STAMPS):

@@ -35,7 +35,7 @@ _pack_into = STAMP.pack_into
 
 
 class StampWriter:
-    """The stamps of one process in one run; `add` belongs to one thread, `close` ends it."""
+    """The stamps of one process in one run; `add` belongs to one thread, `close` ends it, and `live` with it."""
 
     def __init__(self, settings: ProcessSettings, order: RunOrder, *, live: LiveSender | None = None) -> None:
         """Raises OSError when the samples folder cannot be written."""
@@ -69,7 +69,7 @@ class StampWriter:
         self._background = threading.Thread(target=self._work, name="stamps", daemon=True)
         self._background.start()
 
-    def add(  # noqa: PLR0917  keywords cost as much as the packing itself
+    def add(
         self, point: int, flags: int, peer: int, stream: int, seq: int, at_ns: int, aux_ns: int = 0
     ) -> None:
         """Note one stamp; about half a microsecond on x86, no system call."""
@@ -89,6 +89,8 @@ class StampWriter:
         self._background.join()
         self._save()
         self._send_sampled(flows)
+        if self._live is not None:
+            self._live.close()
         total = self._turns * _CHUNK_BYTES + self._offset
         saved = self._saved_bytes // STAMP_BYTES
         with contextlib.suppress(OSError):
@@ -142,12 +144,12 @@ class StampWriter:
         while self._full:
             chunk = self._full.popleft()
             self._saved_turns += 1
+            self._write(memoryview(chunk)[self._saved_offset :])
+            self._saved_offset = 0
             if len(self._full) >= _MOST_WAITING_CHUNKS:
                 self._error = self._error or f"the disk under {self.path.parent} is too slow"
                 self._saved_turns += len(self._full)
                 self._full.clear()
-            self._write(memoryview(chunk)[self._saved_offset :])
-            self._saved_offset = 0
             if len(self._spare) < 2:  # noqa: PLR2004  enough for one period at 80,000 stamps/s
                 self._spare.append(chunk)
         turns = self._turns

@@ -10,7 +10,7 @@ import gc
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,7 +96,7 @@ class Subscribing:
         try:
             kept_alive_ns = time.monotonic_ns()
             while not self._control.stopping:
-                self._receive(self._waiter.wait(kept_alive_ns + _SECOND_NS))
+                self._receive(self._waiter.wait_roughly(1.0))
                 if time.monotonic_ns() - kept_alive_ns >= _SECOND_NS:
                     kept_alive_ns = time.monotonic_ns()
                     self._keep_alive()
@@ -130,11 +130,11 @@ class Subscribing:
         counts = self._counts.document()
         return self._writer.close(counts=counts, flows=self._flows.by_peer, facts=facts, error=error).error
 
-    def _dial(self, slot: int) -> list[SubscribingConnection]:
+    def _dial(self, slot: int, before: Sequence[SubscribingConnection] = ()) -> list[SubscribingConnection]:
         settings = self._settings
         return self._driver.open_subscribers(
             self._order,
-            connection=slot,
+            before=before,
             identity=f"{settings.node}-{settings.service}-{settings.instance}-{slot}",
             timeout_s=float(self._order.options.get("connect_timeout_s", 10.0)),
         )
@@ -154,8 +154,10 @@ class Subscribing:
 
     def _lost(self, lost: _Link, error: ConnectionError) -> None:
         """Give every connection of the slot up and dial it again."""
+        before: list[SubscribingConnection] = []
         for fd, link in list(self._links.items()):
             if link.slot == lost.slot:
+                before.append(link.connection)
                 self._waiter.forget(fd)
                 del self._links[fd]
                 self._facts.update(link.connection.facts)
@@ -163,7 +165,7 @@ class Subscribing:
         self._facts["last_lost"] = str(error)
         self._counts.reconnects += 1
         slot = lost.slot
-        self._redial.begin(slot, lambda: self._dial(slot), _close_all)
+        self._redial.begin(slot, lambda: self._dial(slot, before), _close_all)
 
     def _keep_alive(self) -> None:
         for link in list(self._links.values()):

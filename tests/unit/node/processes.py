@@ -87,6 +87,7 @@ class NodeProcess:
 
 
 class Bench:
+    ROOT = ROOT
     """Starts processes, ends them all."""
 
     def __init__(self, folder: Path, python: str = sys.executable) -> None:

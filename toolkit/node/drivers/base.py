@@ -6,6 +6,7 @@ Connections are opened blocking and are non-blocking from then on: the hot threa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from toolkit.contract.orders import RunOrder
@@ -88,6 +89,9 @@ class Driver(Protocol):
         """A connection that publishes; raises OSError or WorkloadError."""
 
     def open_subscribers(
-        self, order: RunOrder, *, connection: int, identity: str, timeout_s: float
+        self, order: RunOrder, *, identity: str, before: Sequence[SubscribingConnection], timeout_s: float
     ) -> list[SubscribingConnection]:
-        """The connections of one logical subscriber (SSE needs one per topic); raises OSError or WorkloadError."""
+        """The connections of one logical subscriber (SSE needs one per topic); raises OSError or WorkloadError.
+
+        `identity` is unique in the testbed; `before` are the lost connections that these take the place of.
+        """

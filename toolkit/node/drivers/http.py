@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _MOST_HEAD_BYTES = 64 * 1024
+_LONGEST_PLAIN_SIZE = 8
 
 
 class HttpError(ConnectionError):
@@ -38,6 +39,8 @@ class ChunkedBody:
 
     def take(self, source: bytearray, target: bytearray) -> None:
         """Move what is complete from `source` to the end of `target`."""
+        if not self._left and not self._after_data:
+            _take_whole_chunks(source, target)
         while source and not self.ended:
             if self._left:
                 piece = source[: self._left]
@@ -63,6 +66,21 @@ class ChunkedBody:
                 raise HttpError(f"not a chunk size: {bytes(source[:40])!r}") from error
             del source[: end + 2]
             self.ended = self._left == 0
+
+
+def _take_whole_chunks(source: bytearray, target: bytearray) -> None:
+    """The usual case, without moving the rest of the buffer for each chunk; leaves anything unusual alone."""
+    at = 0
+    while at < (end := source.find(b"\r\n", at)) <= at + _LONGEST_PLAIN_SIZE:
+        try:
+            size = int(source[at:end], 16)
+        except ValueError:
+            break
+        if size <= 0 or len(source) < end + size + 4:
+            break
+        target += source[end + 2 : end + 2 + size]
+        at = end + size + 4
+    del source[:at]
 
 
 class Responses:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from toolkit.contract.orders import RunOrder
@@ -26,7 +27,7 @@ _SUBSCRIBER_KEEP_ALIVE_S = 60
 _PING_EVERY_S = 20.0
 _LAST_PACKET_ID = 0xFFFF
 _USUAL_WINDOW = 20
-"""Mosquitto cuts MQTT 3.1.1 clients with more QoS 2 messages in flight than its max_inflight_messages, 20 by default."""
+"""Mosquitto cuts MQTT 3.1.1 clients off with more QoS 2 messages in flight than its max_inflight_messages (20)."""
 _REDELIVERED, _RETAINED = int(Flag.REDELIVERED), int(Flag.RETAINED)
 
 
@@ -341,8 +342,8 @@ class MqttDriver:
         self,
         order: RunOrder,
         *,
-        connection: int,  # noqa: ARG002
         identity: str,
+        before: Sequence[SubscribingConnection],  # noqa: ARG002
         timeout_s: float,
     ) -> list[SubscribingConnection]:
         """One session for every topic."""

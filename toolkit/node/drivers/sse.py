@@ -9,6 +9,7 @@ import binascii
 import collections
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from toolkit.contract.orders import RunOrder
@@ -18,6 +19,9 @@ from toolkit.node.drivers.http import ChunkedBody, Responses, read_head
 from toolkit.node.drivers.wire import Wire
 
 _b2a = binascii.b2a_base64
+_a2b = binascii.a2b_base64
+_ENCODED_HEADER = 56
+"""Characters of base64 that hold the 40-byte header."""
 _HEADER_TO_TRIPLET = 2
 """40 header bytes and 2 of the fill make whole base64 triplets; the rest of the fill is encoded once."""
 _OK = range(200, 300)
@@ -88,6 +92,7 @@ class SseSubscriber:
 
     def __init__(self, order: RunOrder, topic: str, *, timeout_s: float, last_event_id: str = "") -> None:
         self._wire = Wire(order.broker, options=order.options, timeout_s=timeout_s)
+        self.topic = topic
         self._in = bytearray()
         self._text = bytearray()
         self.last_event_id = last_event_id
@@ -135,7 +140,10 @@ class SseSubscriber:
         return at_ns
 
     def messages(self) -> list[Message]:
-        """The events that are complete, their data decoded; data that is not base64 comes as it is (foreign)."""
+        """The events that are complete. Only the header is decoded: what follows it is fill.
+
+        Data that is not base64 comes as it is (foreign).
+        """
         if self._chunks is None:
             self._text += self._in
             self._in.clear()
@@ -143,17 +151,15 @@ class SseSubscriber:
             self._chunks.take(self._in, self._text)
             if self._chunks.ended:
                 raise ConnectionResetError(f"{self._wire.address} ended the stream of events")
-        messages = []
-        while (end := self._text.find(b"\n\n")) >= 0:
-            block = bytes(self._text[:end])
-            del self._text[: end + 2]
-            payload = self._data(block)
-            if payload is not None:
-                messages.append((payload, 0))
-        return messages
+        *blocks, rest = self._text.split(b"\n\n")
+        self._text = rest
+        return [(payload, 0) for block in blocks if (payload := self._data(bytes(block))) is not None]
 
     def _data(self, block: bytes) -> bytes | None:
         """The data of one event; None for comments and events without data."""
+        before, found, data_only = block.partition(b"\ndata: ")
+        if found and b"\n" not in data_only and before.startswith(b"event:") and b"\n" not in before:
+            return _decoded(data_only)
         data: bytes | None = None
         for line in block.split(b"\n"):
             name, _, value = line.partition(b":")
@@ -163,12 +169,7 @@ class SseSubscriber:
                 data = value if data is None else data + b"\n" + value
             elif name == b"id":
                 self.last_event_id = value.decode("latin-1")
-        if data is None:
-            return None
-        try:
-            return binascii.a2b_base64(data)
-        except binascii.Error:
-            return data
+        return None if data is None else _decoded(data)
 
     def keep_alive(self) -> None:
         """SSE needs none."""
@@ -176,6 +177,13 @@ class SseSubscriber:
     def close(self) -> None:
         """Closing is how an SSE client unsubscribes."""
         self._wire.close()
+
+
+def _decoded(data: bytes) -> bytes:
+    try:
+        return _a2b(data[:_ENCODED_HEADER])
+    except binascii.Error:
+        return data
 
 
 class SseDriver:
@@ -202,15 +210,17 @@ class SseDriver:
         self,
         order: RunOrder,
         *,
-        connection: int,  # noqa: ARG002
         identity: str,  # noqa: ARG002
+        before: Sequence[SubscribingConnection],
         timeout_s: float,
     ) -> list[SubscribingConnection]:
         """One connection per event type."""
         opened: list[SubscribingConnection] = []
         try:
+            last_ids = {lost.topic: lost.last_event_id for lost in before if isinstance(lost, SseSubscriber)}
             for topic in order.topics:
-                opened.append(SseSubscriber(order, topic, timeout_s=timeout_s))  # noqa: PERF401  closed below on error
+                last_id = last_ids.get(topic, "")
+                opened.append(SseSubscriber(order, topic, timeout_s=timeout_s, last_event_id=last_id))
         except BaseException:
             for subscriber in opened:
                 subscriber.close()
@@ -218,7 +228,7 @@ class SseDriver:
         return opened
 
 
-def _request_parts(  # noqa: PLR0917
+def _request_parts(
     order: RunOrder, topic: str, system: str, address: str, port: int, fill: bytes
 ) -> tuple[bytes, bytes, bytes]:
     """(before the payload's changing part, the fill's first bytes, after it) of every request on one topic."""

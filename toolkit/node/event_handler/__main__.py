@@ -114,8 +114,8 @@ async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
     """Serve until SIGTERM; then take nothing new, send what is queued, save the stamps."""
     loop = asyncio.get_running_loop()
     handler = EventHandler(settings, Recorder())
-    control = Control(process, ROLE, readings=lambda: readings(handler))
     server = await loop.create_server(handler.make_connection, settings.address, settings.port, backlog=1024)
+    control = Control(process, ROLE, readings=lambda: readings(handler))
     control.serve(signals=False)
     orders = Orders(process, control, handler, loop)
     orders.start()
@@ -133,6 +133,10 @@ async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
     control.terminate()
     await loop.run_in_executor(None, orders.join, 10)
     control.close()
+
+
+MODES = {"direct": serve}
+"""Mode -> what serves it, with the process' settings and its own; all of them stamp through a Recorder."""
 
 
 def _run(main: Any) -> None:
@@ -153,7 +157,11 @@ def main() -> int:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
     try:
-        _run(serve(process, HandlerSettings.from_environment()))
+        settings = HandlerSettings.from_environment()
+        _run(MODES[settings.mode](process, settings))
+    except KeyError as error:
+        log("failed", process, ROLE, error=f"mode {error} is not in this image; there is {', '.join(MODES)}")
+        return 1
     except (ToolkitError, ValueError, OSError) as error:
         log("failed", process, ROLE, error=str(error))
         return 1

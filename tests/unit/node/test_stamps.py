@@ -1,0 +1,116 @@
+import errno
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.contract.orders import RunOrder
+from toolkit.contract.samples import STAMP, StampsInfo
+from toolkit.contract.settings import ProcessSettings
+from toolkit.node import stamps
+from toolkit.node.live import LiveSender, read_datagram
+from toolkit.node.stamps import ClockWatch, StampWriter
+
+
+def settings(folder: Path) -> ProcessSettings:
+    return ProcessSettings(
+        testbed="t", node="pi-1", service="pub", instance=2, metrics_port=1, control_port=2, samples_dir=str(folder)
+    )
+
+
+def order(**options: Any) -> RunOrder:
+    return RunOrder(run="r", testbed="t", role="publisher", protocol="mqtt", options=options)
+
+
+def close(writer: StampWriter, **counts: int) -> StampsInfo:
+    return writer.close(counts=counts, flows={"0": ["10.0.0.1", 5]}, facts={"python": "3"})
+
+
+def test_every_stamp_comes_back_in_order_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "_CHUNK_BYTES", 64 * STAMP.size)
+    monkeypatch.setattr(stamps, "_MOST_WAITING_CHUNKS", 10_000)
+    monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
+    monkeypatch.setattr(stamps, "_PERIODS_PER_SAVE", 1)
+    writer = StampWriter(settings(tmp_path), order())
+    for seq in range(50_000):
+        writer.add(1, 0, 3, 7, seq, 1000 + seq, -seq)
+    info = close(writer, sent=50_000)
+    found = list(STAMP.iter_unpack((tmp_path / "r" / "pub-2.stamps").read_bytes()))
+    assert found == [(1, 0, 3, 7, seq, 1000 + seq, -seq) for seq in range(50_000)]
+    assert info.stamps == 50_000
+    assert info.error is None
+    assert StampsInfo(**json.loads((tmp_path / "r" / "pub-2.json").read_text())) == info
+
+
+def test_a_full_disk_ends_in_a_named_error_with_whole_stamps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, left = os.write, [3 * STAMP.size + 5]
+
+    def write(fd: int, data: Any) -> int:
+        if threading.current_thread() is not threading.main_thread() or not left:
+            return real(fd, data)
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done = real(fd, bytes(data)[: left[0]])
+        left[0] -= done
+        return done
+
+    writer = StampWriter(settings(tmp_path), order())
+    for seq in range(10):
+        writer.add(1, 0, 0, 7, seq, seq)
+    monkeypatch.setattr(stamps.os, "write", write)
+    info = close(writer)
+    monkeypatch.undo()
+    assert info.stamps == 3
+    assert info.error is not None
+    assert f"the disk under {tmp_path / 'r'} on node pi-1 is full" in info.error
+    assert "3 stamps saved, 7 lost" in info.error
+    assert (tmp_path / "r" / "pub-2.stamps").stat().st_size == 3 * STAMP.size
+    assert json.loads((tmp_path / "r" / "pub-2.json").read_text())["error"] == info.error
+
+
+def test_a_step_of_the_clock_is_seen_and_slewing_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = [time.time_ns()]
+    monotonic = [0]
+    monkeypatch.setattr(stamps.time, "time_ns", lambda: wall[0])
+    monkeypatch.setattr(stamps.time, "monotonic_ns", lambda: monotonic[0])
+    watch = ClockWatch()
+    for _ in range(10):  # slewed: both clocks move the same way
+        wall[0] += 1_000_500
+        monotonic[0] += 1_000_500
+        watch.look()
+    assert watch.steps == []
+    wall[0] -= 5_000_000
+    watch.look()
+    assert [size for _, size in watch.steps] == [-5_000_000]
+
+
+def test_sampled_stamps_reach_the_hop_exporter_with_their_flows(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter:
+        exporter.bind(("127.0.0.1", 0))
+        exporter.settimeout(5)
+        live = LiveSender(settings(tmp_path), "127.0.0.1", exporter.getsockname()[1])
+        writer = StampWriter(settings(tmp_path), order(live_every=10), live=live)
+        for seq in range(1000):
+            writer.add(1, 0, seq % 2, 7, seq, seq)
+        close(writer)
+        got: list[tuple[int, ...]] = []
+        while len(got) < 100:
+            datagram = exporter.recv(65536)
+            assert len(datagram) <= 1472
+            head, some = read_datagram(datagram)
+            assert head["run"] == "r"
+            assert head["node"] == "pi-1"
+            assert head["role"] == "publisher"
+            assert head["flows"] == {"0": ["10.0.0.1", 5]}
+            got += some
+    assert [stamp[4] for stamp in got] == list(range(0, 1000, 10))
+
+
+def test_no_exporter_address_means_no_sender(tmp_path: Path) -> None:
+    assert LiveSender.from_environment(settings(tmp_path), {}) is None
+    assert LiveSender.from_environment(settings(tmp_path), {"TOOLKIT_HOP_EXPORTER": "nonsense"}) is None
