@@ -27,6 +27,8 @@ LABEL = "org.toolkit.store"
 CONTENTS = "org.toolkit.images"
 REFERENCES = "org.toolkit.references"
 BUILD_WITHIN_S = 600
+KEPT = 3
+"""Stores that stay for a next time although no node uses them; older ones go when a new one is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ def prepared(api: APIClient, images: Sequence[NodeImage], node_image: str, emit:
             if _holding(api, wanted) is None:
                 with _nearest(api, wanted) as start:
                     _build(api, wanted, start, node_image, emit)
+                newest = sorted(_volumes(api), key=lambda volume: str(volume["CreatedAt"]), reverse=True)[:KEPT]
+                remove_unused_stores(api, keep=frozenset(volume["Labels"][LABEL] for volume in newest))
 
 
 def stores(api: APIClient) -> list[Resource]:
