@@ -26,7 +26,8 @@ def mosquitto(tmp_path: Path) -> Iterator[int]:
     port = free_port()
     configuration = tmp_path / "mosquitto.conf"
     configuration.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence false\nmax_queued_messages 0\n"
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
+        f"persistence false\nmax_queued_messages 0\n"
         f"user {getpass.getuser()}\n"
     )
     process = subprocess.Popen([program, "-c", str(configuration)], stderr=subprocess.DEVNULL)
