@@ -138,7 +138,7 @@ def test_head_and_options(cloud: LocalCloud) -> None:
     assert (options.status, options.body) == (200, b"OPTIONS, PUT")
     assert_cors(options)
     assert_cors(cloud.service_registry("PUT", QUERY, {"service": GAUGE}))
-    assert_cors(cloud.service_registry("PUT", "/serviceregistry/remove", {**ENTRY, "serviceURI": "x"}))
+    assert_cors(cloud.service_registry("PUT", "/serviceregistry/remove", {**ENTRY, "provider": PANEL}))
 
 
 def test_origin_follows_the_host_header(cloud: LocalCloud) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -30,6 +31,17 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def clean_neighbourhood(cloud: LocalCloud) -> Iterator[None]:
+    """Other tests should not ask the clouds that are made up here."""
+    yield
+    for neighbour in cloud.outbound("GET", "/gatekeeper/mgmt/neighborhood").json:
+        if neighbour["cloud"]["cloudName"] != "hall-2":
+            names = neighbour["cloud"]["operator"], neighbour["cloud"]["cloudName"]
+            path = "/gatekeeper/mgmt/neighborhood/operator/{}/cloudname/{}".format(*map(quote, names))
+            assert cloud.outbound("DELETE", path).status == 200
 
 
 def description(cloud: LocalCloud, system: str) -> dict[str, Any]:
@@ -106,7 +118,7 @@ def check(cloud: LocalCloud, system: str, document: dict[str, Any], data: st.Dat
         return
     method, path, operation = data.draw(st.sampled_from(operations))
     for parameter in operation.get("parameters", ()):
-        value = data.draw(st.integers(0, 10**6).map(str) | TEXTS.filter(lambda text: text.strip("/.")))
+        value = data.draw(st.integers(10**5, 10**6).map(str) | TEXTS.filter(lambda text: text.strip("/.0123456789")))
         path = path.replace("{" + parameter["name"] + "}", quote(value, safe=""))
     message: Any = None
     body = None

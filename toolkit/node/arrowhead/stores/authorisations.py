@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, select
+from sqlalchemy import and_, bindparam, delete, insert, select
 from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.sql.expression import Select
 
@@ -48,6 +48,22 @@ _INTER = (
     .select_from(INTER_CLOUD.join(SERVICE).join(CLOUD))
     .order_by(INTER_CLOUD.c.id)
 )
+_ALLOWED = (
+    select(SYSTEM.c.system_name, SYSTEM.c.address, SYSTEM.c.port)
+    .select_from(INTRA_CLOUD.join(SYSTEM, SYSTEM.c.id == INTRA_CLOUD.c.provider_system_id))
+    .where(
+        and_(
+            INTRA_CLOUD.c.consumer_system_id == bindparam("consumer"),
+            INTRA_CLOUD.c.arrowhead_service_id == bindparam("service"),
+        )
+    )
+)
+_FIND_INTER = select(INTER_CLOUD.c.id).where(
+    and_(
+        INTER_CLOUD.c.consumer_cloud_id == bindparam("cloud"),
+        INTER_CLOUD.c.arrowhead_service_id == bindparam("service"),
+    )
+)
 
 
 def allowed_providers(connection: Connection, request: IntraCloudAuthRequest) -> list[bool] | None:
@@ -58,12 +74,7 @@ def allowed_providers(connection: Connection, request: IntraCloudAuthRequest) ->
     service = identities.find_service(connection, request.service.service_definition)
     if service is None:
         return [False] * len(request.providers)
-    query = (
-        select(*identities.system_columns(SYSTEM))
-        .select_from(INTRA_CLOUD.join(SYSTEM, SYSTEM.c.id == INTRA_CLOUD.c.provider_system_id))
-        .where(and_(INTRA_CLOUD.c.consumer_system_id == consumer, INTRA_CLOUD.c.arrowhead_service_id == service))
-    )
-    allowed = {identities.system_from(row).key for row in connection.execute(query).mappings()}
+    allowed = {tuple(row) for row in connection.execute(_ALLOWED, {"consumer": consumer, "service": service})}
     return [provider.key in allowed for provider in request.providers]
 
 
@@ -120,10 +131,7 @@ def allow_inter(
 
 
 def _find_inter(connection: Connection, cloud: int, service: int) -> int | None:
-    query = select(INTER_CLOUD.c.id).where(
-        and_(INTER_CLOUD.c.consumer_cloud_id == cloud, INTER_CLOUD.c.arrowhead_service_id == service)
-    )
-    return connection.execute(query).scalar()
+    return connection.execute(_FIND_INTER, {"cloud": cloud, "service": service}).scalar()
 
 
 def list_intra(connection: Connection, **equal: Any) -> list[IntraCloudAuthorization]:

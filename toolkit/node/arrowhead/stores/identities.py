@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.sql.expression import FromClause, Label
 
@@ -48,16 +48,29 @@ def list_systems(connection: Connection, **equal: Any) -> list[ArrowheadSystem]:
     return [system_from(row) for row in connection.execute(query).mappings()]
 
 
+# Statements of the hot path are built once: building one costs as much as carrying it out.
+_FIND_SYSTEM = select(SYSTEM.c.id).where(
+    and_(
+        SYSTEM.c.system_name == bindparam("name"),
+        SYSTEM.c.address == bindparam("address"),
+        SYSTEM.c.port == bindparam("port"),
+    )
+)
+_FIND_SERVICE = select(SERVICE.c.id).where(SERVICE.c.service_definition == bindparam("definition"))
+_INTERFACES_OF_ONE = (
+    select(INTERFACE.c.interfaces)
+    .where(INTERFACE.c.arrowhead_service_id == bindparam("service"))
+    .order_by(INTERFACE.c.position)
+)
+_FIND_CLOUD = select(CLOUD.c.id).where(
+    and_(CLOUD.c.operator == bindparam("operator"), CLOUD.c.cloud_name == bindparam("cloud_name"))
+)
+
+
 def find_system(connection: Connection, system: ArrowheadSystem) -> int | None:
     """The id of the system with this name, address and port."""
-    query = select(SYSTEM.c.id).where(
-        and_(
-            SYSTEM.c.system_name == system.system_name,
-            SYSTEM.c.address == system.address,
-            SYSTEM.c.port == system.port,
-        )
-    )
-    return connection.execute(query).scalar()
+    values = {"name": system.system_name, "address": system.address, "port": system.port}
+    return connection.execute(_FIND_SYSTEM, values).scalar()
 
 
 def add_system(connection: Connection, system: ArrowheadSystem) -> int:
@@ -95,14 +108,14 @@ def delete_system(connection: Connection, identity: int) -> bool:
 def interfaces_of(connection: Connection, services: Iterable[int]) -> dict[int, tuple[str, ...]]:
     """Interfaces by service id, in the order they were given."""
     wanted = sorted(set(services))
+    if len(wanted) == 1:
+        return {wanted[0]: tuple(connection.execute(_INTERFACES_OF_ONE, {"service": wanted[0]}).scalars())}
     found: dict[int, list[str]] = defaultdict(list)
     # Few at a time: databases limit the number of parameters.
     for start in range(0, len(wanted), 500):
         some = wanted[start : start + 500]
         query = select(INTERFACE.c.arrowhead_service_id, INTERFACE.c.interfaces).order_by(INTERFACE.c.position)
-        condition = INTERFACE.c.arrowhead_service_id
-        query = query.where(condition == some[0] if len(some) == 1 else condition.in_(some))
-        for service, interface in connection.execute(query):
+        for service, interface in connection.execute(query.where(INTERFACE.c.arrowhead_service_id.in_(some))):
             found[service].append(interface)
     return {service: tuple(interfaces) for service, interfaces in found.items()}
 
@@ -121,7 +134,7 @@ def list_services(connection: Connection, **equal: Any) -> list[ArrowheadService
 
 def find_service(connection: Connection, definition: str) -> int | None:
     """The id of the service of that definition."""
-    return connection.execute(select(SERVICE.c.id).where(SERVICE.c.service_definition == definition)).scalar()
+    return connection.execute(_FIND_SERVICE, {"definition": definition}).scalar()
 
 
 def add_service(connection: Connection, service: ArrowheadService) -> int:
@@ -202,8 +215,7 @@ def list_clouds(connection: Connection, **equal: Any) -> list[ArrowheadCloud]:
 
 def find_cloud(connection: Connection, operator: str, cloud_name: str) -> int | None:
     """The id of the cloud of that operator and name."""
-    query = select(CLOUD.c.id).where(and_(CLOUD.c.operator == operator, CLOUD.c.cloud_name == cloud_name))
-    return connection.execute(query).scalar()
+    return connection.execute(_FIND_CLOUD, {"operator": operator, "cloud_name": cloud_name}).scalar()
 
 
 def add_cloud(connection: Connection, cloud: ArrowheadCloud) -> int:

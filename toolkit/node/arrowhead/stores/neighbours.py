@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection
 
 from toolkit.node.arrowhead.messages import ArrowheadCloud, Broker
 from toolkit.node.arrowhead.schema import BROKER, CLOUD, NEIGHBOR_CLOUD, OWN_CLOUD
 from toolkit.node.arrowhead.stores import identities
 
+_OWN = (
+    select(*identities.cloud_columns(CLOUD))
+    .select_from(OWN_CLOUD.join(CLOUD))
+    .where(CLOUD.c.is_secure == bindparam("secure"))
+    .order_by(CLOUD.c.id)
+    .limit(1)
+)
+
 
 def own_cloud(connection: Connection, *, secure: bool) -> ArrowheadCloud | None:
     """The own cloud of this mode."""
-    query = (
-        select(*identities.cloud_columns(CLOUD))
-        .select_from(OWN_CLOUD.join(CLOUD))
-        .where(CLOUD.c.is_secure == identities.yes_no(secure))
-        .order_by(CLOUD.c.id)
-        .limit(1)
-    )
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(_OWN, {"secure": identities.yes_no(secure)}).mappings().first()
     return None if row is None else identities.cloud_from(row)
 
 

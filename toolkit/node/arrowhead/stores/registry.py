@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, bindparam, delete, insert, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import Select
 
@@ -31,6 +31,7 @@ _ENTRIES = (
     .select_from(REGISTRY.join(SERVICE).join(SYSTEM))
     .order_by(REGISTRY.c.id)
 )
+_ENTRIES_OF_SERVICE = _ENTRIES.where(REGISTRY.c.arrowhead_service_id == bindparam("service"))
 
 
 def metadata_text(metadata: Mapping[str, str]) -> str | None:
@@ -105,12 +106,12 @@ def of_service(connection: Connection, definition: str) -> list[ServiceRegistryE
     service = identities.find_service(connection, definition)
     if service is None:
         return None
-    return _entries(connection, _ENTRIES.where(REGISTRY.c.arrowhead_service_id == service))
+    return _entries(connection, _ENTRIES_OF_SERVICE, {"service": service})
 
 
 def of_service_id(connection: Connection, identity: int) -> list[ServiceRegistryEntry]:
     """The entries of the service with this id."""
-    return _entries(connection, _ENTRIES.where(REGISTRY.c.arrowhead_service_id == identity))
+    return _entries(connection, _ENTRIES_OF_SERVICE, {"service": identity})
 
 
 def of_system(connection: Connection, identity: int) -> list[ServiceRegistryEntry]:
@@ -158,8 +159,10 @@ def expired(connection: Connection, now: datetime) -> list[int]:
     return list(connection.execute(select(REGISTRY.c.id).where(REGISTRY.c.end_of_validity <= now)).scalars())
 
 
-def _entries(connection: Connection, query: Select[Any]) -> list[ServiceRegistryEntry]:
-    rows = connection.execute(query).mappings().all()
+def _entries(
+    connection: Connection, query: Select[Any], values: Mapping[str, Any] | None = None
+) -> list[ServiceRegistryEntry]:
+    rows = connection.execute(query, dict(values or {})).mappings().all()
     interfaces = identities.interfaces_of(connection, [row["arrowhead_service_id"] for row in rows])
     return [
         ServiceRegistryEntry(
