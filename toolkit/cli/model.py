@@ -116,7 +116,7 @@ def show(
 
 
 @app.command("fit")
-def fit(
+def fit(  # noqa: C901 - one step after the other
     run: RunArgument,
     hop: Annotated[list[str] | None, typer.Option(help="Only this hop (or step); again for another.")] = None,
     families: Annotated[str | None, typer.Option(metavar="F,F", help="Only these families.")] = None,

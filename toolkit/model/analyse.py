@@ -305,7 +305,7 @@ def _phases(
 ) -> Solution:
     orders = ORDERS if effort.order is None else ((effort.order, max(effort.order * 3 // 4, 1)),)
     least = _LEAST_MASS if _is_one_way(net) else 0.0
-    for order, rough_order in orders:
+    for order, rough_order in orders:  # noqa: B007 - the last pair tried is used below
         try:
             space = state_space(net, order=order, most_states=effort.most_states, least_mass=least)
         except TooManyStatesError:
@@ -536,7 +536,7 @@ def _from_outcome(
 
 
 def _pooled(latency: FloatArray, quantiles: Sequence[float]) -> Spread:
-    """Of a message taken at random; intervals from groups of replications, since messages of one are not independent."""
+    """Of a message taken at random; intervals from groups of replications: messages of one are not independent."""
     groups = np.array_split(latency, 20)
     flat = latency.ravel()
     found = np.quantile(flat, quantiles)

@@ -79,6 +79,7 @@ def broker_document(samples: RunSamples, delays: dict[str, Distribution]) -> dic
     are done. A subscriber's place in the order of sending is taken as even over the `S` subscribers, `gap` apart.
     """
     gap = float(np.mean(samples.gaps_ms)) if len(samples.gaps_ms) else 0.0
+    spread = "uniform(0, max((S - 1) * gap, 0.000001))"
     timed = {"server": "infinite"}
     return {
         "net": "broker_of_run",
@@ -104,7 +105,7 @@ def broker_document(samples: RunSamples, delays: dict[str, Distribution]) -> dic
             },
             "start": {"in": "Active_Threads", "out": "Executing", "inhibit": {"Executing": "C"}, "immediate": {}},
             "execute": {"in": "Executing", "out": "Sending", "delay": str(delays["broker"]), **timed},
-            "fan_out": {"in": "Sending", "out": "On_the_Way", "delay": "uniform(0, max((S - 1) * gap, 0.000001))", **timed},
+            "fan_out": {"in": "Sending", "out": "On_the_Way", "delay": spread, **timed},
             "deliver": {"in": "On_the_Way", "out": "Subscriber", "delay": str(delays["deliver"]), **timed},
         },
         "measures": {"delivered": {"first_passage": "Subscriber == N"}},

@@ -1,5 +1,7 @@
 """How long things take: the distributions that a transition of a net may have."""
 
+# ruff: noqa: D102 - what the methods of a family return is said once, in Distribution
+
 from __future__ import annotations
 
 import math
@@ -283,7 +285,7 @@ class Deterministic(Distribution):
     def transform(self, s: ComplexArray) -> ComplexArray:
         return np.exp(-s * self.value)
 
-    def sample(self, rng: np.random.Generator, size: int) -> FloatArray:
+    def sample(self, rng: np.random.Generator, size: int) -> FloatArray:  # noqa: ARG002 - nothing is random here
         return np.full(size, self.value)
 
 
@@ -500,7 +502,7 @@ class HyperErlang(Distribution):
     def sample(self, rng: np.random.Generator, size: int) -> FloatArray:
         weights = np.asarray(self.weights)
         branch = rng.choice(len(weights), size, p=weights / weights.sum())
-        return rng.standard_gamma(np.asarray(self.shapes)[branch]) / np.asarray(self.rates)[branch]
+        return np.asarray(rng.standard_gamma(np.asarray(self.shapes)[branch]) / np.asarray(self.rates)[branch])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -672,7 +674,7 @@ def poisson_mix(values: FloatArray, means: FloatArray) -> FloatArray:
 def poisson_weights(ks: NDArray[np.int64], mean: float) -> FloatArray:
     """Poisson probabilities on a contiguous range that holds all but a negligible part, made to sum to one."""
     if mean == 0:
-        return (ks == 0).astype(np.float64)
+        return np.asarray(ks == 0, dtype=np.float64)
     steps = np.log(mean) - np.log(np.maximum(ks[1:], 1))
     logs = np.concatenate([[0.0], np.cumsum(steps)])
     weights = np.exp(logs - logs.max())

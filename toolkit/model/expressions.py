@@ -1,4 +1,4 @@
-"""Guards, rates and measures as text: parsed against a whitelist, evaluated on numbers or on whole arrays of markings."""
+"""Guards, rates and measures as text: parsed against a whitelist, evaluated on numbers or whole arrays of markings."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _Binder(ast.NodeTransformer):
         return ast.Constant(self.values[node.id]) if node.id in self.values else node
 
 
-def _check(node: ast.AST, text: str) -> set[str]:
+def _check(node: ast.AST, text: str) -> set[str]:  # noqa: PLR0911 - one return for each kind of node
     match node:
         case ast.Constant(value=bool() | int() | float()):
             return set()
@@ -104,7 +104,7 @@ def _check(node: ast.AST, text: str) -> set[str]:
     )
 
 
-def _evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:  # noqa: PLR0911 - one return for each kind of node
+def _evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:  # noqa: C901, PLR0911 - one return for each kind of node
     match node:
         case ast.Constant(value=value):
             return value
@@ -125,9 +125,9 @@ def _evaluate(node: ast.expr, values: Mapping[str, Any]) -> Any:  # noqa: PLR091
             return _BINARY[type(operation)](_evaluate(left, values), _evaluate(right, values))
         case ast.Compare(left=left, ops=ops, comparators=others):
             result, before = True, _evaluate(left, values)
-            for op, other in zip(ops, others, strict=True):
+            for comparison, other in zip(ops, others, strict=True):
                 after = _evaluate(other, values)
-                result = np.logical_and(result, _COMPARE[type(op)](before, after))
+                result = np.logical_and(result, _COMPARE[type(comparison)](before, after))
                 before = after
             return result
         case ast.Call(func=ast.Name(id=name), args=args):

@@ -126,7 +126,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
-def check_names(net: Net) -> None:
+def check_names(net: Net) -> None:  # noqa: C901, PLR0912 - one step after the other
     """Raise ModelError unless names, arcs and markings make sense by themselves."""
     where = f"net {net.name}"
     if not net.places or not net.transitions:
@@ -248,8 +248,9 @@ class NetBuilder:
         )
         return self
 
-    def measure(self, name: str, **kind: Any) -> NetBuilder:
+    def measure(self, name: str, **kind: str) -> NetBuilder:
         """Add a measure, as `first_passage="Done == 3"`, `probability="Busy > 0"` or `reward="Queue"`."""
+        what: Any
         ((what, text),) = kind.items()
         self.measures[name] = Measure(kind=what, expression=parse_expression(text))
         return self

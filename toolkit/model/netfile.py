@@ -102,11 +102,11 @@ class _Reader:
     def number(self, node: Any, key: Any, given: Any, what: str) -> float:
         try:
             if isinstance(given, bool) or given is None:
-                raise ModelError(f"{given!r} is not a number")
+                raise ModelError(f"{given!r} is not a number")  # noqa: TRY301 - joins the other reasons below
             expression = bind(parse_expression(given), self.params)
             if expression.names:
                 name = min(expression.names)
-                raise ModelError(f"{name!r} is not a parameter{nearest(name, list(self.params))}")
+                raise ModelError(f"{name!r} is not a parameter{nearest(name, list(self.params))}")  # noqa: TRY301
             return float(expression({}))
         except (ModelError, ZeroDivisionError, OverflowError, TypeError) as error:
             self.problem(node, key, f"{what}: {error}")

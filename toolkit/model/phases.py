@@ -31,13 +31,13 @@ class Phases:
     @property
     def exits(self) -> FloatArray:
         """Rate of leaving for good from each phase."""
-        return np.maximum(-self.generator.sum(axis=1), 0.0)
+        return np.asarray(np.maximum(-self.generator.sum(axis=1), 0.0))
 
     def moment(self, order: int) -> float:
         """E X^order."""
-        vector = np.ones(len(self.start))
+        vector: FloatArray = np.ones(len(self.start))
         for _ in range(order):
-            vector = np.linalg.solve(-self.generator, vector)
+            vector = np.asarray(np.linalg.solve(-self.generator, vector), dtype=np.float64)
         return math.factorial(order) * float(self.start @ vector)
 
 

@@ -218,7 +218,7 @@ def _transition(file: Path, name: str, node: ET.Element, arcs: dict[str, dict[st
     return Transition(name=name, inputs=arcs["in"], outputs=arcs["out"], inhibitors=inhibit, guard=guard, timing=timing)
 
 
-def load_xpn(file: Path) -> Net:
+def load_xpn(file: Path) -> Net:  # noqa: C901 - one step after the other
     """An ORIS net: places, transitions, arcs (through joints as well), the stochastic features of its transitions."""
     root = _parse(file)
     names = _Names()
@@ -226,10 +226,10 @@ def load_xpn(file: Path) -> Net:
     transitions: dict[str, ET.Element] = {}
     joints: dict[str, str] = {}
     for node in root.iter("place"):
-        name = names.add(node.get("uuid", ""), _property(node, "default.name") or node.get("uuid", ""))
+        name = names.add(node.get("uuid", ""), _property(node, "default.name") or str(node.get("uuid")))
         places[name] = _whole(_property(node, "default.marking", "marking") or "0", f"{file}: place {name}")
     for node in root.iter("transition"):
-        name = names.add(node.get("uuid", ""), _property(node, "default.name") or node.get("uuid", ""))
+        name = names.add(node.get("uuid", ""), _property(node, "default.name") or str(node.get("uuid")))
         transitions[name] = node
     joint_ids = {node.get("uuid", "") for node in root.iter("joint")}
     edges = [(a, "arc") for a in root.iter("arc")] + [(a, "inhibit") for a in root.iter("inhibitor-arc")]

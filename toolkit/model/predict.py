@@ -1,4 +1,4 @@
-"""What if: the latency of a message under other settings, swept over a grid; and the highest rate that is still good."""
+"""What if: the latency of a message under other settings, swept over a grid; the highest rate that is still good."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Point:
     def document(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "settings": self.settings, "method": self.method, "error_bound": self.error_bound, **self.latency.document(),
+            "settings": self.settings, "method": self.method, "error_bound": self.error_bound, **self.latency.document(),  # noqa: E501 - one element of the drawing
         }  # fmt: skip
 
 

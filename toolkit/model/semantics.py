@@ -128,7 +128,9 @@ class StateSpace:
 
     def by_marking(self, shares: FloatArray) -> FloatArray:
         """Probabilities of states (or rates in them) summed over the states of each marking."""
-        return np.bincount(self.marking_of, weights=shares, minlength=self.markings.shape[1])
+        return np.asarray(
+            np.bincount(self.marking_of, weights=shares, minlength=self.markings.shape[1]), dtype=np.float64
+        )
 
 
 class _Graph:
@@ -315,9 +317,9 @@ class _Explorer:
         """Equal states of one origin become one."""
         key = self.key(states) ^ (origin.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-        return states[:, first], np.bincount(inverse, weights=weight), origin[first]
+        return states[:, first], np.asarray(np.bincount(inverse, weights=weight), dtype=np.float64), origin[first]
 
-    def solve_loop(
+    def solve_loop(  # noqa: C901 - one step after the other
         self, states: IntArray, weight: FloatArray, origin: IntArray
     ) -> tuple[IntArray, FloatArray, IntArray]:
         """Where vanishing states that lead back to each other end: the exits of (I - P_vv)."""
@@ -372,8 +374,8 @@ class _Explorer:
         # Expected visits of each vanishing state, from each state we came with.
         visits = solver.solve(np.eye(size)[:, : len(keys)], trans="T")
         results = [already]
-        for row, after, probability in leaving:
-            share = weight * visits[row, inverse] * probability
+        for row, after, chance in leaving:
+            share = weight * visits[row, inverse] * chance
             used = np.flatnonzero(share > 0)
             results.append((np.repeat(after[:, None], used.size, axis=1), share[used], origin[used]))
         return self.merge(
@@ -467,7 +469,7 @@ class _Explorer:
         source = np.repeat(np.arange(size), counts)
         target, rates = graph.row[graph.target[edges]], graph.rate[edges]
         leaves = target < 0
-        leak = np.bincount(source[leaves], weights=rates[leaves], minlength=size)
+        leak = np.asarray(np.bincount(source[leaves], weights=rates[leaves], minlength=size), dtype=np.float64)
         keep = (source != target) & ~leaves
         matrix = coo_matrix((rates[keep], (source[keep], target[keep])), shape=(size, size)).tocsr()
         start = np.zeros(size)

@@ -111,7 +111,8 @@ class SemiMarkov:
 
     def cdf(self, times: FloatArray) -> FloatArray:
         """P(target reached by t)."""
-        return self._invert(lambda s: (self.visits(s)[self.target].sum(axis=0) / s)[None], times)[0]
+        values = self._invert(lambda s: np.asarray(self.visits(s)[self.target].sum(axis=0) / s)[None], times)
+        return np.asarray(values[0])
 
     def state_probabilities(self, times: FloatArray) -> FloatArray:
         """Shape (states, times), the states of `target` absorbing."""
@@ -157,7 +158,7 @@ def euler(transform: Callable[[ComplexArray], ComplexArray], times: FloatArray, 
     """Functions f_i(t), shape (functions, times), from their Laplace transforms: alternating series, Euler-averaged."""
     count = terms + _AVERAGED + 1
     k = np.arange(count)
-    s = (_A + 2j * math.pi * k[None, :]) / (2 * times[:, None])
+    s = np.asarray((_A + 2j * math.pi * k[None, :]) / (2 * times[:, None]), dtype=np.complex128)
     values = np.real(transform(s.ravel())).reshape(-1, len(times), count)
     signs = np.where(k % 2 == 0, 1.0, -1.0)
     signs[0] = 0.5

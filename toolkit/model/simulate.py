@@ -178,7 +178,7 @@ class _Batch:
             self.latency[replication, order] = self.now[index] - self.since[token, index]
 
     def _pop(self, place: int, index: IntArray) -> NDArray[np.int32]:
-        token = self.ring[place, self.head[place, index], index]
+        token: NDArray[np.int32] = self.ring[place, self.head[place, index], index]
         self.head[place, index] = (self.head[place, index] + 1) % self.total
         self.waiting[place, index] -= 1
         return token
@@ -342,7 +342,7 @@ class _Batch:
             self.since, self.set_out = self.since[:, index], self.set_out[:, index]
             self.gone, self.arrived = self.gone[index], self.arrived[index]
 
-    def run(
+    def run(  # noqa: C901 - one step after the other
         self, at: FloatArray, rewards: Sequence[Expression], *, horizon: float, warm_up: float, most_firings: int
     ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Until the target (or nothing is left to happen) or the horizon.
@@ -420,7 +420,7 @@ def _run_batch(arguments: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def simulate(
+def simulate(  # noqa: C901 - one step after the other
     net: Net,
     *,
     at: Sequence[float] = (),

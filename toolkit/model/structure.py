@@ -128,7 +128,7 @@ def _reach(
         urgent = [t.timing.priority for t in able if isinstance(t.timing, Immediate)]
         if urgent:
             able = [t for t in able if isinstance(t.timing, Immediate) and t.timing.priority == max(urgent)]
-        if not able and len(deadlocks) < 5:  # noqa: PLR2004 - enough to see what they have in common
+        if not able and len(deadlocks) < 5:
             deadlocks.append({p: v for p, v in zip(places, marking, strict=True) if v})
         for transition in able:
             enabled.add(transition.name)

@@ -87,7 +87,7 @@ class PassageTime:
             return None
         steps = np.diff(self.reached, append=self.reached[-1])
         high = (float(np.searchsorted(self.reached, p)) + 1) / self.rate
-        low, high = 0.0, high
+        low = 0.0
         while float(self.cdf(np.array([high]))[0]) < p:
             low, high = high, high * 1.5
         t = (low + high) / 2

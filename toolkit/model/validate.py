@@ -92,7 +92,7 @@ class Validation:
         """For people."""
         lines = [f"{self.run}: {self.n} messages{' (the model was fitted on them)' if self.is_own else ''}"]
         for f in self.figures:
-            lines.append(
+            lines.append(  # noqa: PERF401 - clearer so
                 f"  {f.name:<6} measured {f.measured:9.4g} [{f.low:.4g}, {f.high:.4g}]  predicted {f.predicted:9.4g}  "
                 f"{f.error_percent:+.1f} %"
             )
@@ -146,7 +146,7 @@ def validate(
 
 def compare(measured: FloatArray, predicted: FloatArray, *, seed: int = 1) -> tuple[Figure, ...]:
     """Mean, standard deviation and percentiles both ways; p99.9 only where there are ten values beyond it."""
-    used = [p for p in PERCENTILES if len(measured) * (1 - p) >= 10 or p <= 0.99]  # noqa: PLR2004
+    used = [p for p in PERCENTILES if len(measured) * (1 - p) >= 10 or p <= 0.99]
     names = ["mean", "sd", *(f"p{p * 100:g}" for p in used)]
 
     def figures(values: FloatArray) -> FloatArray:
@@ -206,13 +206,13 @@ def explain(fitted: RunSamples, judged: RunSamples, figures: tuple[Figure, ...])
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             r = float(np.corrcoef(judged.hops[a], judged.hops[b])[0, 1])
-            if abs(r) > 0.1:  # noqa: PLR2004
+            if abs(r) > 0.1:
                 found.append(
                     f"hops {a} and {b} depend on each other (correlation {r:+.2f}); the net takes them as independent"
                 )
     size = max(len(judged.end_to_end), 1)
     if p99.low <= p99.predicted <= p99.high:
         found.append("the predicted p99 lies within the measured one's interval")
-    elif size < 1000:  # noqa: PLR2004
+    elif size < 1000:
         found.append(f"p99 of {size} messages rests on {size // 100} of them")
     return tuple(found) or ("no hop's mean changed by more than 1 %: the shape of a hop's distribution did",)

@@ -170,7 +170,7 @@ def test_a_growing_place_a_dead_transition_and_an_early_deadlock_are_noted():
 def test_an_unbounded_net_names_its_place_when_solved():
     net = NetBuilder("s").place("A").place("B").timed("make", None, "A", "exponential(1)")
     net.timed("move", "A", "B", "exponential(1)").measure("never", first_passage="A == -1")
-    with pytest.raises(ModelError, match="place [AB] has reached"):
+    with pytest.raises(ModelError, match=r"place [AB] has reached"):
         solve(net.build(), method="phases")
 
 

@@ -1,0 +1,146 @@
+"""From a run folder to fits, nets, predictions and a validation; the commands around them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from toolkit.cli.model import app
+from toolkit.errors import ModelError, UsageError
+from toolkit.model.build import net_from_run, run_settings
+from toolkit.model.netfile import read_net
+from toolkit.model.samples import read_run
+from toolkit.model.validate import compare, validate
+
+duckdb = pytest.importorskip("duckdb")
+
+
+def write_table(file, columns):
+    rows = ", ".join(f"({', '.join(map(repr, row))})" for row in zip(*(list(c) for c in columns.values()), strict=True))
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT * FROM (VALUES {rows}) t({', '.join(columns)})) TO '{file}' (FORMAT parquet)")
+
+
+def make_run(folder, *, n=600, subscribers=1, seed=1, threads=8):
+    folder.mkdir()
+    rng = np.random.Generator(np.random.Philox(seed))
+    t1 = 10**18 + np.arange(n) * 2_000_000
+    t2 = t1 + (rng.gamma(4, 0.1, n) * 1e6).astype(np.int64)
+    at = t2 + (rng.lognormal(-1.5, 0.4, n) * 1e6).astype(np.int64)
+    columns = {name: [] for name in ("stream", "seq", "subscriber", "t0_ns", "t1_ns", "t2_ns", "t3_ns", "t4_ns", "late")}
+    for subscriber in range(subscribers):
+        t4 = at + (rng.gamma(3, 0.2, n) * 1e6).astype(np.int64)
+        parts = (np.zeros(n, int), np.arange(n), np.full(n, subscriber), t1, t1, t2, at, t4, np.zeros(n, bool))
+        for name, part in zip(columns, parts, strict=True):
+            columns[name] += part.tolist()
+        at = at + 50_000
+    write_table(folder / "samples.parquet", columns)
+    (folder / "manifest.json").write_text(json.dumps({"settings": {"broker": {"thread_pool_size": threads, "cores": 2}}}))
+    return folder
+
+
+def test_a_run_becomes_a_net_with_its_own_settings(tmp_path):
+    samples = read_run(make_run(tmp_path / "r", subscribers=3))
+    assert set(samples.hops) == {"publish", "broker", "deliver"}
+    total = sum(samples.hops[hop] for hop in samples.hops)
+    assert total == pytest.approx(samples.end_to_end, abs=1e-6)
+    assert samples.gaps_ms == pytest.approx(0.05)
+    assert run_settings(samples) == {"K": 8, "C": 2, "S": 3, "rate": pytest.approx(500, rel=1e-4)}
+    net = read_net(net_from_run(samples), {"threads": 2})
+    assert net.params["K"] == 2
+
+
+def test_a_model_fitted_on_one_run_predicts_another(tmp_path):
+    fitted = read_run(make_run(tmp_path / "a", subscribers=4, n=1500))
+    judged = read_run(make_run(tmp_path / "b", subscribers=2, n=1500, seed=2))
+    result = validate(fitted, judged)
+    assert not result.is_own
+    assert abs(result.figure("mean").error_percent) < 3
+    assert abs(result.figure("p99").error_percent) < 10
+    assert result.is_good
+    assert result.figure("mean").low < result.figure("mean").measured < result.figure("mean").high
+
+
+def test_steps_leave_no_time_out(tmp_path):
+    folder = tmp_path / "s"
+    folder.mkdir()
+    columns = {"request": [], "step": [], "start_ns": [], "end_ns": []}
+    rng = np.random.Generator(np.random.Philox(3))
+    for request in range(200):
+        now = request * 10**9
+        for step in ("query", "answer"):
+            end = now + int(rng.gamma(5, 0.2) * 1e6)
+            for name, value in zip(columns, (request, step, now, end), strict=True):
+                columns[name].append(value)
+            now = end + 300_000
+    write_table(folder / "steps.parquet", columns)
+    samples = read_run(folder)
+    assert list(samples.steps) == ["query", "after_query", "answer"]
+    assert sum(v.mean() for v in samples.steps.values()) == pytest.approx(samples.end_to_end.mean())
+    net = read_net(net_from_run(samples))
+    assert str(net.transition("after_query").timing.delay) == "deterministic(0.3)"
+    assert abs(validate(samples, samples).figure("mean").error_percent) < 1.5
+
+
+def test_a_folder_without_samples_is_an_error(tmp_path):
+    with pytest.raises(ModelError, match="neither samples.parquet nor steps.parquet"):
+        read_run(tmp_path)
+
+
+def test_comparing_a_sample_with_itself_finds_no_error():
+    values = np.random.Generator(np.random.Philox(1)).gamma(3, 1, 20_000)
+    for figure in compare(values, values):
+        assert figure.error_percent == 0
+        assert figure.low <= figure.measured <= figure.high
+    assert [f.name for f in compare(values, values)][-1] == "p99.9"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+def test_solve_prints_one_document():
+    result = run("solve", "examples/models/event-handler.yml", "--tokens", "2", "--set", "C=1", "--at", "5,10", "--json")
+    document = json.loads(result.stdout)
+    assert document["at"] == [5, 10]
+    assert set(document["places"]) == set(document["tokens"])
+    assert len(document["places"]["Publisher"]) == 2
+    assert {"mean", "sd", "quantiles", "method", "error_bound"} <= set(document)
+    assert document["quantiles"]["0.5"] < document["quantiles"]["0.99"]
+    assert document["messages"][1]["delivered_at"]["mean"] == pytest.approx(document["mean"])
+
+
+def test_the_commands_on_a_run_write_into_its_folder(tmp_path):
+    folder = make_run(tmp_path / "r", n=400)
+    run("fit", str(folder), "--hop", "publish", "--families", "gamma,erlang", "--plots", str(tmp_path / "plots"), "--json")
+    fits = json.loads((folder / "model" / "fits.json").read_text())
+    assert fits["hops"]["publish"]["fits"][0]["family"] in {"gamma", "erlang"}
+    assert (tmp_path / "plots" / "fit-publish.svg").stat().st_size > 1000
+    document = json.loads(run("predict", str(folder), "--set", "threads=4,8", "--seconds", "1", "--json").stdout)
+    assert [p["settings"]["threads"] for p in document["points"]] == [4, 8]
+    run("validate", str(folder), "--json")
+    assert (folder / "model" / "validation.json").is_file()
+
+
+def test_show_and_table(tmp_path):
+    drawn, written = tmp_path / "n.svg", tmp_path / "n.pnml"
+    net = "examples/models/event-handler.yml"
+    shown = run("show", net, "--plot", str(drawn), "--write", str(written))
+    assert "constant: Publisher + Request_Queue" in shown.stdout
+    assert drawn.read_text().startswith("<svg")
+    assert "5 transitions" not in shown.stdout
+    rows = json.loads(run("table", "--json").stdout)["rows"]
+    # What the thesis read off its curves as "certain" is the 99.95 % point of the same nets.
+    assert rows[0]["exact_certain"] == pytest.approx(448.6, rel=0.001)
+    assert rows[1]["exact_certain"] == pytest.approx(2867, rel=0.006)
+    assert rows[0]["exact_mean"] == pytest.approx(266.9458, rel=1e-6)
+
+
+def test_wrong_options_say_what_is_expected():
+    with pytest.raises(UsageError, match="NAME=VALUE"):
+        run("solve", "examples/models/intracloud.yml", "--set", "K")
+    with pytest.raises(UsageError, match="numbers separated by commas"):
+        run("solve", "examples/models/intracloud.yml", "--at", "x")
