@@ -6,11 +6,14 @@ Runs on nodes: Python 3.8 and later, standard library only.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import stat
 import tempfile
+import time
 
 from ansible.module_utils.toolkit_report import NodeError
 
@@ -37,9 +40,29 @@ class Files:
     def owns(self, full):
         return full.startswith(self.root + "/")
 
+    @contextlib.contextmanager
+    def locked(self, within_s=30.0):
+        """Nobody else works on this root meanwhile: an interrupted deploy may take a moment to end on the node."""
+        if not os.path.isdir(self.root):
+            yield
+            return
+        handle = os.open(self.root, os.O_RDONLY)
+        try:
+            deadline = time.monotonic() + within_s
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise NodeError("another converge has worked on %s for %g s" % (self.root, within_s)) from None
+                    time.sleep(0.1)
+            yield
+        finally:
+            os.close(handle)
+
     def converge(self, files):
         """Write what differs and remove what an earlier bundle left."""
-        self.folder(self.root)
         for file in files:
             self._file(file["path"], file["content"].encode(), file["mode"])
         wanted = {file["path"] for file in files}

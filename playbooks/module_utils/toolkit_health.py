@@ -9,9 +9,11 @@ Runs on nodes: Python 3.8 and later, standard library only.
 from __future__ import annotations
 
 import calendar
+import select
 import time
 
 from ansible.module_utils.toolkit_engine import EngineError
+from ansible.module_utils.toolkit_report import NodeError
 
 SETTLED_AFTER_S = 0.7
 """A container without a health check counts as well when it has run this long without a restart."""
@@ -39,7 +41,10 @@ class Health:
         self._deadlines[container["name"]] = self._clock.monotonic() + container["health_within_s"]
 
     def pause(self):
+        """Wait a little; raises NodeError where nobody waits for the answer any more."""
         self._clock.sleep(POLL_S)
+        if _nobody_listens():
+            raise NodeError("the deploy was interrupted")
 
     def verdict(self, container):
         """Empty: well. None: not yet. Otherwise why it is not, with its last words."""
@@ -103,6 +108,13 @@ class Health:
     def _failure(self, name, why):
         words = self._engine.last_words(name)
         return "\n".join(["%s %s" % (name, why), *("    " + line for line in words)])
+
+
+def _nobody_listens():
+    """Whether the other end of our output was closed, as happens when the SSH session of an interrupted deploy ends."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _fd, events in output.poll(0))
 
 
 def _age_s(started, now):

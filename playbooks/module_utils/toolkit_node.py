@@ -22,6 +22,12 @@ from ansible.module_utils.toolkit_secrets import Secrets
 def converge(bundle, engine, report, *, secrets=None, registry=None, platform=None, clock=time):
     """Make the node as the bundle says; raises NodeError where parts of it failed, after every part was tried."""
     files = Files(bundle["root"], report)
+    files.folder(files.root)
+    with files.locked():
+        _converge(bundle, engine, files, report, secrets=secrets, registry=registry, platform=platform, clock=clock)
+
+
+def _converge(bundle, engine, files, report, *, secrets, registry, platform, clock):
     hidden = Secrets(secrets or {}, files, report)
     containers = Containers(bundle, engine, files, hidden, report)
     images = Images(engine, files, report, registry=registry, platform=platform)
@@ -95,6 +101,11 @@ def _startable(pending, starting):
 def clear(bundle, engine, report):
     """Remove the testbed from this node; returns what is left of it, found by looking."""
     files = Files(bundle["root"], report)
+    with files.locked():
+        return _clear(bundle, engine, files, report)
+
+
+def _clear(bundle, engine, files, report):
     left = []
     try:
         engine.negotiate()
