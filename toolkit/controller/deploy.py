@@ -38,7 +38,8 @@ from toolkit.spec.secrets import read_secrets
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
 
-NODE_IMAGE = "node"
+MACHINE_IMAGES = {"container": "node", "vm": "vm"}
+"""Type of provider -> the image that its machines are made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +62,15 @@ def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[s
     with locked(testbed.name):
         deployment = _begin(testbed, file, provider)  # what exists
         machines = plan_nodes(testbed, deployment)
-        images = build_images(testbed, emit)
+        expected = {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}
+        images = build_images(testbed, expected, emit)
         if leaving := machines.nodes("remove", "replace"):
             deployment = remove_nodes(deployment, leaving, emit)
         deployment = provide_grafana(testbed, deployment, emit)
         deployment = acquire(testbed, deployment, images, emit)  # machines with addresses
         seen = preflight(testbed, deployment, emit)
+        if _wanted_images(testbed, deployment.hosts) - images.keys():  # machines of another architecture than thought
+            build_images(testbed, deployment.hosts, emit)
         bundles = bundles_of(testbed, deployment)
         services = plan_services(bundles, running(seen))
         if services:
@@ -87,7 +91,7 @@ def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[s
 def redeploy(file: Path, *, provider: str | None, emit: Emit) -> Outcome:
     """Teardown and deploy; everything is resolved, checked and built before anything is destroyed."""
     testbed = load_testbed(file, provider=provider)
-    build_images(testbed, emit)
+    build_images(testbed, {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}, emit)
     if load_deployment(testbed.name) is not None:
         teardown(testbed.name, emit=emit)
     return deploy(file, provider=provider, emit=emit)
@@ -120,11 +124,10 @@ def bundles_of(testbed: Testbed, deployment: Deployment) -> dict[str, Bundle]:
 # -- steps ------------------------------------------------------------------------------------------------------------
 
 
-def build_images(testbed: Testbed, emit: Emit) -> Images:
-    """Every image the testbed needs, built where its content has changed."""
-    expected = {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}
+def build_images(testbed: Testbed, hosts: Mapping[str, Host], emit: Emit) -> Images:
+    """Every image the testbed needs on these hosts, built where its content has changed."""
     with _step(emit, "images", "images are built") as say:
-        built = _builder(testbed, emit).build(_wanted_images(testbed, expected))
+        built = _builder(testbed, emit).build(_wanted_images(testbed, hosts))
         say(f"{len(built)} images are there")
     return built
 
@@ -157,6 +160,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
             nodes = [node for node in testbed.nodes if node.provider == name]
             if not nodes:
                 continue
+            machine = MACHINE_IMAGES.get(settings.type)
             request = Request(
                 testbed=testbed.name,
                 subnet=testbed.subnet,
@@ -170,9 +174,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
                     for node in nodes
                 },
                 directory=directory,
-                node_image=images[NODE_IMAGE, local_architecture()].reference
-                if (NODE_IMAGE, local_architecture()) in images
-                else "",
+                node_image=images[machine, local_architecture()].reference if machine else "",
             )
             got = provider_for(settings).acquire(request, emit)
             hosts |= got.hosts
@@ -306,7 +308,9 @@ def _expected_host(testbed: Testbed, node: str) -> Host:
         type=kind,
         address=asked.address or "0.0.0.0",  # noqa: S104 - not known before the machine is there
         ssh=SshAccess(address=asked.address or "", known_hosts=""),
-        architecture=local_architecture() if virtual or asked.architecture is None else str(asked.architecture),
+        architecture=local_architecture()
+        if kind in MACHINE_IMAGES or asked.architecture is None
+        else str(asked.architecture),
         facts={"shared_clock": virtual},
     )
 
@@ -317,9 +321,8 @@ def _wanted_images(testbed: Testbed, hosts: Mapping[str, Host]) -> set[tuple[str
     wanted = {
         (image, hosts[node].architecture) for node, images in by_node.items() if node in hosts for image in images
     }
-    if any(testbed.providers[node.provider].type == "container" for node in testbed.nodes):
-        wanted.add((NODE_IMAGE, local_architecture()))
-    return wanted
+    types = {testbed.providers[node.provider].type for node in testbed.nodes}
+    return wanted | {(image, local_architecture()) for kind, image in MACHINE_IMAGES.items() if kind in types}
 
 
 def _bundles(testbed: Testbed, hosts: Mapping[str, Host], notes: Mapping[str, str]) -> dict[str, Bundle]:

@@ -9,11 +9,13 @@ from toolkit.providers.base import Provider
 from toolkit.providers.container import ContainerProvider
 from toolkit.providers.rspec import RspecProvider
 from toolkit.providers.ssh import SshProvider
+from toolkit.providers.vm import VmProvider
 from toolkit.spec.testbed import ProviderSettings
 
 PROVIDERS: dict[str, Callable[[ProviderSettings], Provider]] = {
     "container": ContainerProvider,
     "ssh": SshProvider,
+    "vm": VmProvider,
     "rspec": RspecProvider,
 }
 """Type in the file -> its provider; what is heavy is imported when machines are really asked for."""

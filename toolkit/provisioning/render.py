@@ -245,7 +245,11 @@ class _NodeRenderer:
         found = targets(self.testbed, self.hosts)
         files = [
             self._file("prometheus", "prometheus.yml", prometheus_config(self.testbed, self.hosts, found)),
-            self._file("prometheus", "recording.yml", recording_rules()),
+            self._file(
+                "prometheus",
+                "recording.yml",
+                recording_rules(scrape_interval_s=self.testbed.monitoring.scrape_interval_s),
+            ),
             self._file("prometheus", "alerts.yml", alert_rules(self.testbed)),
         ]
         self._add(
