@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -126,6 +127,7 @@ def bench(requests: int, interval_s: float, databases: list[str]) -> dict[str, A
     finally:
         for cloud in (one, two):
             cloud.stop()
+        shutil.rmtree(folder)
     return results
 
 
