@@ -20,6 +20,7 @@ from toolkit.cli import (
     images,
     inventory,
     nodes,
+    report,
     results,
     run,
     status,
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()),
 )
-for module in (files, deploy, status, run, results, nodes, inventory, doctor, graph, gc, teardown):
+for module in (files, deploy, status, run, results, report, nodes, inventory, doctor, graph, gc, teardown):
     module.register(app)
 app.add_typer(images.app, name="images")
 app.add_typer(dashboards.app, name="dashboards")

@@ -181,12 +181,12 @@ def counter_problems(
     return problems
 
 
-_CONDITION = re.compile(r"^\s*(==|!=|<=|>=|<|>)?\s*(-?[\d.]+(?:e-?\d+)?)\s*(us|ms|s|%)?\s*$")
+_CONDITION = re.compile(r"^\s*(==|!=|<=|>=|<|>)?\s*(-?[\d.]+(?:e-?\d+)?)\s*(ns|us|ms|s|%)?\s*$")
 _OPERATORS = {
     "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<=": lambda a, b: a <= b,
     ">=": lambda a, b: a >= b, "<": lambda a, b: a < b, ">": lambda a, b: a > b,
 }  # fmt: skip
-_TO_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "%": 0.01, None: 1.0}
+_TO_MS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "%": 0.01, None: 1.0}
 _SHORT = ("ledger.total.{}", "hops.{}", "hops.end_to_end.{}", "delays.{}", "throughput.{}", "{}")
 
 

@@ -176,7 +176,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(
         title=f"B: {', '.join(comparison.b)}\nA: {', '.join(comparison.a)}",
         caption="ms; * the 95 % interval leaves out zero and the difference exceeds the clock bound",
-        box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left",
+        box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left",
     )  # fmt: skip
     for name in ("hop", "statistic", "A", "B", "B - A", "95 % interval", "B / A", "Cliff's delta"):
         table.add_column(name, justify="left" if name in {"hop", "statistic"} else "right", no_wrap=True)

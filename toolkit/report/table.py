@@ -39,9 +39,20 @@ def print_hops(run: RunFolder, console: Console | None = None) -> None:
 
     out = console or Console(highlight=False)
     document = run_document(run)
-    out.print(hop_table(document))
+    print_whole(out, hop_table(document))
+    out.print(document["path"], soft_wrap=True, markup=False)
     for line in remarks(document):
         out.print(line, soft_wrap=True, markup=False)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table as wide as it is: a figure that is cut short is a wrong figure."""
+    from rich.measure import Measurement
+
+    needed = Measurement.get(console, console.options.update(max_width=400), table).maximum
+    width, console.width = console.width, max(console.width, needed)
+    console.print(table)
+    console.width = width
 
 
 def title(document: Mapping[str, Any]) -> str:
@@ -56,8 +67,14 @@ def hop_table(document: Mapping[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title(document), caption=f"ms; {document['path']}", box=box.SIMPLE_HEAD, title_justify="left",
-                  caption_justify="left")  # fmt: skip
+    table = Table(
+        title=title(document),
+        caption="times in ms",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title_justify="left",
+        caption_justify="left",
+    )
     for name in ("hop", "count", "lost", *(name for name, _ in COLUMNS), "clock bound"):
         table.add_column(name, justify="left" if name == "hop" else "right", no_wrap=True)
     for row in hop_rows(document):

@@ -44,7 +44,8 @@ def make_run(folder: Path, *, slower_ms: float = 0.0, seed: int = 1, n: int = 30
     tables.write("samples", 0, base | subscriber | {"t3_ns": t3, "t4_ns": t4, "late": late})
     tables.close()
     kpis = KPIS | {
-        "run": folder.name, "first_ns": START_NS, "last_ns": int(t4.max(initial=START_NS)), "clocks": {}, "processes": [],
+        "run": folder.name, "first_ns": START_NS, "last_ns": int(t4.max(initial=START_NS)),
+        "clocks": {}, "processes": [],
         "hops": {name: hop(n) for name in ("publish", "broker", "deliver", "end_to_end")},
         "throughput": KPIS["throughput"] | {"sent": {"bins": [10, 1000, 1000, 990]}},
         "ledger": KPIS["ledger"] | {

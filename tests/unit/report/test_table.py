@@ -71,11 +71,12 @@ def test_what_the_table_cannot_say_is_said(run: RunFolder):
 
 def test_it_prints_without_colours_where_there_is_no_terminal(run: RunFolder):
     out = io.StringIO()
-    print_hops(run, Console(file=out, width=100))
+    print_hops(run, Console(file=out, width=40))
     text = out.getvalue()
     assert "hello on lab" in text
     assert "\x1b" not in text
     assert "±0.0010" in text
+    assert "…" not in text
 
 
 @pytest.mark.parametrize(

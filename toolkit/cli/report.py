@@ -1,0 +1,73 @@
+"""`toolkit report` and `toolkit compare`: pages and tables from the folders of runs; no testbed needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.target import JsonOption
+
+TestbedName = Annotated[str | None, typer.Option("--testbed", "-t", help="Look only among the runs of this testbed.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("report")(report)
+    app.command("compare")(compare)
+
+
+def report(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids, folders, or latest (default).")
+    ] = None,
+    testbed: TestbedName = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The page to write. Default: report.html in the first run's folder.")
+    ] = None,
+    tables: Annotated[
+        Path | None, typer.Option(help="Also write hops.md, hops.csv and hops.tex into this folder.")
+    ] = None,
+) -> None:
+    """Write one page on one run or several that works offline. Example: toolkit report latest --to report.html"""
+    from toolkit.measure.store import find_run
+    from toolkit.report.html import write_report, write_tables
+
+    folders = [find_run(run, testbed) for run in runs or ["latest"]]
+    typer.echo(f"wrote {write_report(folders, to or folders[0].path / 'report.html')}")
+    for file in write_tables(folders, tables) if tables else ():
+        typer.echo(f"wrote {file}")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run, or several with commas between them.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is compared with A.")],
+    testbed: TestbedName = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
+    to: Annotated[Path | None, typer.Option(help="Also write a page with both sides.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Say how B differs from A, with 95 % intervals and effect sizes. Example: toolkit compare RUN1,RUN2 RUN3,RUN4"""
+    from rich.console import Console
+
+    from toolkit.measure.store import find_run
+    from toolkit.report.compare import compare as compare_runs
+    from toolkit.report.compare import comparison_table
+    from toolkit.report.html import write_report
+    from toolkit.report.table import print_whole
+
+    sides = [[find_run(name, testbed) for name in names.split(",")] for names in (a, b)]
+    comparison = compare_runs(sides[0], sides[1], seed=seed)
+    if json_output:
+        typer.echo(json.dumps(dataclasses.asdict(comparison)))
+    else:
+        console = Console(highlight=False)
+        print_whole(console, comparison_table(comparison))
+        for caution in comparison.cautions:
+            console.print(caution, soft_wrap=True, markup=False)
+    if to:
+        page = write_report([*sides[0], *sides[1]], to, comparisons=[comparison])
+        typer.echo(f"wrote {page}", err=json_output)
