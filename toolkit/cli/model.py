@@ -37,7 +37,7 @@ def solve(
     method: MethodOption = "auto",
     seed: SeedOption = 1,
     precision: PrecisionOption = 0.005,
-    seconds: SecondsOption = 15.0,
+    seconds: SecondsOption = 10.0,
     horizon: Annotated[float | None, typer.Option(help="End of time for a net that never completes.")] = None,
     plot: PlotOption = None,
     json_output: JsonOption = False,

@@ -37,6 +37,8 @@ _LEAST_MASS = 1e-16
 _AUTO_STATES = 60_000
 """States up to which the chain is solved unasked; above, the simulator answers sooner."""
 _EULER_ERROR = 1e-7
+_MOST_TOKENS = 40
+"""With more, fewer phases for each delay would not make the chain small enough either."""
 _SPAWN_SECONDS = 3.0
 
 
@@ -150,7 +152,7 @@ class Effort:
 
     seed: int = 1
     precision: float = 0.005
-    most_seconds: float = 15.0
+    most_seconds: float = 10.0
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     most_states: int = _AUTO_STATES
     order: int | None = None
@@ -309,7 +311,7 @@ def _phases(
         try:
             space = state_space(net, order=order, most_states=effort.most_states, least_mass=least)
         except TooManyStatesError:
-            if order == orders[-1][0] or not _has_bounded(net):
+            if order == orders[-1][0] or not _has_bounded(net) or sum(net.places.values()) > _MOST_TOKENS:
                 raise
             continue
         break

@@ -20,8 +20,9 @@ duckdb = pytest.importorskip("duckdb")
 
 def write_table(file, columns):
     rows = ", ".join(f"({', '.join(map(repr, row))})" for row in zip(*(list(c) for c in columns.values()), strict=True))
+    sql = f"COPY (SELECT * FROM (VALUES {rows}) t({', '.join(columns)})) TO '{file}' (FORMAT parquet)"  # noqa: S608
     with duckdb.connect() as connection:
-        connection.execute(f"COPY (SELECT * FROM (VALUES {rows}) t({', '.join(columns)})) TO '{file}' (FORMAT parquet)")
+        connection.execute(sql)
 
 
 def make_run(folder, *, n=600, subscribers=1, seed=1, threads=8):
@@ -30,7 +31,8 @@ def make_run(folder, *, n=600, subscribers=1, seed=1, threads=8):
     t1 = 10**18 + np.arange(n) * 2_000_000
     t2 = t1 + (rng.gamma(4, 0.1, n) * 1e6).astype(np.int64)
     at = t2 + (rng.lognormal(-1.5, 0.4, n) * 1e6).astype(np.int64)
-    columns = {name: [] for name in ("stream", "seq", "subscriber", "t0_ns", "t1_ns", "t2_ns", "t3_ns", "t4_ns", "late")}
+    names = "stream seq subscriber t0_ns t1_ns t2_ns t3_ns t4_ns late"
+    columns = {name: [] for name in names.split()}
     for subscriber in range(subscribers):
         t4 = at + (rng.gamma(3, 0.2, n) * 1e6).astype(np.int64)
         parts = (np.zeros(n, int), np.arange(n), np.full(n, subscriber), t1, t1, t2, at, t4, np.zeros(n, bool))
@@ -38,7 +40,8 @@ def make_run(folder, *, n=600, subscribers=1, seed=1, threads=8):
             columns[name] += part.tolist()
         at = at + 50_000
     write_table(folder / "samples.parquet", columns)
-    (folder / "manifest.json").write_text(json.dumps({"settings": {"broker": {"thread_pool_size": threads, "cores": 2}}}))
+    settings = {"broker": {"thread_pool_size": threads, "cores": 2}}
+    (folder / "manifest.json").write_text(json.dumps({"settings": settings}))
     return folder
 
 
@@ -86,7 +89,7 @@ def test_steps_leave_no_time_out(tmp_path):
 
 
 def test_a_folder_without_samples_is_an_error(tmp_path):
-    with pytest.raises(ModelError, match="neither samples.parquet nor steps.parquet"):
+    with pytest.raises(ModelError, match=r"neither samples\.parquet nor steps\.parquet"):
         read_run(tmp_path)
 
 
@@ -103,7 +106,8 @@ def run(*arguments):
 
 
 def test_solve_prints_one_document():
-    result = run("solve", "examples/models/event-handler.yml", "--tokens", "2", "--set", "C=1", "--at", "5,10", "--json")
+    net = "examples/models/event-handler.yml"
+    result = run("solve", net, "--tokens", "2", "--set", "C=1", "--at", "5,10", "--json")
     document = json.loads(result.stdout)
     assert document["at"] == [5, 10]
     assert set(document["places"]) == set(document["tokens"])
@@ -115,7 +119,8 @@ def test_solve_prints_one_document():
 
 def test_the_commands_on_a_run_write_into_its_folder(tmp_path):
     folder = make_run(tmp_path / "r", n=400)
-    run("fit", str(folder), "--hop", "publish", "--families", "gamma,erlang", "--plots", str(tmp_path / "plots"), "--json")
+    only = ("--hop", "publish", "--families", "gamma,erlang")
+    run("fit", str(folder), *only, "--plots", str(tmp_path / "plots"), "--json")
     fits = json.loads((folder / "model" / "fits.json").read_text())
     assert fits["hops"]["publish"]["fits"][0]["family"] in {"gamma", "erlang"}
     assert (tmp_path / "plots" / "fit-publish.svg").stat().st_size > 1000
