@@ -64,13 +64,8 @@ timings:
   type: dict
 """
 
-import json
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.toolkit_engine import Engine, EngineError
-from ansible.module_utils.toolkit_node import clear, converge
-from ansible.module_utils.toolkit_notes import notes_to_undo
-from ansible.module_utils.toolkit_report import NodeError, Report
+from ansible.module_utils.toolkit_task import perform
 
 
 def main():
@@ -84,35 +79,9 @@ def main():
         },
         supports_check_mode=True,
     )
-    given = module.params
-    bundle = json.loads(given["bundle"])
-    report = Report(check=module.check_mode)
-    # Without this the whole bundle would come back in each result.
-    result = {"invocation": {"module_args": {"state": given["state"], "registry": given["registry"]}}}
-    failures = []
-    try:
-        with Engine() as engine:
-            if given["state"] == "absent":
-                result["left"] = clear(bundle, engine, report)
-                result["machine_changes"] = [] if module.check_mode else notes_to_undo()
-            else:
-                wanted = {name: given[name] for name in ("secrets", "registry", "platform")}
-                converge(bundle, engine, report, **wanted)
-    except NodeError as error:
-        failures = error.failures
-    except EngineError as error:
-        failures = [str(error)]
-    except OSError as error:
-        failures = ["%s: %s" % (error.filename or "the node", error.strerror or error)]
-    result.update(
-        changed=bool(report.changes),
-        changes=report.changes,
-        diff=report.diffs,
-        notes=report.notes,
-        timings=report.timings,
-    )
-    if failures:
-        module.fail_json(msg="\n".join(failures), failures=failures, **result)
+    result = perform(module.params, check=module.check_mode)
+    if result.get("failed"):
+        module.fail_json(**result)
     module.exit_json(**result)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 from toolkit import paths
 from toolkit.errors import DeployIncompleteError, ToolkitError
 from toolkit.events import Emit, Event
+from toolkit.provisioning.light import write_light_playbook
 
 Status = Literal["ok", "changed", "failed", "unreachable"]
 _ENDS_WITHIN_S = 10.0
@@ -115,7 +116,8 @@ class Ansible:
         if limit is not None and not limit:
             raise ToolkitError(f"{playbook} was given no nodes to work on")
         nodes = limit if limit is not None else _nodes(inventory)
-        command = [_program(), str(paths.PLAYBOOKS / playbook), "--inventory", str(inventory)]
+        quick = write_light_playbook(playbook, self.directory / "ansible")
+        command = [_program(), str(quick), "--inventory", str(inventory)]
         if limit is not None:
             command += ["--limit", ",".join(limit)]
         if check:

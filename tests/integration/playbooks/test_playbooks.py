@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +16,7 @@ from pathlib import Path
 import pytest
 from playbook_lab import NAME, Lab, python
 
-from toolkit import ssh
+from toolkit import paths, ssh
 from toolkit.contract.bundle import BundleFile
 from toolkit.provisioning.images import Builder
 from toolkit.provisioning.observe import observe
@@ -42,6 +46,17 @@ def test_twice_and_after_trouble(clean: Lab) -> None:
     assert {event.node for event in lab.events} == {"full"}
 
     assert lab.deploy(wanted).outcomes["full"].status == "ok"
+
+    by_hand = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", lab.directory / "inventory.json", "deploy.yml"],
+        cwd=paths.PLAYBOOKS,
+        env={**os.environ, "LC_ALL": "C.UTF-8", "ANSIBLE_HOME": str(lab.directory / "by-hand")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert by_hand.returncode in {0, 2}, by_hand.stdout + by_hand.stderr
+    assert re.search(r"^full +: ok=1 +changed=0 .*failed=0", by_hand.stdout, re.MULTILINE), by_hand.stdout
 
     lab.on("full", f"docker kill toolkit-{NAME}-client && docker pause toolkit-{NAME}-clock")
     assert len(lab.seen("full").differs_from(wanted)) == 2
