@@ -16,6 +16,9 @@ from toolkit.errors import ToolkitError, UnreachableError, WorkloadError
 from toolkit.events import Emit, Event
 from toolkit.spec.workload import Workload
 
+SAY_EVERY_S = 1.0
+"""Between two events that tell how far a run is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -106,7 +109,7 @@ class Stage:
         """Until every publisher has sent everything, is dead, or takes too long."""
         publishers = [process for process, _ in self._cast.publishers]
         end = time.monotonic() + self._planned_s() + self._limits.over_s
-        moved, counts = time.monotonic(), (-1, -1)
+        moved, counts, said = time.monotonic(), (-1, -1), time.monotonic()
         while True:
             self._poll(self._cast.processes)
             alive = [p for p in publishers if p not in self.dead]
@@ -115,6 +118,8 @@ class Stage:
             now, seen = time.monotonic(), self._counts()
             if seen != counts:
                 moved, counts = now, seen
+            if now - said >= SAY_EVERY_S:
+                said = now
                 self._emit(Event(stage="run", message=f"{seen[0]} sent, {seen[1]} received"))
             if now > end:
                 self.problems.append(f"the run took {self._limits.over_s:g} s longer than planned and was stopped")

@@ -18,6 +18,8 @@ HOP_TITLES: Mapping[str, str] = {
     "deliver": "deliver",
     "end_to_end": "end to end",
 }
+VIRTUAL = {"container", "vm"}
+"""Types of machine that share the operator's processors."""
 TOO_FEW = "-"
 """Stands for a percentile with fewer than ten samples above it."""
 
@@ -28,6 +30,7 @@ def run_document(run: RunFolder) -> dict[str, Any]:
     return {
         "path": str(run.path),
         "repetition": manifest.get("repetition", 1),
+        "virtual": any(node.get("provider") in VIRTUAL for node in manifest.get("nodes", {}).values()),
         "reference": manifest["workload"].get("reference", {}),
         **run.kpis(),
     }
@@ -56,8 +59,8 @@ def print_whole(console: Console, table: Table) -> None:
 
 
 def title(document: Mapping[str, Any]) -> str:
-    """What was run on what; a local twin is never taken for the machines it imitates."""
-    twin = " (local twin)" if document["twin"] else ""
+    """What was run on what; virtual nodes are never taken for the machines they imitate."""
+    twin = " (local twin)" if document["twin"] else " (virtual nodes)" if document["virtual"] else ""
     cell = "".join(f", {name.removeprefix('services.')}={value}" for name, value in document["parameters"].items())
     return f"{document['workload']} on {document['testbed']}{twin}{cell}"
 
@@ -123,8 +126,8 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
             lines.append(f"{summary['negative']} delays of {HOP_TITLES[hop]} are negative (kept in all figures)")
     if any(summary["resolved"] is False for summary in document["hops"].values()):
         lines.append("* not resolved by the clocks: the bound is more than half of the median")
-    if document["twin"]:
-        lines.append("a local twin: its figures are this machine's, not those of the machines in the file")
+    if document["twin"] or document["virtual"]:
+        lines.append("virtual nodes: these figures are this machine's, not those of the machines they imitate")
     lines += [f"not to be compared: {fault}" for fault in document["faults"]]
     return lines
 

@@ -66,7 +66,7 @@ def test_what_the_table_cannot_say_is_said(run: RunFolder):
     assert "3 delays of deliver are negative (kept in all figures)" in lines
     assert "not to be compared: the clock of pub stepped by 3.000 ms during the run" in lines
     assert any(line.startswith("* not resolved") for line in lines)
-    assert any("local twin" in line for line in lines)
+    assert any("virtual nodes" in line for line in lines)
 
 
 def test_it_prints_without_colours_where_there_is_no_terminal(run: RunFolder):
