@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,19 +10,12 @@ from toolkit.spec.services import IMAGES
 from toolkit.spec.testbed import Image, Link, Node, ProviderSettings, Secret, Service, Testbed
 from toolkit.spec.traffic import written_workload
 from toolkit.spec.variables import escaped
+from toolkit.spec.yaml import write
 
 
 def dump_testbed(testbed: Testbed) -> str:
     """YAML 1.2; relative paths have become absolute, counts single nodes, secrets stay names."""
-    from ruamel.yaml import YAML
-
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # keep the order given
-    writer.width = 1000
-    text = io.StringIO()
-    writer.dump({key: value if key == "secrets" else escaped(value) for key, value in _document(testbed).items()}, text)
-    return text.getvalue()
+    return write({k: value if k == "secrets" else escaped(value) for k, value in _document(testbed).items()})
 
 
 def _document(testbed: Testbed) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,11 @@ _DEEPEST = 50
 
 _TAGS = {None, "!", "!!str", "tag:yaml.org,2002:str"}
 """Those that say no more than quotes do."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
+"""Text that needs no quotes, unless it reads as something else."""
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""Characters that YAML wants escaped, or takes for line breaks, beyond those JSON escapes."""
 
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -128,6 +135,34 @@ def _kind(event: Any) -> str:
     return str(type(event).__name__).removesuffix("Event")
 
 
+def write(root: Mapping[str, Any]) -> str:
+    """YAML that `parse` reads back as an equal value: mappings in blocks, lists in a line, text quoted where in doubt."""
+    return "".join(f"{line}\n" for line in _block(root, ""))
+
+
+def _block(mapping: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in mapping.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{_flow(key)}:"
+            yield from _block(value, f"{indent}  ")
+        else:
+            yield f"{indent}{_flow(key)}: {_flow(value)}"
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, str):
+        if _PLAIN.fullmatch(value) and isinstance(scalar(value), str):
+            return value
+        return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(value, ensure_ascii=False))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    return json.dumps(value)
+
+
 class _Reader:
     """Builds values from parser events."""
 
@@ -173,7 +208,7 @@ class _Reader:
         value: Any
         if kind == "Scalar":
             plain = event.implicit[0] and not event.style
-            value = scalar(event.value) if plain and self._typed else event.value
+            value = scalar(event.value) if plain and self._typed else self._text(event)
             if "${" in event.value:
                 self.references[path] = plain
         elif kind == "MappingStart":
@@ -187,6 +222,17 @@ class _Reader:
             self._anchors[event.anchor] = (value, self._count - before + 1)
         return value
 
+    def _text(self, event: Any) -> str:
+        """The text, its pairs of surrogate escapes joined to one character as in JSON."""
+        text = str(event.value)
+        if text.isascii():
+            return text
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            self._complain(event, "half a character: a \\ud800 to \\udfff without its other half")
+            return ""
+
     def _mapping(self, events: Iterator[Any], path: Path) -> dict[str, Any]:
         value: dict[str, Any] = {}
         while _kind(key := next(events)) != "MappingEnd":
@@ -195,7 +241,7 @@ class _Reader:
                 self._value(key, events, (*path, "?"))
                 self._value(next(events), events, (*path, "?"))
                 continue
-            name = key.value
+            name = self._text(key)
             place = (*path, name)
             if name in value:
                 line, _ = self.keys[place]
