@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from toolkit.state import Host, SshAccess
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6"}
 """`uname -m` in Docker's words. A 32-bit system on a 64-bit kernel is told apart by the preflight."""
 SYSTEMS = ("debian", "raspbian", "ubuntu")
+SSH_PORT = 22
 MIN_FREE_BYTES = 1 << 30
 MIN_PYTHON = (3, 8)
 
@@ -50,6 +52,7 @@ echo "init=$(cat /proc/1/comm 2>/dev/null)"
 if [ "$(id -u)" = 0 ]; then echo sudo=root; elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
 """
 """One shell script, since a bare machine may have no Python yet."""
+ANSWERS = tuple(dict.fromkeys(re.findall(r"echo \"?(\w+)=", PREFLIGHT)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class Entrance:
     """Where and as whom a machine is entered."""
 
     address: str
-    port: int = 22
+    port: int = SSH_PORT
     user: str
     network_address: str = ""
     """On the testbed's network, where that is another one."""
@@ -69,6 +72,7 @@ class SshProvider:
     def __init__(self, settings: ProviderSettings) -> None:
         self.settings = settings
         self._known_hosts = threading.Lock()
+        self._jump = threading.Lock()
 
     def acquire(self, request: Request, emit: Emit) -> Acquired:
         """Enter every machine and look at it; nothing on it is changed."""
@@ -143,14 +147,20 @@ class SshProvider:
     def _trust(self, directory: Path, host: Host, emit: Emit) -> None:
         """Keep the host key seen at the first contact, where the file asks for that; never a second one."""
         known = Path(host.ssh.known_hosts)
-        entry = host.ssh.address if host.ssh.port == 22 else f"[{host.ssh.address}]:{host.ssh.port}"  # noqa: PLR2004
         if self.settings.known_hosts or not self.settings.trust_on_first_use:
             if not known.is_file():
                 raise UnreachableError(
-                    f"node {host.node}: there are no known host keys for {entry} ({known}); name a file with "
-                    "`known_hosts:` in the provider, or say `trust_on_first_use: true` there"
+                    f"node {host.node}: there are no known host keys for {_entry(host.ssh)} ({known}); name a file "
+                    "with `known_hosts:` in the provider, or say `trust_on_first_use: true` there"
                 )
             return
+        if host.ssh.jump:
+            with self._jump:  # many machines stand behind one jump host: it is met once
+                self._meet(directory, _jump_host(host), emit)
+        self._meet(directory, host, emit)
+
+    def _meet(self, directory: Path, host: Host, emit: Emit) -> None:
+        known, entry = Path(host.ssh.known_hosts), _entry(host.ssh)
         if known.is_file() and any(line.split(" ", 1)[0] == entry for line in known.read_text().splitlines()):
             return
         key = _host_key(host)
@@ -160,10 +170,20 @@ class SshProvider:
             Event(
                 stage="acquire",
                 node=host.node,
-                message=f"trusting its host key from now on: {_fingerprint(key)}",
+                message=f"trusting the host key of {entry} from now on: {_fingerprint(key)}",
                 level="warning",
             )
         )
+
+
+def _entry(access: SshAccess) -> str:
+    """The name of a machine in known_hosts."""
+    return access.address if access.port == SSH_PORT else f"[{access.address}]:{access.port}"
+
+
+def _jump_host(host: Host) -> Host:
+    access = ssh.jump_access(host.ssh)
+    return dataclasses.replace(host, node=f"{host.node}'s jump host", address=access.address, ssh=access)
 
 
 def _expanded(path: str | None) -> str | None:
@@ -178,15 +198,7 @@ def _host_key(host: Host) -> str:
     transport: paramiko.Transport | None = None
     try:
         if host.ssh.jump:
-            through = Host(
-                node=f"{host.node}'s jump host",
-                provider=host.provider,
-                type="ssh",
-                address="",
-                ssh=ssh.jump_access(host.ssh),
-                architecture="",
-            )
-            line: Any = ssh.transport(through).open_channel(
+            line: Any = ssh.transport(_jump_host(host)).open_channel(
                 "direct-tcpip", (host.ssh.address, host.ssh.port), ("127.0.0.1", 0), timeout=ssh.CONNECT_TIMEOUT_S
             )
         else:
@@ -214,6 +226,11 @@ def _fingerprint(key: str) -> str:
 def _facts(host: Host, node: Node, answer: str) -> Host:
     """The host with what the preflight found; raises UnreachableError naming everything that does not fit."""
     said = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+    if lacking := [word for word in ANSWERS if word not in said]:
+        raise UnreachableError(
+            f"node {host.node} ({host.ssh.address}): its shell does not say {', '.join(lacking)}; is it Linux? "
+            f"try: ssh -p {host.ssh.port} {host.ssh.user}@{host.ssh.address} uname -a"
+        )
     architecture = ARCHITECTURES.get(said["machine"], said["machine"])
     if architecture == "arm64" and said["bits"] == "32":
         architecture = "arm/v7"  # a 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it on a Pi 3

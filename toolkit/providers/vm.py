@@ -473,7 +473,7 @@ def _program(command: list[str], *, as_root: bool = False) -> None:
 
 @functools.cache
 def _kvm_boots(folder: Path) -> bool:
-    """Whether a kernel says its first words under KVM; /dev/kvm alone does not tell. Asked once for each boot of ours."""
+    """Whether a kernel says its first words under KVM; /dev/kvm alone does not tell. Asked once per boot of ours."""
     note = paths.cache() / "vm" / "kvm"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     with contextlib.suppress(OSError, ValueError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,12 @@ class Bench:
     request: Request
     has_hostnames: bool = True
     can_restart: bool = True
+    names: tuple[str, ...] = ("n0", "n1", "n2", "n3")
+    """Nodes it can afford at a time."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Of the nodes, where the file has to name them."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """What nodes of this bench are unless a test says otherwise."""
     kill: Callable[[str], None] = lambda _: None
     """Make the machine of a node stop, as a power cut would."""
 
@@ -58,8 +64,9 @@ class Bench:
             "cpus": 1.0,
             "memory_bytes": 512 << 20,
             "link": Link(),
+            "address": self.addresses.get(name),
         }
-        return Node(**{**values, **changes})
+        return Node(**{**values, **self.machine, **changes})
 
 
 def on(host: Host, command: str) -> str:
@@ -67,21 +74,71 @@ def on(host: Host, command: str) -> str:
     return ssh.run(host, command, timeout_s=60).stdout.strip()
 
 
-def container_bench(directory: Path, node_image: str) -> Bench:
-    testbed = f"test-container{os.getpid()}"
+@dataclass(frozen=True)
+class Ground:
+    """What benches are made from; the rack and the machine image only where a bench asks for them."""
+
+    directory: Path
+    node_image: str
+    rack: Callable[[], Rack]
+    vm_image: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Rack:
+    """Virtual nodes that stand for machines of somebody's own: four of them, with SSH and an empty engine."""
+
+    bench: Bench
+    hosts: Mapping[str, Host]
+
+    @property
+    def identity_file(self) -> str:
+        return str(self.hosts["n0"].ssh.identity_file)
+
+    def settings(self, **changes: Any) -> ProviderSettings:
+        values = {"identity_file": self.identity_file, "trust_on_first_use": True}
+        return ProviderSettings(name="rack", type="ssh", **{**values, **changes})
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Also as `one` and `two`."""
+        found = {name: host.address for name, host in self.hosts.items()}
+        return {**found, "one": found["n0"], "two": found["n1"]}
+
+
+def container_bench(ground: Ground, testbed: str = "test-container", subnet: str = "10.87.31.0/24") -> Bench:
+    name = f"{testbed}{os.getpid()}"
     return Bench(
         settings=ProviderSettings(name="virtual", type="container"),
-        testbed=testbed,
-        request=Request(
-            testbed=testbed,
-            subnet=IPv4Network("10.87.31.0/24"),
-            nodes=(),
-            images={},
-            directory=directory,
-            node_image=node_image,
-        ),
-        kill=lambda node: engine.connect().api.kill(f"toolkit-{testbed}-{node}"),
+        testbed=name,
+        request=_request(ground, name, subnet, ground.node_image),
+        kill=lambda node: engine.connect().api.kill(f"toolkit-{name}-{node}"),
     )
 
 
-BENCHES: dict[str, Callable[[Path, str], Bench]] = {"container": container_bench}
+def ssh_bench(ground: Ground, **settings: Any) -> Bench:
+    rack = ground.rack()
+    name = f"test-ssh{os.getpid()}"
+    return Bench(
+        settings=rack.settings(**settings),
+        testbed=name,
+        request=_request(ground, name, str(rack.bench.request.subnet)),
+        has_hostnames=False,
+        can_restart=False,
+        addresses=rack.addresses,
+        machine={"architecture": None, "kind": "host"},
+    )
+
+
+def _request(ground: Ground, testbed: str, subnet: str, node_image: str = "") -> Request:
+    return Request(
+        testbed=testbed,
+        subnet=IPv4Network(subnet),
+        nodes=(),
+        images={},
+        directory=ground.directory,
+        node_image=node_image,
+    )
+
+
+BENCHES: dict[str, Callable[[Ground], Bench]] = {"container": container_bench, "ssh": ssh_bench}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.providers.bench import BENCHES, Bench, container_bench
+from tests.integration.providers.bench import BENCHES, Bench, Ground, Rack, container_bench, ssh_bench
 from toolkit import engine
 from toolkit.providers.base import NodeImage
 from toolkit.provisioning.images import Builder
@@ -27,16 +27,49 @@ def node_image() -> str:
     return Builder(lambda _: None).build([key])[key].reference
 
 
-@pytest.fixture(params=sorted(BENCHES))
-def bench(request: pytest.FixtureRequest, tmp_path: Path, node_image: str) -> Iterator[Bench]:
-    """A bench of each provider; after the test nothing of it is left, and that is looked at."""
-    yield from _cleared(BENCHES[request.param](tmp_path / "testbed", node_image))
+@pytest.fixture(scope="package")
+def rack(tmp_path_factory: pytest.TempPathFactory, node_image: str) -> Iterator[Rack]:
+    """Four machines that exist."""
+    ground = Ground(tmp_path_factory.mktemp("rack"), node_image, _no_rack, str)
+    bench = container_bench(ground, "test-rack", "10.87.32.0/24")
+    try:
+        got = bench.acquire(*(bench.node(name) for name in bench.names))
+        assert not got.failed
+        yield Rack(bench, got.hosts)
+    finally:
+        bench.release()
+
+
+def _no_rack() -> Rack:
+    raise AssertionError("a rack stands on no other rack")
 
 
 @pytest.fixture
-def container(tmp_path: Path, node_image: str) -> Iterator[Bench]:
+def ground(request: pytest.FixtureRequest, tmp_path: Path, node_image: str) -> Ground:
+    return Ground(
+        directory=tmp_path / "testbed",
+        node_image=node_image,
+        rack=lambda: request.getfixturevalue("rack"),
+        vm_image=lambda: request.getfixturevalue("vm_image"),
+    )
+
+
+@pytest.fixture(params=sorted(BENCHES))
+def bench(request: pytest.FixtureRequest, ground: Ground) -> Iterator[Bench]:
+    """A bench of each provider; after the test nothing of it is left, and that is looked at."""
+    yield from _cleared(BENCHES[request.param](ground))
+
+
+@pytest.fixture
+def container(ground: Ground) -> Iterator[Bench]:
     """A bench of the container provider alone."""
-    yield from _cleared(container_bench(tmp_path / "testbed", node_image))
+    yield from _cleared(container_bench(ground))
+
+
+@pytest.fixture
+def ssh_hosts(ground: Ground) -> Iterator[Bench]:
+    """A bench of the ssh provider alone."""
+    yield from _cleared(ssh_bench(ground))
 
 
 def _cleared(bench: Bench) -> Iterator[Bench]:

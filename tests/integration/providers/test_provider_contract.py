@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.providers.bench import Bench, on
+from toolkit import ssh
 from toolkit.errors import UnreachableError
 from toolkit.events import Event
 from toolkit.providers.keys import make_key
@@ -51,6 +52,7 @@ def test_a_host_with_another_key_is_not_entered(bench: Bench) -> None:
     host = bench.acquire(bench.node("one")).hosts["one"]
     known = bench.request.directory / "known_hosts"
     known.write_text(f"{host.ssh.address} {make_key().public}\n")
+    ssh.disconnect(host)
     with pytest.raises(UnreachableError, match="key"):
         on(host, "true")
 
@@ -83,7 +85,7 @@ def test_an_interrupted_acquire_can_be_done_again(bench: Bench) -> None:
         if event.state == "done" and event.node:
             raise KeyboardInterrupt
 
-    nodes = [bench.node(f"n{number}") for number in range(4)]
+    nodes = [bench.node(name) for name in bench.names]
     with pytest.raises(KeyboardInterrupt):
         bench.acquire(*nodes, emit=interrupt)
     got = bench.acquire(*nodes)
