@@ -136,7 +136,7 @@ def _kind(event: Any) -> str:
 
 
 def write(root: Mapping[str, Any]) -> str:
-    """YAML that `parse` reads back as an equal value: mappings in blocks, lists in a line, text quoted where in doubt."""
+    """YAML that `parse` reads back as equal: mappings in blocks, lists in a line, text quoted when in doubt."""
     return "".join(f"{line}\n" for line in _block(root, ""))
 
 
