@@ -7,12 +7,12 @@
   const ink = style.getPropertyValue("--soft").trim();
   const line = style.getPropertyValue("--line").trim();
   const axis = (name, more) => ({
-    name, nameLocation: "middle", nameGap: 30, axisLabel: { color: ink }, nameTextStyle: { color: ink },
+    name, nameLocation: "middle", nameGap: 30, axisLabel: { color: ink, hideOverlap: true }, nameTextStyle: { color: ink },
     axisLine: { lineStyle: { color: line } }, splitLine: { lineStyle: { color: line } }, ...more,
   });
   const base = (name) => ({
     color: colours, animation: false, grid: { left: 74, right: 30, top: 34, bottom: 46 },
-    legend: { textStyle: { color: ink }, top: 0 },
+    legend: { type: "scroll", textStyle: { color: ink }, top: 0, right: 40 },
     toolbox: { right: 0, top: -6, feature: { saveAsImage: { type: "svg", name, title: "Save as SVG" } } },
   });
   const ms = (value) => (value === null || value === undefined ? "–" : `${Number(value.toPrecision(4))} ms`);
