@@ -67,7 +67,9 @@ class Loopback:
 
     def testbed(self) -> Testbed:
         nodes = tuple(
-            Node(name=n, kind="host", provider="container", architecture=None, cpus=None, memory_bytes=None, link=Link())
+            Node(
+                name=n, kind="host", provider="container", architecture=None, cpus=None, memory_bytes=None, link=Link()
+            )
             for n in NODES
         )
         images = {"broker": "event-handler", "publisher": "client", "subscriber": "client"}
@@ -114,7 +116,11 @@ def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopba
         environment = os.environ | settings.environment() | {"TOOLKIT_EVENT_HANDLER_PORT": str(broker_port)}
         with (tmp_path / f"{node}.log").open("wb") as log:
             processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"toolkit.node.{MODULES[role]}"], cwd=ROOT, env=environment, stderr=log, stdout=log
+                [sys.executable, "-m", f"toolkit.node.{MODULES[role]}"],
+                cwd=ROOT,
+                env=environment,
+                stderr=log,
+                stdout=log,
             )
         ports[name] = control
     for port in [*ports.values(), broker_port]:
