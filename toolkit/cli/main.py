@@ -19,6 +19,7 @@ from toolkit.cli import (
     graph,
     images,
     inventory,
+    model,
     nodes,
     report,
     results,
@@ -40,6 +41,7 @@ for module in (files, deploy, status, run, results, report, nodes, inventory, do
     module.register(app)
 app.add_typer(images.app, name="images")
 app.add_typer(dashboards.app, name="dashboards")
+app.add_typer(model.app, name="model")
 
 
 @app.command("version")

@@ -21,8 +21,8 @@ from toolkit.errors import UsageError
 
 SCHEMA = 1
 SUMS = "SHA256SUMS"
-UNSEALED = (SUMS, "report.html")
-"""Not part of what happened: the sums themselves, and what can be made again from the rest."""
+UNSEALED = (SUMS, "report.html", "model")
+"""Not part of what happened: the sums themselves, and files and folders that can be made again from the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class RunFolder:
         yield from (
             file
             for file in sorted(self.path.rglob("*"))
-            if file.is_file() and file.relative_to(self.path).as_posix() not in UNSEALED
+            if file.is_file() and file.relative_to(self.path).parts[0] not in UNSEALED
         )
 
     def seal(self) -> None:
