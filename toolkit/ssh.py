@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10.0
+LOGIN_TIMEOUT_S = 30.0
+"""For the greeting and the key's check: a Pi 1 or an emulated machine under load needs more than 10 s for them."""
+EMULATED_PATIENCE = 5
+"""How many times longer a machine whose processor is emulated may be silent."""
 MAX_THREADS = 32
 SOCKET_PATH_LIMIT = 104
 """Bytes in a unix socket's path (macOS; Linux takes 108)."""
@@ -162,8 +166,8 @@ def _open(node: str, access: SshAccess, channel: paramiko.Channel | None) -> par
             look_for_keys=False,
             sock=channel,
             timeout=CONNECT_TIMEOUT_S,
-            banner_timeout=CONNECT_TIMEOUT_S,
-            auth_timeout=CONNECT_TIMEOUT_S,
+            banner_timeout=LOGIN_TIMEOUT_S,
+            auth_timeout=LOGIN_TIMEOUT_S,
         )
     except Exception as error:
         client.close()
@@ -224,9 +228,12 @@ def run(
 ) -> Completed:
     """Run a command on a host (a list is quoted, a string goes to the login shell) and wait for its end.
 
-    `timeout_s` is the longest silence. `as_root` goes through `sudo -n` where the host's access says `become`.
+    `timeout_s` is the longest silence, longer on an emulated machine. `as_root` goes through `sudo -n` where the
+    host's access says `become`.
     Raises UnreachableError, and RemoteCommandError for a status other than 0 unless `check` is False.
     """
+    if timeout_s is not None and host.facts.get("accelerator") == "tcg":
+        timeout_s *= EMULATED_PATIENCE
     with _channel(host, command, as_root=as_root, timeout_s=timeout_s) as channel:
         errors: list[bytes] = []
         reader = threading.Thread(target=_drain, args=(channel.recv_stderr, errors), daemon=True)

@@ -32,6 +32,7 @@ MIN_FREE_BYTES = 1 << 30
 MIN_PYTHON = (3, 8)
 
 PREFLIGHT = """
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 . /etc/os-release 2>/dev/null
 echo "machine=$(uname -m)"
 echo "bits=$(getconf LONG_BIT 2>/dev/null)"
@@ -51,7 +52,7 @@ echo "inside=$(systemd-detect-virt --container 2>/dev/null)"
 echo "init=$(cat /proc/1/comm 2>/dev/null)"
 if [ "$(id -u)" = 0 ]; then echo sudo=root; elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
 """
-"""One shell script, since a bare machine may have no Python yet."""
+"""One shell script, since a bare machine may have no Python yet. Where dockerd is, only root's PATH says."""
 ANSWERS = tuple(dict.fromkeys(re.findall(r"echo \"?(\w+)=", PREFLIGHT)))
 
 
@@ -92,8 +93,7 @@ class SshProvider:
             started = time.monotonic()
             emit(Event(stage="acquire", node=host.node, message="entering", state="started"))
             self._trust(request.directory, host, emit)
-            answer = ssh.run(host, ["sh", "-c", PREFLIGHT])
-            found = _facts(host, by_name[host.node], answer.stdout)
+            found = look_at(host, by_name[host.node])
             emit(
                 Event(
                     stage="acquire",
@@ -223,8 +223,12 @@ def _fingerprint(key: str) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
+def look_at(host: Host, node: Node) -> Host:
+    """The host with what it says of itself; raises UnreachableError naming everything that does not fit."""
+    return _facts(host, node, ssh.run(host, ["sh", "-c", PREFLIGHT]).stdout)
+
+
 def _facts(host: Host, node: Node, answer: str) -> Host:
-    """The host with what the preflight found; raises UnreachableError naming everything that does not fit."""
     said = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
     if lacking := [word for word in ANSWERS if word not in said]:
         raise UnreachableError(

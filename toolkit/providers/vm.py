@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
 from toolkit.providers import keys, subnets
 from toolkit.providers.base import Acquired, Request, Resource
+from toolkit.providers.ssh import look_at
 from toolkit.spec.testbed import Node, ProviderSettings
 from toolkit.state import Host, SshAccess
 
@@ -46,6 +48,7 @@ MARK = "toolkit-vm"
 ALIAS = "org.toolkit.testbed="
 """Begins the alias of every bridge and tap."""
 LOG_TAIL = 25
+_KNOWN_HOSTS_LOCK = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,11 @@ class _Disk:
     @property
     def complete(self) -> bool:
         return (self.folder / "complete").is_file()
+
+    @property
+    def stamp(self) -> str:
+        """Another one for each making: a machine's own disk holds only what differs from the golden one."""
+        return f"{self.folder} {(self.folder / 'complete').stat().st_mtime_ns}"
 
 
 class VmProvider:
@@ -74,8 +82,7 @@ class VmProvider:
         accelerator = self._accelerator(disk)
         bridge = _bridge(request)
         operator = keys.identity(request.directory)
-        addresses = {node.name: IPv4Address(node.address or "") for node in request.nodes}
-        names = {**{name: str(address) for name, address in addresses.items()}}
+        names = {node.name: str(node.address) for node in request.nodes}
         hosts: dict[str, Host] = {}
         failed: dict[str, str] = {}
         created: set[str] = set()
@@ -84,25 +91,29 @@ class VmProvider:
         def one(node: Node) -> None:
             started = time.monotonic()
             try:
+                verb = "found"
+                _check_address(request, node)
                 if node.name not in running:
                     emit(Event(stage="acquire", node=node.name, message=f"booting ({accelerator})", state="started"))
-                    self._boot(request, node, disk, bridge, operator, accelerator, names)
+                    verb = self._boot(request, node, disk, bridge, operator, accelerator, names)
+                if verb == "booted":
                     created.add(node.name)
-                hosts[node.name] = self._host(request, node, accelerator)
+                with _KNOWN_HOSTS_LOCK:
+                    host_key = keys.identity(request.directory / "vm" / node.name)
+                    keys.know_hosts(request.directory, {str(node.address): host_key.public})
                 self._await(request, node, accelerator)
+                hosts[node.name] = self._host(request, node, accelerator)
             except ToolkitError as error:
-                hosts.pop(node.name, None)
                 failed[node.name] = str(error)
                 emit(Event(stage="acquire", node=node.name, message=str(error), state="failed", level="error"))
                 return
-            verb = "booted" if node.name in created else "found"
             emit(
                 Event(
                     stage="acquire",
                     node=node.name,
                     message=f"{verb} virtual machine at {node.address} ({accelerator})",
                     state="done",
-                    changed=node.name in created,
+                    changed=verb != "found",
                     duration_s=time.monotonic() - started,
                 )
             )
@@ -137,6 +148,8 @@ class VmProvider:
             if nodes is None or folder.name in nodes:
                 shutil.rmtree(folder)
                 removed.append(Resource(kind="disk", name=str(folder), node=folder.name))
+        with contextlib.suppress(OSError):
+            (directory / "vm").rmdir()
         if nodes is None or not any(link.node for link in _links(testbed)):
             for link in _links(testbed):
                 _ip("link", "delete", "dev", link.name)
@@ -208,17 +221,20 @@ class VmProvider:
         operator: keys.KeyPair,
         accelerator: str,
         names: Mapping[str, str],
-    ) -> None:
+    ) -> str:
+        """Start the machine: `booted` with a new disk, or `started` with the one it had when it stopped."""
         folder = request.directory / "vm" / node.name
         folder.mkdir(parents=True, exist_ok=True)
-        host_key = keys.make_key()
-        keys.know_hosts(request.directory, {str(node.address): host_key.public})
+        host_key = keys.identity(folder)
         (folder / "settings.tar").write_bytes(_settings(request, node, operator, host_key, names))
         (folder / "settings.tar").chmod(0o600)
-        overlay = folder / "disk.qcow2"
-        overlay.unlink(missing_ok=True)
-        golden = disk.folder / "disk.raw"
-        _program(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(golden), str(overlay)])
+        overlay, made_from = folder / "disk.qcow2", folder / "made-from"
+        kept = overlay.is_file() and made_from.is_file() and made_from.read_text() == disk.stamp
+        if not kept:
+            overlay.unlink(missing_ok=True)
+            golden = disk.folder / "disk.raw"
+            _program(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(golden), str(overlay)])
+            made_from.write_text(disk.stamp)
         tap = _tap(request, node, bridge)
         machine = platform.machine()
         cores = max(1, min(round(node.cpus or 1), os.cpu_count() or 1))
@@ -243,9 +259,10 @@ class VmProvider:
             ],
             as_root=True,
         )  # fmt: skip
+        return "started" if kept else "booted"
 
     def _host(self, request: Request, node: Node, accelerator: str) -> Host:
-        return Host(
+        host = Host(
             node=node.name,
             provider=self.settings.name,
             type="vm",
@@ -257,15 +274,13 @@ class VmProvider:
                 known_hosts=str(request.directory / keys.KNOWN_HOSTS),
             ),
             architecture=ARCHITECTURES[platform.machine()],
-            facts={
-                "shared_clock": False,
-                "has_engine": True,
-                "images": [],
-                "cpus": max(1, min(round(node.cpus or 1), os.cpu_count() or 1)),
-                "memory_bytes": node.memory_bytes or 1 << 30,
-                "accelerator": accelerator,
-                "python": "/usr/bin/python3",
-            },
+            facts={"accelerator": accelerator},
+        )
+        # Any kind may be asked for; what boots is of the operator's architecture.
+        found = look_at(host, dataclasses.replace(node, architecture=None))
+        return dataclasses.replace(
+            found,
+            facts={**found.facts, "model": "virtual machine", "accelerator": accelerator, "images": []},
         )
 
     def _await(self, request: Request, node: Node, accelerator: str) -> None:
@@ -362,6 +377,14 @@ def _settings(
             entry.size, entry.mode, entry.mtime = len(content.encode()), mode, int(time.time())
             archive.addfile(entry, io.BytesIO(content.encode()))
     return buffer.getvalue()
+
+
+def _check_address(request: Request, node: Node) -> None:
+    if IPv4Address(node.address or "0.0.0.0") not in request.subnet:  # noqa: S104 - stands for none
+        raise UnreachableError(
+            f"node {node.name}: its address {node.address} is not in the testbed's subnet {request.subnet}, "
+            "where virtual machines are; write another one, or none"
+        )
 
 
 def _answers(address: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -130,6 +131,28 @@ def ssh_bench(ground: Ground, **settings: Any) -> Bench:
     )
 
 
+VM_ADDRESSES = {"one": "10.87.34.11"}
+
+
+def vm_bench(ground: Ground) -> Bench:
+    """One small machine: it boots once and serves all tests, since an emulated boot takes a minute."""
+    name = f"test-vm{os.getpid()}"
+
+    def kill(node: str) -> None:
+        ssh.disconnect()
+        os.kill(int((ground.directory / "vm" / node / "pid").read_text()), signal.SIGKILL)
+
+    return Bench(
+        settings=ProviderSettings(name="vm", type="vm"),
+        testbed=name,
+        request=_request(ground, name, "10.87.34.0/24", ground.vm_image()),
+        names=("one",),
+        addresses=VM_ADDRESSES,
+        machine={"kind": "vm", "architecture": None, "memory_bytes": 512 << 20, "cpus": 2.0},
+        kill=kill,
+    )
+
+
 def _request(ground: Ground, testbed: str, subnet: str, node_image: str = "") -> Request:
     return Request(
         testbed=testbed,
@@ -141,4 +164,4 @@ def _request(ground: Ground, testbed: str, subnet: str, node_image: str = "") ->
     )
 
 
-BENCHES: dict[str, Callable[[Ground], Bench]] = {"container": container_bench, "ssh": ssh_bench}
+BENCHES: dict[str, Callable[[Ground], Bench]] = {"container": container_bench, "ssh": ssh_bench, "vm": vm_bench}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.providers.bench import BENCHES, Bench, Ground, Rack, container_bench, ssh_bench
+from tests.integration.providers.bench import BENCHES, Bench, Ground, Rack, container_bench, ssh_bench, vm_bench
 from toolkit import engine
 from toolkit.providers.base import NodeImage
 from toolkit.provisioning.images import Builder
@@ -50,14 +50,42 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path, node_image: str) -> G
         directory=tmp_path / "testbed",
         node_image=node_image,
         rack=lambda: request.getfixturevalue("rack"),
-        vm_image=lambda: request.getfixturevalue("vm_image"),
+        vm_image=str,
     )
 
 
-@pytest.fixture(params=sorted(BENCHES))
-def bench(request: pytest.FixtureRequest, ground: Ground) -> Iterator[Bench]:
+@pytest.fixture(scope="package")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The bench of the vm provider, whose machine stays up from test to test; at the end nothing of it is left."""
+    key = ("vm", engine.architecture())
+    image = Builder(lambda _: None).build([key])[key].reference
+    bench = vm_bench(Ground(tmp_path_factory.mktemp("vm") / "testbed", "", _no_rack, lambda: image))
+    yield from _cleared(bench)
+    assert bench.release() == []
+    assert [entry.name for entry in bench.request.directory.iterdir()] == ["known_hosts"]
+
+
+def _bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param == "vm":
+        yield request.getfixturevalue("machine")
+    else:
+        yield from _cleared(BENCHES[request.param](request.getfixturevalue("ground")))
+
+
+SLOW = {"vm": [pytest.mark.slow, pytest.mark.timeout(900)]}
+ALL = [pytest.param(name, marks=SLOW.get(name, [])) for name in sorted(BENCHES)]
+
+
+@pytest.fixture(params=ALL)
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A bench of each provider; after the test nothing of it is left, and that is looked at."""
-    yield from _cleared(BENCHES[request.param](ground))
+    yield from _bench(request)
+
+
+@pytest.fixture(params=sorted(BENCHES.keys() - SLOW.keys()))
+def fleet(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """The same where several machines cost little."""
+    yield from _bench(request)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.docker
 
 
 def test_hosts_are_entered_with_checked_keys_and_say_what_they_are(bench: Bench) -> None:
-    got = bench.acquire(bench.node("one"), bench.node("two"))
+    got = bench.acquire(*(bench.node(name) for name in bench.names))
     assert not got.failed
-    assert got.hosts.keys() == {"one", "two"}
+    assert got.hosts.keys() == set(bench.names)
     for name, host in got.hosts.items():
         assert (host.node, host.provider, host.type) == (name, bench.settings.name, bench.settings.type)
         assert host.address in on(host, "hostname -I").split()
@@ -27,23 +27,23 @@ def test_hosts_are_entered_with_checked_keys_and_say_what_they_are(bench: Bench)
         assert host.facts["kernel"] == on(host, "uname -r")
         assert isinstance(host.facts["shared_clock"], bool)
         assert host.facts["has_engine"] == (on(host, "docker version >/dev/null 2>&1 && echo yes || echo no") == "yes")
-    assert got.hosts["one"].address != got.hosts["two"].address
+    assert len({host.address for host in got.hosts.values()}) == len(bench.names)
 
 
 def test_acquire_again_changes_nothing(bench: Bench) -> None:
-    nodes = bench.node("one"), bench.node("two")
+    nodes = [bench.node(name) for name in bench.names]
     first = bench.acquire(*nodes)
-    boot = on(first.hosts["one"], "cat /proc/1/stat")
+    boot = on(first.hosts[bench.names[0]], "cat /proc/1/stat")
     again = bench.acquire(*nodes)
     assert again.hosts == first.hosts
     assert again.created == frozenset()
-    assert on(again.hosts["one"], "cat /proc/1/stat").split()[21] == boot.split()[21]
+    assert on(again.hosts[bench.names[0]], "cat /proc/1/stat").split()[21] == boot.split()[21]
     assert not any(event.changed for event in bench.events[-2:])
 
 
-def test_one_more_node_leaves_the_others_alone(bench: Bench) -> None:
-    first = bench.acquire(bench.node("one"))
-    more = bench.acquire(bench.node("one"), bench.node("two"))
+def test_one_more_node_leaves_the_others_alone(fleet: Bench) -> None:
+    first = fleet.acquire(fleet.node("one"))
+    more = fleet.acquire(fleet.node("one"), fleet.node("two"))
     assert more.created <= {"two"}
     assert more.hosts["one"] == first.hosts["one"]
 
@@ -65,19 +65,19 @@ def test_a_machine_that_cannot_be_had_does_not_stop_the_rest(bench: Bench) -> No
     assert on(got.hosts["one"], "echo here") == "here"
 
 
-def test_release_of_one_node_keeps_the_others(bench: Bench) -> None:
-    got = bench.acquire(bench.node("one"), bench.node("two"))
-    removed = bench.release("one")
+def test_release_of_one_node_keeps_the_others(fleet: Bench) -> None:
+    got = fleet.acquire(fleet.node("one"), fleet.node("two"))
+    removed = fleet.release("one")
     assert {resource.node for resource in removed} <= {"one"}
-    assert not [resource for resource in bench.resources() if resource.node == "one"]
+    assert not [resource for resource in fleet.resources() if resource.node == "one"]
     assert on(got.hosts["two"], "echo here") == "here"
 
 
-def test_release_of_everything_can_be_repeated(bench: Bench) -> None:
-    bench.acquire(bench.node("one"))
-    bench.release()
-    assert bench.resources() == []
-    assert bench.release() == []
+def test_release_of_everything_can_be_repeated(fleet: Bench) -> None:
+    fleet.acquire(fleet.node("one"))
+    fleet.release()
+    assert fleet.resources() == []
+    assert fleet.release() == []
 
 
 def test_an_interrupted_acquire_can_be_done_again(bench: Bench) -> None:

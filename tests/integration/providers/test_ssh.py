@@ -135,6 +135,7 @@ def test_a_user_who_may_not_use_sudo(ssh_hosts: Bench, without_sudo: str) -> Non
 def test_a_user_with_sudo_becomes_root(ssh_hosts: Bench) -> None:
     host = entering(ssh_hosts, user="toolkit").acquire(ssh_hosts.node("one")).hosts["one"]
     assert on(host, "id -un") == "toolkit"
+    assert host.facts["has_engine"] is True  # though dockerd is not in this user's PATH
     assert ssh.run(host, ["id", "-un"], as_root=True).stdout.strip() == "root"
 
 
