@@ -8,6 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("toolkit", deadline=None)  # machines are shared: how long an example takes says nothing
+settings.load_profile("toolkit")
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPLETE = os.environ.get("TOOLKIT_TESTS_COMPLETE") == "1"

@@ -7,12 +7,12 @@ import dataclasses
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit import paths
+from toolkit import paths, ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.controller.gates import check_gates
 from toolkit.controller.teardown import remove_nodes, teardown
@@ -23,7 +23,7 @@ from toolkit.providers import provider_for
 from toolkit.providers.base import NodeImage, Request
 from toolkit.provisioning.ansible import Ansible
 from toolkit.provisioning.images import Builder
-from toolkit.provisioning.inventory import make_inventory, write_bundles, write_inventory, write_ssh_config
+from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
 from toolkit.provisioning.observe import Observed, observe
 from toolkit.provisioning.render import (
     GRAFANA_PORT,
@@ -59,6 +59,7 @@ def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[s
     """
     started = time.monotonic()
     testbed = load_testbed(file, provider=provider, overrides=overrides or {})  # what was asked for
+    changed = False
     with locked(testbed.name):
         deployment = _begin(testbed, file, provider)  # what exists
         machines = plan_nodes(testbed, deployment)
@@ -73,16 +74,17 @@ def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[s
             build_images(testbed, deployment.hosts, emit)
         bundles = bundles_of(testbed, deployment)
         services = plan_services(bundles, running(seen))
-        if services:
-            deployment = provision(testbed, deployment, bundles, services, seen, emit)
+        touched = services.touched | _with_secrets(testbed, deployment)
+        if touched:
+            deployment, changed = provision(testbed, deployment, bundles, touched, seen, emit)
         _raise_failures(deployment)
-        check_gates(testbed, deployment.hosts, bundles, emit, seen=None if services else seen)
+        check_gates(testbed, deployment.hosts, bundles, emit, seen=None if touched else seen)
         deployment = save_deployment(
             dataclasses.replace(deployment, stage="deployed", deployed_at=time.time(), failed={})
         )
     return Outcome(
         deployment=deployment,
-        changed=bool(machines) or bool(services),
+        changed=changed or bool(machines) or bool(services),
         urls=urls(testbed, deployment),
         seconds=time.monotonic() - started,
     )
@@ -205,13 +207,13 @@ def provision(
     testbed: Testbed,
     deployment: Deployment,
     bundles: Mapping[str, Bundle],
-    services: Plan,
+    nodes: Collection[str],
     seen: Mapping[str, Observed | ToolkitError],
     emit: Emit,
-) -> Deployment:
-    """Bring each node that differs to its bundle; nodes that match are not touched."""
+) -> tuple[Deployment, bool]:
+    """Bring these nodes to their bundles, the others are not touched; also tells whether anything was changed."""
     directory = paths.testbed_dir(testbed.name)
-    touched = tuple(sorted(services.touched))
+    touched = tuple(sorted(nodes))
     lacking = [node for node in touched if not _holds_images(seen.get(node), bundles[node], deployment.hosts[node])]
     with _step(emit, "provision", f"{len(touched)} nodes") as say:
         registry = _builder(testbed, emit).registry(_references(bundles, lacking)) if lacking else None
@@ -224,17 +226,21 @@ def provision(
             bare=[n for n in touched if not deployment.hosts[n].facts.get("has_engine")],
             clocks=[n for n in touched if not deployment.hosts[n].facts.get("shared_clock")],
         )
-        run = Ansible(directory=directory).run(
-            "deploy.yml",
-            write_inventory(inventory, directory / "inventory.json"),
-            emit,
-            secrets=_secrets(testbed, bundles),
-            limit=touched,
-        )
+        try:
+            run = Ansible(directory=directory).run(
+                "deploy.yml",
+                write_inventory(inventory, directory / "inventory.json"),
+                emit,
+                secrets=_secrets(testbed, bundles),
+                limit=touched,
+            )
+        finally:
+            if registry:  # the connections carry the nodes' way to it, and would stay for a while
+                ssh.close_shared(directory / SSH_CONFIG)
         say(f"{len(touched) - len(run.failed)} of {len(touched)} nodes are as the file says")
     noted = tuple({"node": node, **change} for node, outcome in run.outcomes.items() for change in outcome.noted)
     hashes = {**deployment.hashes, **{n: bundles[n].digest() for n in touched if n not in run.failed}}
-    return save_deployment(
+    saved = save_deployment(
         dataclasses.replace(
             deployment,
             stage="provisioned",
@@ -243,6 +249,7 @@ def provision(
             changes=deployment.changes + noted,
         )
     )
+    return saved, run.changed
 
 
 def running(seen: Mapping[str, Observed | ToolkitError]) -> dict[str, Running]:
@@ -363,6 +370,11 @@ def _holds_images(seen: Observed | ToolkitError | None, bundle: Bundle, host: Ho
 def _references(bundles: Mapping[str, Bundle], nodes: list[str]) -> list[ImageReference]:
     found = {c.image: c.content for node in nodes for c in bundles[node].containers}
     return [ImageReference(reference=reference, content=content) for reference, content in sorted(found.items())]
+
+
+def _with_secrets(testbed: Testbed, deployment: Deployment) -> frozenset[str]:
+    """Nodes that are always converged: a bundle does not tell that a secret has another value now."""
+    return frozenset(node for s in testbed.services if s.secrets for node in s.nodes if node in deployment.hosts)
 
 
 def _secrets(testbed: Testbed, bundles: Mapping[str, Bundle]) -> dict[str, dict[str, dict[str, str]]]:
