@@ -57,15 +57,13 @@ def main() -> None:
 
 def _exit_code() -> int:  # noqa: PLR0911 - one return for each row of the table
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except ToolkitError as error:
         _report(error)
         return error.exit_code
     except KeyboardInterrupt:
         typer.echo("interrupted; the state is saved: deploy again to go on, or teardown", err=True)
         return 130
-    except typer.Exit as end:
-        return end.exit_code
     except typer.Abort:
         typer.echo("stopped; nothing was changed", err=True)
         return 130
@@ -81,7 +79,7 @@ def _exit_code() -> int:  # noqa: PLR0911 - one return for each row of the table
         last = traceback.format_exc().strip().splitlines()[-1]
         typer.echo(f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {log}", err=True)
         return 1
-    return 0
+    return code if isinstance(code, int) else 0  # a command that raised typer.Exit comes back as its code
 
 
 def _report(error: ToolkitError) -> None:
