@@ -183,9 +183,12 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
             failed |= got.failed
         say(f"{len(hosts)} of {len(testbed.nodes)} nodes are there")
     asked = {n.name: node_hash(n, testbed.providers[n.provider]) for n in testbed.nodes if n.name in hosts}
-    write_ssh_config(hosts, directory)
+    # A machine that stays and cannot be entered now still holds what was put on it: teardown has to know of it.
+    held = {node: h for node, h in deployment.hosts.items() if node in failed and h.type not in MACHINE_IMAGES}
+    asked |= {node: deployment.node_hashes[node] for node in held if node in deployment.node_hashes}
+    write_ssh_config(held | hosts, directory)
     deployment = save_deployment(
-        dataclasses.replace(deployment, hosts=hosts, node_hashes=asked, failed=failed, stage="acquired")
+        dataclasses.replace(deployment, hosts=held | hosts, node_hashes=asked, failed=failed, stage="acquired")
     )
     if not hosts:
         raise UnreachableError("\n".join(f"node {node}: {why}" for node, why in failed.items()))
