@@ -47,6 +47,8 @@ MARK = "toolkit-vm"
 """Begins the `-name` of every machine: `toolkit-vm,TESTBED,NODE`."""
 ALIAS = "org.toolkit.testbed="
 """Begins the alias of every bridge and tap."""
+KERNEL_OPTIONS = "quiet net.ifnames=0 systemd.show_status=no apparmor=0"
+"""Where AppArmor is on, the engine wants its parser, and starts no container without it."""
 LOG_TAIL = 25
 _KNOWN_HOSTS_LOCK = threading.Lock()
 
@@ -248,7 +250,7 @@ class VmProvider:
                 "-cpu", "host" if accelerator == "kvm" else "max",
                 "-smp", str(cores), "-m", f"{memory}M",
                 "-kernel", str(disk.folder / "vmlinuz"), "-initrd", str(disk.folder / "initrd.img"),
-                "-append", f"root=/dev/vda rw console={CONSOLES[machine]} quiet net.ifnames=0 systemd.show_status=no",
+                "-append", f"root=/dev/vda rw console={CONSOLES[machine]} {KERNEL_OPTIONS}",
                 "-drive", f"file={overlay},if=virtio,format=qcow2,cache=unsafe",
                 "-drive", f"file={folder / 'settings.tar'},if=virtio,format=raw,readonly=on",
                 "-netdev", f"tap,id=net0,ifname={tap},script=no,downscript=no",
