@@ -60,7 +60,7 @@ LOOKS = {
     "images": "docker images -aq",
     "volumes": "docker volume ls -q",
     "files": "find /var/lib/toolkit /etc/toolkit /opt/toolkit /home/toolkit /root -mindepth 0 2>/dev/null | "
-    "grep -v -e '/\\.ansible' -e '/\\.bash' | sort",
+    "grep -v -e '/\\.ansible' -e '/\\.bash' -e sudo_as_admin | sort",
     "units": "for unit in docker systemd-timesyncd chrony ntp ntpsec; do "
     "echo $unit $(systemctl is-enabled $unit 2>/dev/null) $(systemctl is-active $unit); done",
 }
