@@ -97,6 +97,6 @@ def name_and_tag(reference):
 
 
 def _same_content(image, content):
-    """By label; an image of somebody else's has none and is known by its reference alone."""
+    """By label, or by its id; an image of somebody else's may have no label and is known by its reference alone."""
     label = ((image.get("Config") or {}).get("Labels") or {}).get(LABEL_CONTENT)
-    return not content or label is None or label == content
+    return not content or label is None or label == content or image["Id"].startswith("sha256:" + content)

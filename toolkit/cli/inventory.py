@@ -25,7 +25,6 @@ def inventory(
     """Answer as an Ansible inventory script does. Example: ansible all -i "$(toolkit inventory --script)" -m ping"""
     import shlex
     import sys
-    from pathlib import Path
 
     from toolkit.provisioning.inventory import dynamic_inventory, write_ssh_config
 
@@ -34,7 +33,7 @@ def inventory(
     write_ssh_config(deployment.hosts, directory)
     if script:
         file = directory / "inventory.sh"
-        command = shlex.quote(str(Path(sys.argv[0]).resolve()))
+        command = f"{shlex.quote(sys.executable)} -m toolkit"
         home = shlex.quote(str(paths.workspace()))
         file.write_text(
             f'#!/bin/sh\nTOOLKIT_HOME={home} exec {command} inventory {shlex.quote(deployment.name)} "$@"\n'
