@@ -190,6 +190,6 @@ def test_teardown_gives_the_machines_back_as_they_were(lab: Lab, before: dict[st
     for node, seen in before.items():
         assert look(node) == seen, shlex.quote(node)
         assert inside(node, f"ls -d /var/lib/toolkit/{lab.name} 2>/dev/null") == ""
-        assert inside(node, "pgrep -f toolkit || true") == ""
+        assert inside(node, "pgrep -f '[p]ython'") == ""
     assert lab.left() == []
     assert lab.run("teardown", "--json").document[0]["removed"] == []
