@@ -182,7 +182,7 @@ def test_an_image_that_ends_at_once_is_named_with_its_last_words(lab: Lab) -> No
 
 
 def test_a_node_killed_in_the_middle_is_reported_and_comes_back(lab: Lab) -> None:
-    lab.run("exec", "all", "--", "sh", "-c", f"docker rm -f $(docker ps -q --filter label=org.toolkit.service=clock)")
+    lab.run("exec", "all", "--", "sh", "-c", "docker rm -f $(docker ps -q --filter label=org.toolkit.service=clock)")
     process = lab.start("deploy", "--json")
     assert process.stdout is not None
     for line in process.stdout:
