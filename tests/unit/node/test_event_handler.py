@@ -397,6 +397,6 @@ def test_first_subscriptions_of_a_new_type_at_once_are_all_kept(bench: Bench) ->
 
 
 def test_a_mode_that_is_not_there_is_named(bench: Bench) -> None:
-    with pytest.raises(AssertionError, match="mode"):
-        bench.event_handler(TOOLKIT_EVENT_HANDLER_MODE="enhanced")
+    with pytest.raises(AssertionError, match="'slow' is not one of direct, enhanced, original"):
+        bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"mode": "slow"}))
     bench.processes.clear()

@@ -1,4 +1,4 @@
-"""Starts the Event Handler: event loop, control port, graceful end."""
+"""Starts the Event Handler in its mode: event loop or workers, control port, graceful end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
@@ -18,9 +18,11 @@ from toolkit.contract.settings import ProcessSettings
 from toolkit.errors import ToolkitError
 from toolkit.node import exposition
 from toolkit.node.control import Control, log
+from toolkit.node.event_handler.enhanced import EnhancedHandler
 from toolkit.node.event_handler.recorder import Recorder
 from toolkit.node.event_handler.server import EventHandler
 from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.event_handler.workers import Workers
 from toolkit.node.live import LiveSender
 from toolkit.node.stamps import StampWriter
 
@@ -47,8 +49,13 @@ class Orders(threading.Thread):
     """Carries out the controller's orders beside the event loop: stamps on, stamps off."""
 
     def __init__(
-        self, process: ProcessSettings, control: Control, handler: EventHandler, loop: asyncio.AbstractEventLoop
+        self,
+        process: ProcessSettings,
+        control: Control,
+        handler: EventHandler,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        """`loop`: whose thread alone may touch the recorder; None where every thread may."""
         super().__init__(name="orders", daemon=True)
         self._process = process
         self._control = control
@@ -69,12 +76,12 @@ class Orders(threading.Thread):
             control.enter("failed", f"{self._process.service} on {self._process.node}: {error}")
             return
         before = _dropped(self._handler)
-        self._in_loop(lambda: recorder.begin(writer))
+        self._beside(lambda: recorder.begin(writer))
         if control.await_start() is not None:
             control.enter("running")
             control.await_stop()
             control.enter("draining")
-        self._in_loop(recorder.end)
+        self._beside(recorder.end)
         counts = {"received": recorder.received, "sent": recorder.sent, "foreign": recorder.foreign}
         counts |= {name: value - before[name] for name, value in _dropped(self._handler).items()}
         control.counts.sent, control.counts.received = recorder.sent, recorder.received
@@ -83,8 +90,11 @@ class Orders(threading.Thread):
         problem = writer.close(counts=counts, flows=recorder.flows.by_peer, facts=facts).error
         control.enter("failed" if problem else "done", problem)
 
-    def _in_loop(self, action: Callable[[], None]) -> None:
+    def _beside(self, action: Callable[[], None]) -> None:
         """Do something in the event loop's thread and wait for it; nothing when the loop has ended."""
+        if self._loop is None:
+            action()
+            return
         done = threading.Event()
 
         def act() -> None:
@@ -135,18 +145,46 @@ async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
     control.close()
 
 
-MODES = {"direct": serve}
-"""Mode -> what serves it, with the process' settings and its own; all of them stamp through a Recorder."""
-
-
-def _run(main: Any) -> None:
+def serve_direct(process: ProcessSettings, settings: HandlerSettings) -> None:
+    """Serve on one event loop, uvloop's where it is there."""
     try:
         import uvloop
     except ImportError:
-        asyncio.run(main)
+        asyncio.run(serve(process, settings))
         return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
+        runner.run(serve(process, settings))
+
+
+def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, handler: EventHandler) -> None:
+    """Serve with a pool of threads until SIGTERM."""
+    workers = Workers(handler, settings.thread_pool_size)
+    control = Control(process, ROLE, readings=lambda: readings(handler))
+    control.serve(signals=False)
+    orders = Orders(process, control, handler)
+    orders.start()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    gc.collect()
+    gc.freeze()
+    workers.start()
+    log("serving", process, ROLE, mode=settings.mode, port=settings.port, threads=workers.threads)
+    while not ended.wait(1):
+        workers.sweep()
+    workers.stop(time.monotonic() + settings.drain_s)
+    control.terminate()
+    orders.join(10)
+    control.close()
+
+
+def serve_enhanced(process: ProcessSettings, settings: HandlerSettings) -> None:
+    """Streams from a pool of threads."""
+    serve_with_workers(process, settings, EnhancedHandler(settings))
+
+
+MODES = {"direct": serve_direct, "enhanced": serve_enhanced}
+"""Mode -> what serves it, with the process' settings and its own; all of them stamp through a Recorder."""
 
 
 def main() -> int:
@@ -158,7 +196,7 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
     try:
         settings = HandlerSettings.from_environment()
-        _run(MODES[settings.mode](process, settings))
+        MODES[settings.mode](process, settings)
     except KeyError as error:
         log("failed", process, ROLE, error=f"mode {error} is not in this image; there is {', '.join(MODES)}")
         return 1

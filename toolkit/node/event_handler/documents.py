@@ -119,8 +119,9 @@ class Reader:
         document = self._object(body)
         wrong: list[str] = []
         source_document = _get(document, "source")
-        if self._last_source is not None and source_document == self._last_source[0]:
-            source = self._last_source[1]
+        last = self._last_source  # once: other threads read events too
+        if last is not None and source_document == last[0]:
+            source = last[1]
         else:
             source = self._system(source_document, "source", wrong)
             if not wrong:

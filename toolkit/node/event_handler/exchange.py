@@ -21,8 +21,8 @@ class SseSubscriber:
     """One open stream of events; its queue fills only while the socket takes nothing."""
 
     def __init__(self, exchange: Exchange, outlet: Outlet, topic: Topic, wanted: Filter | None) -> None:
-        self._exchange = exchange
-        self._outlet = outlet
+        self.exchange = exchange
+        self.outlet = outlet
         self.topic = topic
         self.wanted = wanted
         self.peer = 0
@@ -37,14 +37,14 @@ class SseSubscriber:
             return self._enqueue(chunk, passage)
         if passage is not None:
             passage.sent.append((self, _time_ns()))
-        self._outlet.write(chunk)
-        tally = self._exchange.tally
+        self.outlet.write(chunk)
+        tally = self.exchange.tally
         tally.sent += 1
         tally.sent_bytes += len(chunk)
         return None
 
     def _enqueue(self, chunk: bytes, passage: Passage | None) -> asyncio.Future[None] | None:
-        settings = self._exchange.settings
+        settings = self.exchange.settings
         if len(self.queue) < settings.queue_limit:
             self.queue.append((chunk, passage))
             return None
@@ -52,12 +52,12 @@ class SseSubscriber:
             if self.queue:
                 self.queue.popleft()
             self.queue.append((chunk, passage))
-            self._exchange.tally.dropped_queue_full += 1
+            self.exchange.tally.dropped_queue_full += 1
             return None
         if settings.overflow == "disconnect":
-            self._exchange.tally.disconnected_slow += 1
-            self._exchange.tally.dropped_queue_full += 1
-            self._outlet.transport.abort()
+            self.exchange.tally.disconnected_slow += 1
+            self.exchange.tally.dropped_queue_full += 1
+            self.outlet.transport.abort()
             return None
         # The event is queued all the same: the bound is kept by the publishers, who wait.
         self.queue.append((chunk, passage))
@@ -75,28 +75,28 @@ class SseSubscriber:
         while self.queue and not self._paused:
             chunk, passage = self.queue.popleft()
             at_ns = _time_ns()
-            self._outlet.write(chunk)
-            self._exchange.tally.sent += 1
-            self._exchange.tally.sent_bytes += len(chunk)
+            self.outlet.write(chunk)
+            self.exchange.tally.sent += 1
+            self.exchange.tally.sent_bytes += len(chunk)
             if passage is not None:
-                self._exchange.recorder.stamp_later(passage, self, at_ns)
-        if self._room is not None and len(self.queue) < self._exchange.settings.queue_limit:
+                self.exchange.recorder.stamp_later(passage, self, at_ns)
+        if self._room is not None and len(self.queue) < self.exchange.settings.queue_limit:
             self._release()
 
     def gone(self) -> None:
         """The connection is lost: what was queued is dropped and nobody waits for it."""
-        self._exchange.tally.dropped_disconnected += len(self.queue)
+        self.exchange.tally.dropped_disconnected += len(self.queue)
         self.queue.clear()
         self._release()
 
     def end(self, last: bytes) -> None:
         """Say the end of the stream and close."""
-        self._outlet.write(last)
-        self._outlet.transport.close()
+        self.outlet.write(last)
+        self.outlet.transport.close()
 
     def remote(self) -> tuple[str, int]:
         """The subscriber's address and port."""
-        name = self._outlet.transport.get_extra_info("peername")
+        name = self.outlet.transport.get_extra_info("peername")
         return (name[0], name[1]) if name else ("", 0)
 
     def _release(self) -> None:
@@ -144,6 +144,8 @@ class Topic:
 class Exchange:
     """Every event type of one Event Handler."""
 
+    subscriber_type: type[SseSubscriber] = SseSubscriber
+
     def __init__(self, settings: HandlerSettings, recorder: Recorder) -> None:
         self.settings = settings
         self.recorder = recorder
@@ -159,7 +161,7 @@ class Exchange:
         topic = self.topics.get(event_type)
         if topic is None:
             topic = self.topics[event_type] = Topic(event_type)
-        subscriber = SseSubscriber(self, outlet, topic, wanted)
+        subscriber = self.subscriber_type(self, outlet, topic, wanted)
         if after_id is not None:
             if after_id >= self._next_id:
                 after_id = 0  # a number from before the last restart

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import threading
 import time
 from typing import Protocol
 
@@ -44,7 +45,7 @@ class Passage:
 
 
 class Recorder:
-    """Belongs to the event loop's thread; `on` only during a run."""
+    """Belongs to one thread; `on` only during a run."""
 
     def __init__(self) -> None:
         self.on = False
@@ -110,3 +111,31 @@ class Recorder:
             peer.peer_run = self._run_number
             peer.peer = self.flows.add(0, *peer.remote())
         return peer.peer
+
+
+class SharedRecorder(Recorder):
+    """The same for several threads, which stamp one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = threading.Lock()
+
+    def begin(self, writer: StampWriter) -> None:
+        """Stamp from now on."""
+        with self._turn:
+            super().begin(writer)
+
+    def end(self) -> None:
+        """Stamp no more."""
+        with self._turn:
+            super().end()
+
+    def stamp(self, passage: Passage) -> None:
+        """Write T2 and every T3 so far."""
+        with self._turn:
+            super().stamp(passage)
+
+    def stamp_later(self, passage: Passage, peer: Peer, at_ns: int) -> None:
+        """T3 of a notification."""
+        with self._turn:
+            super().stamp_later(passage, peer, at_ns)

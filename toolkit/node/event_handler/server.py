@@ -33,7 +33,7 @@ _OK = f"HTTP/1.1 200 OK\r\n{_CORS}Content-Length: 0\r\n\r\n".encode()
 _STREAM_HEAD = (
     f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{_CORS}Transfer-Encoding: chunked\r\n\r\n".encode()
 )
-_LAST_CHUNK = b"0\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
 _REASONS = {
     200: "OK", 201: "Created", 204: "No Content", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
     408: "Request Timeout", 413: "Payload Too Large", 415: "Unsupported Media Type",
@@ -41,12 +41,7 @@ _REASONS = {
 }  # fmt: skip
 _MOST_PIPELINED = 1024
 _BASE = "/eventhandler"
-_METHODS = {
-    f"{_BASE}/publish": ("POST",),
-    f"{_BASE}/subscription": ("GET", "POST", "PUT"),
-    _BASE: ("GET",),
-    f"{_BASE}/mgmt": ("GET",),
-}
+_METHODS = {f"{_BASE}/publish": ("POST",), _BASE: ("GET",), f"{_BASE}/mgmt": ("GET",)}
 
 
 @dataclass(slots=True)
@@ -67,7 +62,12 @@ _LIKE_BEFORE = Request(method="POST")
 
 
 class EventHandler:
-    """What all connections share."""
+    """What all connections share; the other modes have handlers of their own derived from this one."""
+
+    subscribed_by: tuple[str, ...] = ("GET", "POST", "PUT")
+    """Methods of /eventhandler/subscription: GET opens a stream, POST stores a filter, PUT removes one."""
+    resumes_and_filters = True
+    """Whether a stream takes the headers eventfilter and Last-Event-ID."""
 
     def __init__(self, settings: HandlerSettings, recorder: Recorder) -> None:
         self.settings = settings
@@ -98,7 +98,7 @@ class EventHandler:
         while (self.exchange.queued() or self.callbacks.queued()) and time.monotonic() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         for subscriber in self.exchange.subscribers():
-            subscriber.end(_LAST_CHUNK)
+            subscriber.end(LAST_CHUNK)
         for connection in list(self.connections):
             connection.end()
         await self.callbacks.close()
@@ -108,7 +108,7 @@ class EventHandler:
     def publish(self, parsed: Parsed, passage: Passage | None) -> list[asyncio.Future[None]]:
         """Send an event on; raises Problem for its timestamp. The futures are those that the answer waits for."""
         source, event, feedback_uri = parsed
-        timestamp = self._timestamp(event)
+        timestamp = self.timestamp(event)
         waiting = self.exchange.publish(source, event, timestamp, passage)
         if self.callbacks:
             waiting += self.callbacks.publish(source, event, timestamp, passage, feedback_uri)
@@ -123,7 +123,16 @@ class EventHandler:
             return self.exchange.broadcast(event.type, payload, passage)
         return self.publish((source, replace(event, payload=payload.decode()), shortcut.feedback_uri), passage)
 
-    def _timestamp(self, event: Event) -> datetime:
+    def account(self, passage: Passage | None, payload_bytes: int) -> None:
+        """Count an event that was published and answered, and stamp it."""
+        tally = self.exchange.tally
+        tally.received += 1
+        tally.received_bytes += payload_bytes
+        if passage is not None:
+            self.recorder.stamp(passage)
+
+    def timestamp(self, event: Event) -> datetime:
+        """The publisher's, or ours where it sent none; raises Problem for one too far from now."""
         now = datetime.now(UTC)
         if event.timestamp is None:
             return now
@@ -347,11 +356,7 @@ class Connection(asyncio.Protocol):
             self._outlet.write(_OK)
         else:
             self._answer(request, 200)
-        tally = self._handler.exchange.tally
-        tally.received += 1
-        tally.received_bytes += payload_bytes
-        if passage is not None:
-            self._recorder.stamp(passage)
+        self._handler.account(passage, payload_bytes)
 
     def _passage(self, payload: str | bytes | None, at_ns: int) -> Passage | None:
         return Passage(payload, self, at_ns) if self._recorder.on else None
@@ -369,7 +374,7 @@ class Connection(asyncio.Protocol):
 
     def _route(self, request: Request) -> None:
         path = request.target.partition("?")[0].rstrip("/") or "/"
-        allowed = _METHODS.get(path)
+        allowed = self._handler.subscribed_by if path == f"{_BASE}/subscription" else _METHODS.get(path)
         if allowed is None and path.startswith(f"{_BASE}/subscription/type/"):
             allowed = ("DELETE",)
         if allowed is None:
@@ -415,7 +420,8 @@ class Connection(asyncio.Protocol):
             self._answer(request, 200, content_type="text/event-stream")
             return
         wanted = None
-        if (text := headers.get(b"eventfilter")) is not None:
+        extended = self._handler.resumes_and_filters
+        if extended and (text := headers.get(b"eventfilter")) is not None:
             document = {"eventType": event_type, "consumer": {"systemName": "sse", "address": "sse", "port": 1}}
             try:
                 document |= json.loads(text)
@@ -431,7 +437,7 @@ class Connection(asyncio.Protocol):
             event_type,
             outlet,
             wanted=wanted if wanted is not None and wanted.selective else None,
-            after_id=int(last_id) if last_id.isdigit() else None,
+            after_id=int(last_id) if extended and last_id.isdigit() else None,
         )
 
     def _subscribe_callback(self, request: Request) -> None:

@@ -1,0 +1,120 @@
+"""Mode `enhanced`: one broadcaster per event type; the worker that took an event writes it to every subscriber in turn.
+
+No filters, no feedback, nothing kept for later. A slow subscriber holds up those after it, and the publisher's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+import time
+from datetime import datetime
+
+from toolkit.node.event_handler.documents import Event, Filter, System
+from toolkit.node.event_handler.exchange import Exchange, SseSubscriber, Topic
+from toolkit.node.event_handler.outlet import Outlet
+from toolkit.node.event_handler.recorder import Passage, SharedRecorder
+from toolkit.node.event_handler.server import EventHandler
+from toolkit.node.event_handler.settings import HandlerSettings
+
+_time_ns = time.time_ns
+
+
+class Output(SseSubscriber):
+    """One open stream; events of several publishers go into it one after the other."""
+
+    def __init__(self, exchange: Exchange, outlet: Outlet, topic: Topic, wanted: Filter | None) -> None:
+        super().__init__(exchange, outlet, topic, wanted)
+        self._turn = threading.Lock()
+        self._gone = False
+
+    def deliver(self, chunk: bytes, passage: Passage | None) -> None:
+        """Send, however long it takes."""
+        with self._turn:
+            if self._gone:
+                return
+            at_ns = _time_ns()
+            self.outlet.write(chunk)
+        if passage is not None:
+            passage.sent.append((self, at_ns))
+
+    def gone(self) -> None:
+        """Write no more: the descriptor may soon be another connection's."""
+        with self._turn:
+            self._gone = True
+
+    def end(self, last: bytes) -> None:
+        """Say the end of the stream and close."""
+        with self._turn:
+            if not self._gone:
+                super().end(last)
+
+
+class Broadcasters(Exchange):
+    """Event type -> the outputs of its subscribers."""
+
+    subscriber_type = Output
+
+    def __init__(self, settings: HandlerSettings, recorder: SharedRecorder, turn: threading.Lock) -> None:
+        super().__init__(dataclasses.replace(settings, replay=0), recorder)
+        self._turn = turn
+
+    def subscribe(
+        self, event_type: str, outlet: Outlet, *, wanted: Filter | None = None, after_id: int | None = None
+    ) -> SseSubscriber:
+        """Add a subscriber; two first ones of a type at the same time are both kept."""
+        with self._turn:
+            return super().subscribe(event_type, outlet, wanted=wanted, after_id=after_id)
+
+    def unsubscribe(self, subscriber: SseSubscriber) -> None:
+        """Remove a subscriber."""
+        subscriber.gone()  # may wait for a write to it, which must not hold up the others
+        with self._turn:
+            super().unsubscribe(subscriber)
+
+    def publish(
+        self,
+        source: System,
+        event: Event,
+        timestamp: datetime,
+        passage: Passage | None,  # noqa: ARG002
+    ) -> list[asyncio.Future[None]]:
+        """Write an event to every subscriber of its type."""
+        self._write(event.type, (event.payload or "").encode(), passage)
+        return []
+
+    def broadcast(self, event_type: str, payload: bytes, passage: Passage | None) -> list[asyncio.Future[None]]:
+        """The same for an event that was recognised without parsing."""
+        self._write(event_type, payload, passage)
+        return []
+
+    def _write(self, event_type: str, payload: bytes, passage: Passage | None) -> None:
+        topic = self.topics.get(event_type)
+        if topic is None:
+            return
+        chunk = topic.chunk(payload.decode(), None)
+        outputs = tuple(topic.subscribers)
+        for output in outputs:
+            output.deliver(chunk, passage)
+        with self._turn:
+            self.tally.sent += len(outputs)
+            self.tally.sent_bytes += len(outputs) * len(chunk)
+
+
+class EnhancedHandler(EventHandler):
+    """Streams only; stored filters can be removed, as in the enhanced Java form, but there are none."""
+
+    subscribed_by = ("GET", "PUT")
+    resumes_and_filters = False
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        recorder = SharedRecorder()
+        super().__init__(settings, recorder)
+        self._turn = threading.Lock()
+        self.exchange = Broadcasters(settings, recorder, self._turn)
+
+    def account(self, passage: Passage | None, payload_bytes: int) -> None:
+        """Count an event that was published and answered, and stamp it."""
+        with self._turn:
+            super().account(passage, payload_bytes)

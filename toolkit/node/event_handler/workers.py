@@ -1,0 +1,188 @@
+"""A pool of threads with blocking sockets: each takes a connection that has something to say, serves it, goes on.
+
+All of them wait in one epoll set, which is the queue: a kept connection waits there between two requests and holds no
+thread. The pool's size therefore limits the requests that are served at a time, not the connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import struct
+import threading
+import time
+import traceback
+from typing import Any
+
+from toolkit.errors import WorkloadError
+from toolkit.node.event_handler.server import LAST_CHUNK, Connection, EventHandler
+
+_READ_BYTES = 65_536
+_WRITE_WITHIN_S = 15
+"""A client that takes nothing for so long is given up; until then it holds the thread that writes to it."""
+_ONCE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
+
+
+class Line(asyncio.Transport):
+    """A connection with its blocking socket, as the transport that `Connection` and `Outlet` know.
+
+    Whoever holds `lock` serves it. Only its server closes the socket; others shut it down, which wakes a worker.
+    """
+
+    def __init__(self, accepted: socket.socket, peer: tuple[Any, ...], connection: Connection) -> None:
+        super().__init__()
+        accepted.setblocking(True)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _WRITE_WITHIN_S, 0))
+        self.socket = accepted
+        self.connection = connection
+        self.lock = threading.Lock()
+        self._known = {"socket": accepted, "peername": peer}
+        self._closing = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """`socket` or `peername`."""
+        return self._known.get(name, default)
+
+    def is_closing(self) -> bool:
+        """Whether it was closed or given up."""
+        return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing is buffered: writing waits."""
+        return 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything, or give the connection up."""
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        """Send and take no more."""
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def abort(self) -> None:
+        """The same: what was written is in the kernel already."""
+        self.close()
+
+    def pause_reading(self) -> None:
+        """A line is read only when it is its turn."""
+
+    def resume_reading(self) -> None:
+        """A line is read only when it is its turn."""
+
+
+class Workers:
+    """Listens and serves with a fixed number of threads."""
+
+    def __init__(self, handler: EventHandler, threads: int) -> None:
+        """Raises WorkloadError where the port is taken. 0 threads: twice the cores."""
+        settings = handler.settings
+        self.threads = threads or 2 * (os.cpu_count() or 1)
+        self._handler = handler
+        try:
+            self._listener = socket.create_server((settings.address, settings.port), backlog=1024)
+        except OSError as error:
+            raise WorkloadError(
+                f"cannot listen on {settings.address}:{settings.port}: {error.strerror}; "
+                f"see what holds it with `ss -ltnp 'sport = :{settings.port}'`"
+            ) from error
+        self._listener.setblocking(False)
+        self._listening = self._listener.fileno()
+        self._lines: dict[int, Line] = {}
+        self._ended = os.eventfd(0, os.EFD_CLOEXEC)
+        self._ready = select.epoll()
+        self._ready.register(self._listening, select.EPOLLIN | select.EPOLLONESHOT)
+        self._ready.register(self._ended, select.EPOLLIN)
+        self._pool = [threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(self.threads)]
+
+    def start(self) -> None:
+        """Serve from now on."""
+        for thread in self._pool:
+            thread.start()
+
+    def sweep(self) -> None:
+        """End connections that are too slow or idle; those that are being served are neither."""
+        now_s = time.monotonic()
+        for line in list(self._lines.values()):
+            if line.lock.acquire(blocking=False):
+                try:
+                    line.connection.check_age(now_s)
+                finally:
+                    line.lock.release()
+
+    def stop(self, until_s: float) -> None:
+        """Take nothing new, finish what is being served, close every line; by `until_s` (monotonic) at the latest."""
+        self._handler.draining = True
+        self._ready.unregister(self._listening)
+        self._listener.close()
+        for subscriber in self._handler.exchange.subscribers():
+            subscriber.end(LAST_CHUNK)
+        for line in list(self._lines.values()):
+            if line.lock.acquire(timeout=max(until_s - time.monotonic(), 0)):
+                try:
+                    line.connection.end()
+                finally:
+                    line.lock.release()
+        while self._lines and time.monotonic() < until_s:
+            time.sleep(0.02)
+        os.eventfd_write(self._ended, 1)
+        for thread in self._pool:
+            thread.join(max(until_s - time.monotonic(), 0.1))
+
+    def _work(self) -> None:
+        while True:
+            for fd, _ in self._ready.poll(None, 1):
+                if fd == self._ended:
+                    return
+                if fd == self._listening:
+                    self._accept()
+                elif (line := self._lines.get(fd)) is not None:
+                    self._serve(fd, line)
+
+    def _accept(self) -> None:
+        try:
+            accepted, peer = self._listener.accept()
+        except OSError:
+            accepted = None
+        with contextlib.suppress(OSError, ValueError):  # the listener is closed at the end
+            self._ready.modify(self._listening, select.EPOLLIN | select.EPOLLONESHOT)
+        if accepted is None:
+            return
+        connection = self._handler.make_connection()
+        line = Line(accepted, peer, connection)
+        self._lines[accepted.fileno()] = line
+        connection.connection_made(line)
+        self._ready.register(accepted.fileno(), _ONCE)
+
+    def _serve(self, fd: int, line: Line) -> None:
+        with line.lock:
+            if self._read(line) and not line.is_closing():
+                self._ready.modify(fd, _ONCE)
+                return
+            line.close()
+            line.connection.connection_lost(None)
+            del self._lines[fd]
+            line.socket.close()
+
+    def _read(self, line: Line) -> bool:
+        """Serve what is there; whether the connection goes on."""
+        try:
+            data = line.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            if data:
+                line.connection.data_received(data)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        except Exception:  # noqa: BLE001  one client's request must not cost a worker
+            traceback.print_exc()
+            return False
+        return bool(data)
