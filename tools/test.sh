@@ -26,5 +26,7 @@ trap finish EXIT
 export TOOLKIT_TESTS_COMPLETE=1
 stage "lint"
 tools/lint.sh
-stage "tests"
-$bin/pytest tests/unit tests/contract tests/integration tests/e2e --durations=15 -rs
+stage "unit and contract tests"
+$bin/pytest tests/unit tests/contract -n 2 --durations=10 -rs
+stage "integration and end-to-end tests, on real virtual nodes"
+$bin/pytest tests/integration tests/e2e --durations=15 -rs

@@ -76,9 +76,7 @@ def query_ms(clouds: list[LocalCloud]) -> dict[str, float]:
     delays: dict[str, list[float]] = {}
     for cloud in clouds:
         lines = (
-            line
-            for file in (cloud.folder / "samples").glob("*.steps.jsonl")
-            for line in file.read_text().splitlines()
+            line for file in (cloud.folder / "samples").glob("*.steps.jsonl") for line in file.read_text().splitlines()
         )
         for step in steps_of(read_records(lines)):
             if " query: " in step.step:
@@ -137,4 +135,4 @@ if __name__ == "__main__":
     parser.add_argument("--interval-s", type=float, default=1.0)
     parser.add_argument("--database", action="append", default=[], help="one URL for each of the two clouds")
     given = parser.parse_args()
-    print(json.dumps(bench(given.requests, given.interval_s, given.database), indent=2))  # noqa: T201
+    print(json.dumps(bench(given.requests, given.interval_s, given.database), indent=2))

@@ -110,7 +110,7 @@ def main() -> int:
             "peak_before_mb": round(before_mb), "raw_mb": round(raw_bytes / 1e6),
             "samples_parquet_mb": round(run.samples.stat().st_size / 1e6),
         }  # fmt: skip
-    print(json.dumps(line))  # noqa: T201
+    print(json.dumps(line))
     return 0 if line["seconds"] <= 60 and line["peak_mb"] <= 1000 else 1
 
 

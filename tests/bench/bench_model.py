@@ -19,7 +19,7 @@ MODELS = Path(__file__).parents[2] / "examples" / "models"
 
 def row(name: str, method: str, seconds: float, detail: str) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name:<28} {method:<12} {seconds:8.3f} s  {memory:6.0f} MB  {detail}", flush=True)  # noqa: T201 - printing is its job
+    print(f"{name:<28} {method:<12} {seconds:8.3f} s  {memory:6.0f} MB  {detail}", flush=True)
 
 
 def main() -> None:

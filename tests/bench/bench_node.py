@@ -1,4 +1,3 @@
-# ruff: noqa: T201  a benchmark prints its figures
 """What node processes reach on this machine: direct Event Handler beside Mosquitto, send rate, what sampling costs.
 
 Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5] [--only latency,rate,sampling,jitter,fanout]

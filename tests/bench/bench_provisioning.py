@@ -221,7 +221,7 @@ def _measure(bench: Bench, options: argparse.Namespace) -> None:
     ratios = {"converge/floor": middle["converge_new"] / middle["floor_new"]}
     if "plain" in ways:
         ratios["plain/converge"] = middle["plain_new"] / middle["converge_new"]
-    print(  # noqa: T201
+    print(
         json.dumps(
             {
                 "nodes": options.nodes,

@@ -37,7 +37,10 @@ def test_what_is_saved_is_loaded_equal(workspace: Path) -> None:
 
 
 def test_a_second_process_is_told_who_holds_the_lock(workspace: Path) -> None:
-    script = "import sys\nfrom toolkit.state import locked\nwith locked('lab'):\n print('held', flush=True)\n sys.stdin.read()"
+    script = (
+        "import sys\nfrom toolkit.state import locked\n"
+        "with locked('lab'):\n print('held', flush=True)\n sys.stdin.read()"
+    )
     holder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdin is not None

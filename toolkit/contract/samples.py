@@ -106,12 +106,12 @@ class StampsInfo:
     instance: int
     stamps: int
     counts: dict[str, int]
-    """Counters of this process for the ledger: sent, refused, acked, received, foreign, duplicate, dropped_<reason> …"""
+    """Of this process, for the ledger: sent, refused, acked, received, foreign, duplicate, dropped_<reason> …"""
     flows: dict[str, list[Any]]
     """peer -> [address, port] of the other (broker) or own (subscriber) end, so that both sides' peers meet."""
     clock: dict[str, Any]
     """`resolution_ns`, `read_cost_ns`, and `steps`: [[monotonic_ns, size_ns], …] seen while running."""
     facts: dict[str, Any]
-    """Library versions, granted QoS, effective settings read back; `connections`: peer -> logical connection of a client
-    (one made again, or one more of a protocol that needs several, is a new peer of the same connection)."""
+    """Library versions, granted QoS, effective settings read back; `connections`: peer -> logical connection of a
+    client (one made again, or one more of a protocol that needs several, is a new peer of the same connection)."""
     error: str | None = None

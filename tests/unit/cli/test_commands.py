@@ -31,7 +31,7 @@ def commands(of: typer.Typer = app, prefix: str = "") -> Iterator[tuple[str, str
 @pytest.mark.parametrize(("name", "text"), list(commands()), ids=[name for name, _ in commands()])
 def test_every_command_has_an_example_and_is_documented(name: str, text: str) -> None:
     assert "Example: " in text
-    assert f"toolkit {name.split()[0]}" in COMMANDS_DOC
+    assert f"toolkit {name.split(maxsplit=1)[0]}" in COMMANDS_DOC
     assert all(word in COMMANDS_DOC for word in name.split())
 
 
