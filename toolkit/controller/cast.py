@@ -19,7 +19,7 @@ from toolkit.state import Deployment
 
 Part: TypeAlias = tuple[Process, RunOrder]
 
-BROKER_PORTS = {"sse": 8454, "mqtt": 1883, "amqp": 5672, "stomp": 61613, "xmpp": 5222}
+BROKER_PORTS = {"sse": 8454, "http": 8454, "mqtt": 1883, "amqp": 5672, "stomp": 61613, "xmpp": 5222}
 LIVE_PER_S = 200
 """Sampled messages a second that the live histograms are fed with, where the rate is known."""
 NOT_FOR_NODES = {"protocol", "port", "loss_timeout_s"}
@@ -55,8 +55,7 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
     publishing = find_services(testbed, workload.publishers, workload)
     subscribing = find_services(testbed, workload.subscribers, workload)
     broker = find_services(testbed, workload.broker, workload)[0]
-    known = built_in(broker.image.name)
-    protocol = str(workload.options.get("protocol") or (known.protocols[0] if known and known.protocols else ""))
+    protocol = str(workload.options.get("protocol") or usual_protocol(broker))
     if not protocol:
         raise WorkloadError(
             f"workload {workload.name}: nothing says what protocol {broker.name} speaks; "
@@ -115,6 +114,14 @@ def find_services(testbed: Testbed, name: str, workload: Workload) -> tuple[Serv
         there = ", ".join(f"{s.name} ({s.role})" for s in testbed.services) or "none"
         raise WorkloadError(f"workload {workload.name} needs a service {name!r}; {testbed.file} has {there}")
     return found
+
+
+def usual_protocol(broker: Service) -> str:
+    """What a built-in broker speaks as it is set; nothing for an image of somebody else's."""
+    known = built_in(broker.image.name)
+    if known is None or not known.protocols:
+        return ""
+    return "http" if broker.settings.get("mode") == "original" else known.protocols[0]
 
 
 def live_every(workload: Workload, publishers: int) -> int:

@@ -9,6 +9,7 @@ from toolkit.node.drivers.base import Driver
 
 _MODULES = {
     "sse": "toolkit.node.drivers.sse",
+    "http": "toolkit.node.drivers.http_callback",
     "mqtt": "toolkit.node.drivers.mqtt",
 }
 """Imported when asked for: a Pi 1 pays for one protocol only."""

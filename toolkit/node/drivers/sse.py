@@ -8,6 +8,7 @@ from __future__ import annotations
 import binascii
 import collections
 import json
+import select
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -87,6 +88,87 @@ class SsePublisher:
         self._wire.close()
 
 
+class FreshPublisher:
+    """The same with a new connection for each request, as the original publishers have it; connecting is after T1."""
+
+    def __init__(self, order: RunOrder, *, connection: int, fill: bytes, timeout_s: float) -> None:
+        self._broker = order.broker
+        self._options = order.options
+        self._timeout_s = timeout_s
+        wire = Wire(order.broker, options=order.options, timeout_s=timeout_s)  # shows that the broker is there
+        self._local = wire.local()
+        wire.close()
+        self._parts = [
+            _request_parts(order, topic, f"publisher-{connection}", *self._local, fill) for topic in order.topics
+        ]
+        self._ready = select.epoll()
+        self._waiting: dict[int, tuple[Wire, Key]] = {}
+        self.facts: dict[str, Any] = {"encoding": "base64", "reuse": False}
+
+    def fileno(self) -> int:
+        """An epoll set of every request without an answer."""
+        return self._ready.fileno()
+
+    def local(self) -> tuple[str, int]:
+        """Address and port of our end, of a first connection that sent nothing."""
+        return self._local
+
+    def publish(self, topic: int, header: bytes, key: Key) -> None:
+        """One connection, one request."""
+        before, short_fill, after = self._parts[topic]
+        try:
+            wire = Wire(self._broker, options=self._options, timeout_s=self._timeout_s)
+        except (OSError, WorkloadError) as error:
+            raise ConnectionResetError(f"no connection to {self._broker}: {error}") from error
+        wire.blocking(None)
+        wire.send(before + _b2a(header + short_fill, newline=False) + after)
+        self._waiting[wire.fileno()] = wire, key
+        # In a set within a set readiness to write shows as readiness to read: `answers` sends the rest.
+        self._ready.register(wire.fileno(), select.EPOLLIN | (select.EPOLLOUT if wire.backlog() else 0))
+
+    def answers(self) -> tuple[int, list[Key], list[Key]]:
+        """The answer of one request, so that no two share an instant."""
+        for fd, events in self._ready.poll(0):
+            wire, key = self._waiting[fd]
+            if events & select.EPOLLOUT:
+                wire.flush()
+                if not wire.backlog():
+                    self._ready.modify(fd, select.EPOLLIN)
+            if not events & ~select.EPOLLOUT:
+                continue
+            data, at_ns = wire.read()
+            done = Responses().take(data)  # an answer without a body comes in one piece
+            if not done:
+                raise ConnectionResetError(f"{wire.address} did not answer in one piece: {data[:80]!r}")
+            self._forget(fd)
+            if done[0][0] in _OK:
+                return at_ns, [key], []
+            self.facts["last_rejection"] = f"{done[0][0]} {done[0][1][:300].decode('utf-8', 'replace')}"
+            return at_ns, [], [key]
+        return time.time_ns(), [], []
+
+    def backlog(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return sum(wire.backlog() for wire, _ in self._waiting.values())
+
+    def wants_write(self) -> bool:
+        """Never: `answers` does that."""
+        return False
+
+    def flush(self) -> None:
+        """See `answers`."""
+
+    def close(self) -> None:
+        """Closing is all HTTP needs."""
+        for fd in list(self._waiting):
+            self._forget(fd)
+        self._ready.close()
+
+    def _forget(self, fd: int) -> None:
+        self._ready.unregister(fd)
+        self._waiting.pop(fd)[0].close()
+
+
 class SseSubscriber:
     """GET /eventhandler/subscription for one event type."""
 
@@ -159,7 +241,7 @@ class SseSubscriber:
         """The data of one event; None for comments and events without data."""
         before, found, data_only = block.partition(b"\ndata: ")
         if found and b"\n" not in data_only and before.startswith(b"event:") and b"\n" not in before:
-            return _decoded(data_only)
+            return decoded(data_only)
         data: bytes | None = None
         for line in block.split(b"\n"):
             name, _, value = line.partition(b":")
@@ -169,7 +251,7 @@ class SseSubscriber:
                 data = value if data is None else data + b"\n" + value
             elif name == b"id":
                 self.last_event_id = value.decode("latin-1")
-        return None if data is None else _decoded(data)
+        return None if data is None else decoded(data)
 
     def keep_alive(self) -> None:
         """SSE needs none."""
@@ -179,7 +261,8 @@ class SseSubscriber:
         self._wire.close()
 
 
-def _decoded(data: bytes) -> bytes:
+def decoded(data: bytes) -> bytes:
+    """The 40-byte header at the front of a payload; data that is not base64 as it is."""
     try:
         return _a2b(data[:_ENCODED_HEADER])
     except binascii.Error:
@@ -203,8 +286,9 @@ class SseDriver:
     def open_publisher(
         self, order: RunOrder, *, connection: int, fill: bytes, timeout_s: float
     ) -> PublishingConnection:
-        """One kept connection."""
-        return SsePublisher(order, connection=connection, fill=fill, timeout_s=timeout_s)
+        """One kept connection; with the option `reuse: false` one for each message."""
+        form = SsePublisher if order.options.get("reuse", True) else FreshPublisher
+        return form(order, connection=connection, fill=fill, timeout_s=timeout_s)
 
     def open_subscribers(
         self,
@@ -244,8 +328,9 @@ def _request_parts(
     length = len(head) + 1 + changing_bytes + len(after)
     request = (
         f"POST /eventhandler/publish HTTP/1.1\r\nHost: {order.broker}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {length}\r\n\r\n"
+        f"Content-Length: {length}\r\n"
     )
+    request += "\r\n" if order.options.get("reuse", True) else "Connection: close\r\n\r\n"
     return request.encode() + head + b'"', short_fill, after
 
 

@@ -19,10 +19,11 @@ from toolkit.errors import ToolkitError
 from toolkit.node import exposition
 from toolkit.node.control import Control, log
 from toolkit.node.event_handler.enhanced import EnhancedHandler
+from toolkit.node.event_handler.original import OriginalHandler
 from toolkit.node.event_handler.recorder import Recorder
 from toolkit.node.event_handler.server import EventHandler
 from toolkit.node.event_handler.settings import HandlerSettings
-from toolkit.node.event_handler.workers import Workers
+from toolkit.node.event_handler.workers import WorkerHandler, Workers
 from toolkit.node.live import LiveSender
 from toolkit.node.stamps import StampWriter
 
@@ -156,7 +157,7 @@ def serve_direct(process: ProcessSettings, settings: HandlerSettings) -> None:
         runner.run(serve(process, settings))
 
 
-def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, handler: EventHandler) -> None:
+def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, handler: WorkerHandler) -> None:
     """Serve with a pool of threads until SIGTERM."""
     workers = Workers(handler, settings.thread_pool_size)
     control = Control(process, ROLE, readings=lambda: readings(handler))
@@ -172,7 +173,9 @@ def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, hand
     log("serving", process, ROLE, mode=settings.mode, port=settings.port, threads=workers.threads)
     while not ended.wait(1):
         workers.sweep()
-    workers.stop(time.monotonic() + settings.drain_s)
+    until_s = time.monotonic() + settings.drain_s
+    workers.stop(until_s)
+    handler.finish(until_s)
     control.terminate()
     orders.join(10)
     control.close()
@@ -183,7 +186,12 @@ def serve_enhanced(process: ProcessSettings, settings: HandlerSettings) -> None:
     serve_with_workers(process, settings, EnhancedHandler(settings))
 
 
-MODES = {"direct": serve_direct, "enhanced": serve_enhanced}
+def serve_original(process: ProcessSettings, settings: HandlerSettings) -> None:
+    """Callbacks from a pool of threads."""
+    serve_with_workers(process, settings, OriginalHandler(settings))
+
+
+MODES = {"direct": serve_direct, "enhanced": serve_enhanced, "original": serve_original}
 """Mode -> what serves it, with the process' settings and its own; all of them stamp through a Recorder."""
 
 

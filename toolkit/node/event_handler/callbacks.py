@@ -34,13 +34,14 @@ class Caller:
         """(whether the answer is 2xx, the instant of the send in ns); any failure is False, never raised."""
         sent_ns = 0
         fresh = self._streams is None
+        request = post_request(self._address, self._port, path, body)
         try:
             async with asyncio.timeout(_WITHIN_S):
                 if self._streams is None:
                     self._streams = await asyncio.open_connection(self._address, self._port)
                 reader, writer = self._streams
                 sent_ns = _time_ns()
-                writer.write(self._request(path, body))
+                writer.write(request)
                 await writer.drain()
                 status, closing = await _read_status(reader)
         except (OSError, ValueError, TimeoutError, EOFError):
@@ -59,12 +60,14 @@ class Caller:
                 self._streams[1].close()
             self._streams = None
 
-    def _request(self, path: str, body: bytes) -> bytes:
-        head = (
-            f"POST /{path.lstrip('/')} HTTP/1.1\r\nHost: {self._address}:{self._port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+
+def post_request(address: str, port: int, path: str, body: bytes, *, keep: bool = True) -> bytes:
+    """A POST of JSON, whole; `keep` False says that the connection ends after the answer."""
+    head = (
+        f"POST /{path.lstrip('/')} HTTP/1.1\r\nHost: {address}:{port}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    return head.encode() + (b"\r\n" if keep else b"Connection: close\r\n\r\n") + body
 
 
 async def _read_status(reader: asyncio.StreamReader) -> tuple[int, bool]:
@@ -86,7 +89,7 @@ class _Subscription:
     def __init__(self, owner: CallbackSubscriptions, number: int, wanted: Filter) -> None:
         self.number = number
         self.wanted = wanted
-        self.url = f"http://{wanted.consumer.address}:{wanted.consumer.port}/{(wanted.notify_uri or '').lstrip('/')}"
+        self.url = wanted.url
         self.queue: collections.deque[tuple[bytes, Passage | None, asyncio.Future[bool]]] = collections.deque()
         self.filled = asyncio.Event()
         self.room: asyncio.Future[None] | None = None

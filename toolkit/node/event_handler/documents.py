@@ -77,6 +77,11 @@ class Filter:
         )
 
     @property
+    def url(self) -> str:
+        """Where the consumer wants to be told."""
+        return f"http://{self.consumer.address}:{self.consumer.port}/{(self.notify_uri or '').lstrip('/')}"
+
+    @property
     def selective(self) -> bool:
         """Whether `wants` can say no."""
         return bool(self.sources or self.start or self.end or self.match_metadata)

@@ -14,9 +14,9 @@ from datetime import datetime
 from toolkit.node.event_handler.documents import Event, Filter, System
 from toolkit.node.event_handler.exchange import Exchange, SseSubscriber, Topic
 from toolkit.node.event_handler.outlet import Outlet
-from toolkit.node.event_handler.recorder import Passage, SharedRecorder
-from toolkit.node.event_handler.server import EventHandler
+from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.event_handler.workers import WorkerHandler
 
 _time_ns = time.time_ns
 
@@ -56,7 +56,7 @@ class Broadcasters(Exchange):
 
     subscriber_type = Output
 
-    def __init__(self, settings: HandlerSettings, recorder: SharedRecorder, turn: threading.Lock) -> None:
+    def __init__(self, settings: HandlerSettings, recorder: Recorder, turn: threading.Lock) -> None:
         super().__init__(dataclasses.replace(settings, replay=0), recorder)
         self._turn = turn
 
@@ -75,10 +75,10 @@ class Broadcasters(Exchange):
 
     def publish(
         self,
-        source: System,
+        source: System,  # noqa: ARG002
         event: Event,
-        timestamp: datetime,
-        passage: Passage | None,  # noqa: ARG002
+        timestamp: datetime,  # noqa: ARG002
+        passage: Passage | None,
     ) -> list[asyncio.Future[None]]:
         """Write an event to every subscriber of its type."""
         self._write(event.type, (event.payload or "").encode(), passage)
@@ -102,19 +102,12 @@ class Broadcasters(Exchange):
             self.tally.sent_bytes += len(outputs) * len(chunk)
 
 
-class EnhancedHandler(EventHandler):
+class EnhancedHandler(WorkerHandler):
     """Streams only; stored filters can be removed, as in the enhanced Java form, but there are none."""
 
     subscribed_by = ("GET", "PUT")
     resumes_and_filters = False
 
     def __init__(self, settings: HandlerSettings) -> None:
-        recorder = SharedRecorder()
-        super().__init__(settings, recorder)
-        self._turn = threading.Lock()
-        self.exchange = Broadcasters(settings, recorder, self._turn)
-
-    def account(self, passage: Passage | None, payload_bytes: int) -> None:
-        """Count an event that was published and answered, and stamp it."""
-        with self._turn:
-            super().account(passage, payload_bytes)
+        super().__init__(settings)
+        self.exchange = Broadcasters(settings, self.recorder, self.turn)

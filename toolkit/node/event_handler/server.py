@@ -8,12 +8,12 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
 from toolkit.node.event_handler.callbacks import CallbackSubscriptions
-from toolkit.node.event_handler.documents import Event, Reader
+from toolkit.node.event_handler.documents import Event, Filter, Reader, System
 from toolkit.node.event_handler.exchange import Exchange, SseSubscriber
 from toolkit.node.event_handler.outlet import Outlet
 from toolkit.node.event_handler.problems import Problem, bad_media_type, bad_method, bad_payload, bad_uri, pretty
@@ -61,6 +61,27 @@ _LIKE_BEFORE = Request(method="POST")
 """Stands for a request that the shortcut has recognised."""
 
 
+class Callbacks(Protocol):
+    """Stored filters, and what is to be done with each event because of them; false when there is nothing."""
+
+    def __bool__(self) -> bool: ...
+    def __len__(self) -> int: ...
+
+    def add(self, wanted: Filter) -> int | None:
+        """Store a filter: its number, or None where (type, consumer) is there already."""
+
+    def remove(self, event_type: str, consumer_name: str) -> bool:
+        """Remove a consumer's filters of one type; False when nobody is known by that name."""
+
+    def publish(
+        self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
+    ) -> list[asyncio.Future[None]]:
+        """Take an event on; the answer to its publisher waits for the futures."""
+
+    def queued(self) -> int:
+        """What waits to be sent."""
+
+
 class EventHandler:
     """What all connections share; the other modes have handlers of their own derived from this one."""
 
@@ -73,7 +94,7 @@ class EventHandler:
         self.settings = settings
         self.recorder = recorder
         self.exchange = Exchange(settings, recorder)
-        self.callbacks = CallbackSubscriptions(settings, recorder, self.exchange.tally)
+        self.callbacks: Callbacks = CallbackSubscriptions(settings, recorder, self.exchange.tally)
         self.reader = Reader(settings.validation_status)
         self.tolerance = timedelta(seconds=settings.publishing_tolerance_s)
         self.connections: dict[Connection, None] = {}
@@ -101,7 +122,8 @@ class EventHandler:
             subscriber.end(LAST_CHUNK)
         for connection in list(self.connections):
             connection.end()
-        await self.callbacks.close()
+        if isinstance(self.callbacks, CallbackSubscriptions):
+            await self.callbacks.close()
         while self.connections and time.monotonic() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

@@ -41,7 +41,10 @@ class HandlerSettings:
     publishing_tolerance_s: float = 3600.0
     """Timestamps further from now than this are refused; 0 takes any."""
     database: Literal["none", "sqlite"] = "none"
+    """Where mode original keeps its filters: in memory, or in the file `database_path`."""
+    database_path: str = "/var/lib/toolkit/data/event-handler.sqlite"
     sql_log: bool = False
+    """Mode original writes a row for each line of its log, into the same file, and waits until it is on the disk."""
     validation_status: int = 400
     """Status of validation and JSON errors: 404 in Arrowhead 4.1.0 and 4.1.1, 400 from 4.1.2."""
     max_body_bytes: int = 1024 * 1024

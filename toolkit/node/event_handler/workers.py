@@ -18,7 +18,9 @@ import traceback
 from typing import Any
 
 from toolkit.errors import WorkloadError
+from toolkit.node.event_handler.recorder import Passage, SharedRecorder
 from toolkit.node.event_handler.server import LAST_CHUNK, Connection, EventHandler
+from toolkit.node.event_handler.settings import HandlerSettings
 
 _READ_BYTES = 65_536
 _WRITE_WITHIN_S = 15
@@ -79,10 +81,27 @@ class Line(asyncio.Transport):
         """A line is read only when it is its turn."""
 
 
+class WorkerHandler(EventHandler):
+    """An Event Handler that several threads use at a time."""
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        super().__init__(settings, SharedRecorder())
+        self.turn = threading.Lock()
+        """Held while counters change."""
+
+    def account(self, passage: Passage | None, payload_bytes: int) -> None:
+        """Count an event that was published and answered, and stamp it."""
+        with self.turn:
+            super().account(passage, payload_bytes)
+
+    def finish(self, until_s: float) -> None:
+        """Do what is left once nothing new comes, by `until_s` (monotonic) at the latest."""
+
+
 class Workers:
     """Listens and serves with a fixed number of threads."""
 
-    def __init__(self, handler: EventHandler, threads: int) -> None:
+    def __init__(self, handler: WorkerHandler, threads: int) -> None:
         """Raises WorkloadError where the port is taken. 0 threads: twice the cores."""
         settings = handler.settings
         self.threads = threads or 2 * (os.cpu_count() or 1)

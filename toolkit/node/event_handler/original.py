@@ -1,0 +1,281 @@
+"""Mode `original`: a publish is answered at once; a small pool delivers, with a new connection for each notification.
+
+The pool has one thread less than there are cores and an unbounded queue: nothing tells a publisher that its events
+wait. Events may overtake each other where the pool has more than one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import functools
+import json
+import os
+import queue
+import socket
+import struct
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+
+from toolkit.node.drivers.http import Responses
+from toolkit.node.event_handler.callbacks import post_request
+from toolkit.node.event_handler.documents import Event, Filter, System
+from toolkit.node.event_handler.filters import FilterStore
+from toolkit.node.event_handler.recorder import Passage
+from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.event_handler.workers import WorkerHandler
+
+_WITHIN_S = 30
+_MOST_RESPONSE_BYTES = 1024 * 1024
+_MOST_CONSUMERS = 65_536
+_time_ns = time.time_ns
+
+Place = tuple[str, int]
+
+
+class Consumer:
+    """Whom notifications go to: a peer of the stamps."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.peer = 0
+        self.peer_run = 0
+
+    def remote(self) -> Place:
+        """Where it listens."""
+        return self.place
+
+
+class Pool:
+    """Threads that do what is in a queue without bound."""
+
+    def __init__(self, threads: int) -> None:
+        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._threads = [threading.Thread(target=self._work, name=f"delivery-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Do it when its turn has come."""
+        self._tasks.put(task)
+
+    def waiting(self) -> int:
+        """Tasks that nobody has begun."""
+        return self._tasks.qsize()
+
+    def stop(self, until_s: float) -> int:
+        """Finish what is queued, by `until_s` (monotonic) at the latest; the number of tasks given up."""
+        while self._tasks.unfinished_tasks and time.monotonic() < until_s:  # a task may put others in the queue
+            time.sleep(0.02)
+        left = 0
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._tasks.get_nowait()
+                left += 1
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join(max(until_s - time.monotonic(), 0.1))
+        return left
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                task()
+            except Exception:  # noqa: BLE001  one event must not cost a thread of the pool
+                traceback.print_exc()
+            finally:
+                self._tasks.task_done()
+
+
+class Sender:
+    """POSTs on blocking sockets: a new connection each time, or one that is kept."""
+
+    def __init__(self, *, reuse: bool) -> None:
+        self._reuse = reuse
+        self._kept: dict[Place, collections.deque[socket.socket]] = {}
+
+    def post(self, place: Place, path: str, body: bytes) -> tuple[bool, int]:
+        """(whether the answer is 2xx, the instant of the send in ns, 0 without one); any failure is False."""
+        request = post_request(*place, path, body, keep=self._reuse)
+        kept = self._take(place)
+        if kept is not None:
+            with contextlib.suppress(OSError, ValueError):
+                return self._exchange(place, kept, request)
+        try:
+            return self._exchange(place, _connect(place), request)
+        except _UnansweredError as error:
+            return False, error.sent_ns
+        except (OSError, ValueError):
+            return False, 0
+
+    def _exchange(self, place: Place, connection: socket.socket, request: bytes) -> tuple[bool, int]:
+        responses = Responses()
+        answers: list[tuple[int, bytes]] = []
+        read = 0
+        sent_ns = _time_ns()
+        try:
+            connection.sendall(request)
+            while not answers:
+                data = connection.recv(65_536)
+                read += len(data)
+                if not data or read > _MOST_RESPONSE_BYTES:
+                    raise ConnectionResetError("the connection ended before the answer")
+                answers = responses.take(data)
+        except (OSError, ValueError) as error:
+            connection.close()
+            raise _UnansweredError(sent_ns) from error
+        if self._reuse and not responses.closing:
+            self._kept.setdefault(place, collections.deque()).append(connection)
+        else:
+            connection.close()
+        return 200 <= answers[0][0] < 300, sent_ns  # noqa: PLR2004
+
+    def _take(self, place: Place) -> socket.socket | None:
+        try:
+            return self._kept[place].pop()
+        except (KeyError, IndexError):
+            return None
+
+
+class _UnansweredError(OSError):
+    """A request was sent at `sent_ns` and not answered."""
+
+    def __init__(self, sent_ns: int) -> None:
+        super().__init__("no answer")
+        self.sent_ns = sent_ns
+
+
+def _connect(place: Place) -> socket.socket:
+    connection = socket.create_connection(place, timeout=_WITHIN_S)
+    connection.setblocking(True)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for direction in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", _WITHIN_S, 0))
+    return connection
+
+
+class Report:
+    """What became of one event's notifications; complete when the last of them has ended."""
+
+    def __init__(self, expected: int) -> None:
+        self._left = expected
+        self._turn = threading.Lock()
+        self.results: dict[str, bool] = {}
+
+    def enter(self, url: str, delivered: bool) -> bool:
+        """Whether this was the last one."""
+        with self._turn:
+            self.results[url] = delivered
+            self._left -= 1
+            return self._left == 0
+
+
+class Notifications:
+    """The stored filters and what each event sets off."""
+
+    def __init__(self, handler: WorkerHandler) -> None:
+        settings = handler.settings
+        self._handler = handler
+        self._feeds_back = settings.feedback
+        self._store = FilterStore(settings)
+        self._sender = Sender(reuse=settings.connection_reuse)
+        self._fresh_sender = Sender(reuse=False)
+        self._pool = Pool(max((os.cpu_count() or 1) - 1, 1))
+        self._consumers: dict[Place, Consumer] = {}
+
+    def __bool__(self) -> bool:
+        """Always: a publisher is told of an event that nobody wanted, too."""
+        return True
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def add(self, wanted: Filter) -> int | None:
+        """Store a filter: its number, or None where (type, consumer) is there already."""
+        return self._store.add(wanted)
+
+    def remove(self, event_type: str, consumer_name: str) -> bool:
+        """Remove a consumer's filters of one type; False when nobody is known by that name."""
+        return self._store.remove(event_type, consumer_name)
+
+    def publish(
+        self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
+    ) -> list[asyncio.Future[None]]:
+        """Put an event in the pool's queue; its publisher does not wait."""
+        self._pool.submit(functools.partial(self._propagate, source, event, timestamp, passage, feedback_uri))
+        return []
+
+    def queued(self) -> int:
+        """Events and notifications that wait for a thread."""
+        return self._pool.waiting()
+
+    def stop(self, until_s: float) -> None:
+        """Deliver what is queued while there is time."""
+        left = self._pool.stop(until_s)
+        with self._handler.turn:
+            self._handler.exchange.tally.dropped_disconnected += left
+        self._store.close()
+
+    def _propagate(
+        self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
+    ) -> None:
+        chosen = [wanted for wanted in self._store.of_type(event.type) if wanted.wants(event, source, timestamp)]
+        body = json.dumps(event.document(timestamp), separators=(",", ":")).encode()
+        report = Report(len(chosen))
+        tell = functools.partial(self._report, source, feedback_uri, report)
+        for wanted in chosen:
+            self._store.log(f"Notification of {wanted.consumer.name} goes to {wanted.url}")
+            self._pool.submit(functools.partial(self._notify, wanted, body, passage, report, tell))
+        if not chosen:
+            tell()
+
+    def _notify(
+        self, wanted: Filter, body: bytes, passage: Passage | None, report: Report, tell: Callable[[], None]
+    ) -> None:
+        place = (wanted.consumer.address, wanted.consumer.port)
+        delivered, sent_ns = self._sender.post(place, wanted.notify_uri or "", body)
+        handler, tally = self._handler, self._handler.exchange.tally
+        with handler.turn:
+            if delivered:
+                tally.sent += 1
+                tally.sent_bytes += len(body)
+            else:
+                tally.dropped_disconnected += 1
+            if passage is not None and sent_ns:
+                handler.recorder.stamp_later(passage, self._consumer(place), sent_ns)
+        self._store.log(f"{wanted.url} was {'notified' if delivered else 'not reached'}")
+        if report.enter(wanted.url, delivered):
+            tell()
+
+    def _report(self, source: System, feedback_uri: str | None, report: Report) -> None:
+        self._store.log(f"Event published to {sum(report.results.values())} subscribers.")
+        if feedback_uri is None or not self._feeds_back:
+            return
+        self._store.log(f"Feedback goes to http://{source.address}:{source.port}/{feedback_uri.lstrip('/')}")
+        body = json.dumps(report.results).encode()
+        told, _ = self._fresh_sender.post((source.address, source.port), feedback_uri, body)
+        self._store.log(f"Feedback was {'taken' if told else 'not taken'}")
+
+    def _consumer(self, place: Place) -> Consumer:
+        if len(self._consumers) >= _MOST_CONSUMERS:
+            self._consumers.clear()
+        return self._consumers.setdefault(place, Consumer(place))
+
+
+class OriginalHandler(WorkerHandler):
+    """Stored filters only."""
+
+    subscribed_by = ("POST", "PUT")
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        super().__init__(settings)
+        self.callbacks: Notifications = Notifications(self)
+
+    def finish(self, until_s: float) -> None:
+        """Deliver what is queued."""
+        self.callbacks.stop(until_s)
