@@ -50,20 +50,22 @@ def version() -> None:
     typer.echo(__version__)
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line; always ends with one of the documented exit codes."""
     sys.exit(_exit_code())
 
 
-def _exit_code() -> int:  # noqa: PLR0911 - one return for each row of the table
+def _exit_code() -> int:
     try:
         code = app(standalone_mode=False)
     except ToolkitError as error:
         _report(error)
         return error.exit_code
     except KeyboardInterrupt:
-        typer.echo("interrupted; the state is saved: deploy again to go on, or teardown", err=True)
-        return 130
+        code = INTERRUPTED
     except typer.Abort:
         typer.echo("stopped; nothing was changed", err=True)
         return 130
@@ -79,6 +81,8 @@ def _exit_code() -> int:  # noqa: PLR0911 - one return for each row of the table
         last = traceback.format_exc().strip().splitlines()[-1]
         typer.echo(f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {log}", err=True)
         return 1
+    if code == INTERRUPTED:  # typer, too, makes this of an interrupt
+        typer.echo("interrupted; the state is saved: deploy again to go on, or teardown", err=True)
     return code if isinstance(code, int) else 0  # a command that raised typer.Exit comes back as its code
 
 
