@@ -1,0 +1,207 @@
+"""The Event Handler's modes enhanced and original: whole runs, and what each does and does not do on the wire."""
+
+import json
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.contract.samples import Point
+
+from .processes import Bench, NodeProcess, of_point, play
+from .test_event_handler import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
+
+
+def start(bench: Bench, mode: str, **settings: Any) -> NodeProcess:
+    return bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"mode": mode, **settings}))
+
+
+@pytest.fixture
+def consumer() -> Iterator[Consumer]:
+    made = Consumer()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize(("mode", "protocol"), [("direct", "sse"), ("enhanced", "sse"), ("original", "http")])
+def test_a_run_loses_nothing_and_stamps_every_hop(bench: Bench, mode: str, protocol: str, reuse: bool) -> None:
+    broker, publisher, subscriber = start(bench, mode), bench.publisher(), bench.subscriber()
+    play(broker, [publisher], [subscriber], run="a", protocol=protocol, broker=f"127.0.0.1:{broker.port}",
+         messages=100, payload_bytes=71, subscriber_connections=2, options={"reuse": reuse})  # fmt: skip
+
+    sent, received = publisher.info("a"), subscriber.info("a")
+    assert sent.counts["sent"] == sent.counts["acked"] == 100
+    assert received.counts["received"] == 200
+    assert received.counts["duplicate"] == received.counts["foreign"] == 0
+    t1 = {stamp[4]: stamp[5] for stamp in of_point(publisher.stamps("a"), Point.SENT)}
+    t5 = {stamp[4]: stamp[5] for stamp in of_point(publisher.stamps("a"), Point.ACKED)}
+    t2 = {stamp[4]: stamp[5] for stamp in of_point(broker.stamps("a"), Point.BROKER_RECEIVED)}
+    t3 = {(stamp[2], stamp[4]): stamp[5] for stamp in of_point(broker.stamps("a"), Point.BROKER_SENT)}
+    t4 = {(stamp[2], stamp[4]): stamp[5] for stamp in of_point(subscriber.stamps("a"), Point.RECEIVED)}
+    assert len(t3) == len(t4) == 200
+    broker_peer = {tuple(flow): int(peer) for peer, flow in broker.info("a").flows.items()}
+    for peer, flow in received.flows.items():
+        for seq in range(100):
+            instants = [t1[seq], t2[seq], t3[broker_peer[tuple(flow)], seq], t4[int(peer), seq]]
+            assert instants == sorted(instants)
+            assert t5[seq] > t2[seq]
+    # One connection of the publisher, or one for each message (and one for the probe, which is not stamped).
+    assert len(broker.info("a").flows) - 2 == (1 if reuse else 100)
+    assert "Traceback" not in bench.log("broker")
+
+
+def test_enhanced_keeps_the_order_of_every_publisher(bench: Bench) -> None:
+    broker = start(bench, "enhanced", thread_pool_size=4)
+    publisher, subscriber = bench.publisher(), bench.subscriber()
+    play(broker, [publisher], [subscriber], run="c", broker=f"127.0.0.1:{broker.port}",
+         messages=50, payload_bytes=71, connections=10, subscriber_connections=10)  # fmt: skip
+    counts = subscriber.info("c").counts
+    assert counts["received"] == 5000
+    assert counts["reordered"] == counts["duplicate"] == counts["foreign"] == 0
+    assert broker.info("c").counts["sent"] == 5000
+
+
+def test_enhanced_speaks_as_direct_but_has_no_filters_and_no_replay(bench: Bench) -> None:
+    handler = start(bench, "enhanced", thread_pool_size=2, replay=5)
+    wanted = json.dumps({"matchMetadata": True, "filterMetadata": {"unit": "bar"}})
+    selective = Stream(handler, eventfilter=wanted, **{"Last-Event-ID": "1"})
+    for payload in ("41", "a\nb", "é", ""):
+        assert publish(handler, payload) == 200
+        assert selective.event() == {"event": "pressure", "data": payload}
+    assert publish(handler, "1", "unheard") == 200
+    status, text, _ = ask(handler, "POST", "/eventhandler/subscription", {"eventType": "a"})
+    assert (status, json.loads(text)["exceptionType"]) == (405, "BAD_METHOD")
+    gone = {"eventType": "pressure", "consumer": SOURCE}
+    assert ask(handler, "PUT", "/eventhandler/subscription", gone)[0] == 204
+    assert ask(handler, "GET", "/eventhandler/subscription")[0] == 500
+    assert ask(handler, "POST", "/eventhandler/publish", b"{")[0] == 400
+    selective.close()
+    until = time.monotonic() + 5
+    while count(handler, "toolkit_broker_subscribers") and time.monotonic() < until:
+        time.sleep(0.02)
+    assert count(handler, "toolkit_broker_subscribers") == 0
+    assert publish(handler, "nobody is there") == 200
+
+
+def test_enhanced_serves_as_many_requests_at_a_time_as_it_has_threads(bench: Bench) -> None:
+    handler = start(bench, "enhanced", thread_pool_size=2)
+    idle = [socket.create_connection(("127.0.0.1", handler.port), 5) for _ in range(20)]
+    assert publish(handler, "kept connections hold no thread") == 200
+    stuck = stuck_subscriber(handler)
+    answered: list[int] = []
+
+    def push() -> None:
+        answered.append(publish(handler, "x" * 900_000))
+
+    pushing = [threading.Thread(target=push) for _ in range(20)]
+    for thread in pushing:
+        thread.start()
+    time.sleep(1)
+    waiting = threading.Thread(target=lambda: answered.append(publish(handler, "other", "other")))
+    waiting.start()
+    time.sleep(0.5)
+    assert len(answered) < 21, "both threads wait for the subscriber that does not read"
+    stuck.close()
+    for thread in [*pushing, waiting]:
+        thread.join(20)
+    assert answered == [200] * 21
+    for connection in idle:
+        connection.close()
+
+
+def test_a_stop_ends_streams_properly(bench: Bench) -> None:
+    handler = start(bench, "enhanced")
+    stream = Stream(handler)
+    publish(handler, "1")
+    assert stream.event()["data"] == "1"
+    handler.process.terminate()
+    assert handler.process.wait(10) == 0
+    assert stream.response.read() == b""
+    stream.close()
+
+
+def subscribe(handler: NodeProcess, consumer: Consumer, name: str, **more: Any) -> int:
+    document = {"id": 0, "eventType": "pressure", "consumer": consumer.system(name), "notifyUri": name, **more}
+    return ask(handler, "POST", "/eventhandler/subscription", document)[0]
+
+
+@pytest.mark.parametrize("database", ["none", "sqlite"])
+def test_original_filters_and_feeds_back(bench: Bench, consumer: Consumer, database: str) -> None:
+    path = bench.folder / "filters.sqlite"
+    environment = {
+        "TOOLKIT_SETTINGS": json.dumps({"mode": "original", "database": database}),
+        "TOOLKIT_EVENT_HANDLER_DATABASE_PATH": str(path),
+    }
+    handler = bench.event_handler(**environment)
+    assert subscribe(handler, consumer, "everything") == 201
+    assert subscribe(handler, consumer, "everything") == 204
+    assert subscribe(handler, consumer, "mine", sources=[SOURCE]) == 201
+    assert subscribe(handler, consumer, "exact", matchMetadata=True, filterMetadata={"unit": "bar"}) == 201
+    assert subscribe(handler, consumer, "later", startDate="2999-01-01T00:00:00Z") == 201
+    assert subscribe(handler, consumer, "past", endDate="2001-01-01T00:00:00Z") == 400
+    assert subscribe(handler, consumer, "broken") == 201
+    assert ask(handler, "GET", "/eventhandler/subscription", headers={"eventtype": "pressure"})[0] == 405
+
+    feedback = {"deliveryCompleteUri": "publisher/feedback", "source": consumer.system("PressPub")}
+    event = {"type": "pressure", "payload": "41", "eventMetadata": {"unit": "bar"}}
+    assert ask(handler, "POST", "/eventhandler/publish", {"event": event, **feedback})[0] == 200
+    got = consumer.wait_for(4)
+    assert sorted(path for path, _ in got) == ["/broken", "/everything", "/exact", "/publisher/feedback"]
+    base = f"http://127.0.0.1:{consumer.port}"
+    told = {f"{base}/everything": True, f"{base}/exact": True, f"{base}/broken": False}
+    assert got[-1] == ("/publisher/feedback", told)
+    consumer.got.clear()
+    nobody = {"event": {"type": "unheard", "payload": "1"}, **feedback}
+    assert ask(handler, "POST", "/eventhandler/publish", nobody)[0] == 200
+    assert consumer.wait_for(1) == [("/publisher/feedback", {})]
+
+    assert ask(handler, "DELETE", "/eventhandler/subscription/type/pressure/consumer/everything")[0] == 200
+    assert ask(handler, "DELETE", "/eventhandler/subscription/type/pressure/consumer/nobody")[0] == 204
+    handler.process.terminate()
+    assert handler.process.wait(10) == 0
+    bench.processes.clear()
+    again = bench.event_handler(**environment)
+    assert count(again, "toolkit_broker_subscribers") == (4 if database == "sqlite" else 0)
+
+
+def test_original_answers_before_it_delivers_and_its_queue_has_no_bound(bench: Bench) -> None:
+    handler = start(bench, "original")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts in the kernel, never answers
+        document = {
+            "eventType": "pressure",
+            "consumer": {"systemName": "silent", "address": "127.0.0.1", "port": silent.getsockname()[1]},
+        }
+        assert ask(handler, "POST", "/eventhandler/subscription", document)[0] == 201
+        assert [publish(handler, str(number)) for number in range(50)] == [200] * 50
+        assert count(handler, "toolkit_broker_queued_messages") >= 40
+
+
+def test_a_sql_log_has_the_originals_rows(bench: Bench, consumer: Consumer) -> None:
+    path = bench.folder / "log.sqlite"
+    handler = bench.event_handler(
+        TOOLKIT_SETTINGS=json.dumps({"mode": "original", "sql_log": True, "feedback": True}),
+        TOOLKIT_EVENT_HANDLER_DATABASE_PATH=str(path),
+    )
+    for name in ("one", "two"):
+        assert subscribe(handler, consumer, name) == 201
+    feedback = {"deliveryCompleteUri": "feedback", "source": consumer.system("PressPub")}
+    event = {"event": {"type": "pressure", "payload": "1"}, **feedback}
+    assert ask(handler, "POST", "/eventhandler/publish", event)[0] == 200
+    assert len(consumer.wait_for(3)) == 3
+    assert rows(path, 7) == 2 * 2 + 1 + 2
+
+
+def rows(path: Path, at_least: int) -> int:
+    found, until = 0, time.monotonic() + 5
+    while found < at_least and time.monotonic() < until:
+        time.sleep(0.02)
+        with sqlite3.connect(path) as database:
+            found = database.execute("SELECT count(*) FROM logs").fetchone()[0]
+    return found
