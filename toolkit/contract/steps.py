@@ -99,9 +99,7 @@ def _messages(call: StepRecord | None, served: StepRecord | None) -> list[Step]:
 
 
 def _inside(served: StepRecord, parts: Sequence[StepRecord]) -> list[Step]:
-    steps = [
-        _step(part, part.start_ns, part.end_ns, f"{_label(part)} query") for part in parts if part.kind == "query"
-    ]
+    steps = [_step(part, part.start_ns, part.end_ns, f"{_label(part)} query") for part in parts if part.kind == "query"]
     reached = served.start_ns
     for part in sorted(parts, key=lambda part: part.start_ns):
         if part.start_ns > reached:

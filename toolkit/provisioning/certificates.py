@@ -109,9 +109,7 @@ def _checked(name: str) -> str:
     return name
 
 
-def _make(
-    common_name: str, *, issuer: Identity | None, is_authority: bool, addresses: Sequence[str] = ()
-) -> Identity:
+def _make(common_name: str, *, issuer: Identity | None, is_authority: bool, addresses: Sequence[str] = ()) -> Identity:
     if len(common_name) > _LONGEST_COMMON_NAME:
         raise UsageError(f"{common_name} is too long for a certificate: {len(common_name)} of 64 characters")
     key = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)

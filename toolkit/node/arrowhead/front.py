@@ -48,9 +48,7 @@ class Front:
         report: Callable[[Refusal], None] = lambda _refusal: None,
     ) -> None:
         """`server_cloud` is that of the server's certificate in secure mode; `report` is told of every refusal."""
-        own = Route(
-            method="GET", path=OPENAPI_PATH, handle=self._describe, summary="This description", answers=dict
-        )
+        own = Route(method="GET", path=OPENAPI_PATH, handle=self._describe, summary="This description", answers=dict)
         self.router = Router((*routes, own))
         self._title = title
         self._quirks = quirks
@@ -71,9 +69,7 @@ class Front:
             response = self._refusal(request, refusal)
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
-            response = self._refusal(
-                request, Refusal("GENERIC", f"class {type(error).__name__}: {error}"[:500])
-            )
+            response = self._refusal(request, Refusal("GENERIC", f"class {type(error).__name__}: {error}"[:500]))
         self._observe(operation, response.status, (time.time_ns() - request.received_ns) / 1e9)
         if trace is None:
             return response
@@ -89,9 +85,7 @@ class Front:
         """The answer to what never became a request."""
         refusal = Refusal("BAD_PAYLOAD", message, status=status)
         self._observe("none", status, 0.0)
-        return Response(
-            status=status, body=pretty(refusal.document("")).encode(), content_type=JSON, headers=CORS
-        )
+        return Response(status=status, body=pretty(refusal.document("")).encode(), content_type=JSON, headers=CORS)
 
     def _route(self, request: Request) -> tuple[Route, Call]:
         found = self.router.find(request.path)
@@ -133,9 +127,7 @@ class Front:
         if reply.value is None:
             return Response(status=reply.status, headers=CORS)
         if isinstance(reply.value, str):
-            return Response(
-                status=reply.status, body=reply.value.encode(), content_type="text/plain", headers=CORS
-            )
+            return Response(status=reply.status, body=reply.value.encode(), content_type="text/plain", headers=CORS)
         return Response(status=reply.status, body=wire.write(reply.value), content_type=JSON, headers=CORS)
 
     def _refusal(self, request: Request, refusal: Refusal) -> Response:

@@ -74,9 +74,7 @@ class Outbound:
         poll = GSDPoll(
             requested_service=form.requested_service,
             requester_cloud=_known(own),
-            registry_flags={
-                name: bool(form.registry_flags.get(name)) for name in ("metadataSearch", "pingProviders")
-            },
+            registry_flags={name: bool(form.registry_flags.get(name)) for name in ("metadataSearch", "pingProviders")},
         )
         outcomes = await self._poll(clouds, poll, call.trace)
         answers = tuple(outcome for outcome in outcomes if isinstance(outcome, GSDAnswer))
@@ -264,9 +262,7 @@ class Inbound:
             ping_providers=bool(form.registry_flags.get("pingProviders")),
             metadata_search=bool(form.registry_flags.get("metadataSearch")),
         )
-        result = await self._peers.call(
-            "PUT", f"{self._peers.registry}/query", query, ServiceQueryResult, call.trace
-        )
+        result = await self._peers.call("PUT", f"{self._peers.registry}/query", query, ServiceQueryResult, call.trace)
         if not result.service_query_data:
             raise not_found(f"Nobody in this cloud provides {form.requested_service.service_definition} as asked for")
         secure = self._core.settings.secure

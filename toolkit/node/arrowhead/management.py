@@ -82,9 +82,7 @@ class _Kind(Generic[T]):
 
         async def get_one(call: Call) -> Reply:
             identity = call.number("id")
-            rows = await storage.read(
-                lambda connection: self.list_rows(connection, id=identity), operation=self.noun
-            )
+            rows = await storage.read(lambda connection: self.list_rows(connection, id=identity), operation=self.noun)
             return Reply(value=some(rows, missing % identity)[0])
 
         async def add_some(call: Call) -> Reply:

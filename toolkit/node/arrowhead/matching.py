@@ -77,9 +77,7 @@ def only_preferred(
     return kept
 
 
-def best_entry(
-    entries: Sequence[ServiceRegistryEntry], systems: Sequence[ArrowheadSystem]
-) -> ServiceRegistryEntry:
+def best_entry(entries: Sequence[ServiceRegistryEntry], systems: Sequence[ArrowheadSystem]) -> ServiceRegistryEntry:
     """The entry of the first preferred system that has one, else the first entry."""
     by_provider = {entry.provider.key: entry for entry in reversed(entries)}
     return next((by_provider[system.key] for system in systems if system.key in by_provider), entries[0])

@@ -1,7 +1,6 @@
 """Everything that travels between the systems of a cloud, as values."""
 # ruff: noqa: RUF009 - optional, required and their like are field specifiers
 
-
 from __future__ import annotations
 
 from collections.abc import Mapping

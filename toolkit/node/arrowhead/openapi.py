@@ -118,9 +118,7 @@ def _reference(kind: type[Any], schemas: dict[str, Any]) -> dict[str, Any]:
         schema: dict[str, Any] = {
             "type": "object",
             "description": (kind.__doc__ or "").strip(),
-            "properties": {
-                json_name(field): _schema(hints[field.name], rules_of(field), schemas) for field in fields
-            },
+            "properties": {json_name(field): _schema(hints[field.name], rules_of(field), schemas) for field in fields},
         }
         if required := [json_name(field) for field in fields if rules_of(field).required]:
             schema["required"] = required

@@ -118,9 +118,7 @@ class Peers:
         if refusal.kind == "UNAVAILABLE":
             self._refresh.set()
 
-    async def call(
-        self, method: str, url: str, message: object, kind: type[T], trace: Trace | None = None
-    ) -> T:
+    async def call(self, method: str, url: str, message: object, kind: type[T], trace: Trace | None = None) -> T:
         """`exchange` with the system's own client."""
         return await exchange(self.client, method, url, message, kind, trace)
 

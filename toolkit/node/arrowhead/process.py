@@ -130,9 +130,7 @@ async def _serve(system: System, settings: Settings) -> None:
             task.cancel()
 
 
-async def _open(
-    system: System, settings: Settings, stack: contextlib.AsyncExitStack
-) -> tuple[Core, Figures]:
+async def _open(system: System, settings: Settings, stack: contextlib.AsyncExitStack) -> tuple[Core, Figures]:
     figures = Figures()
     storage = await asyncio.to_thread(
         open_storage, settings.database_url, pool=settings.database_pool, timeout_s=settings.database_timeout_s

@@ -74,9 +74,7 @@ SYSTEM = _table(
     Column("authentication_info", String(2047)),
     UniqueConstraint("system_name", "address", "port", name="system_identity"),
 )
-SERVICE = _table(
-    "arrowhead_service", _id(), Column("service_definition", String(255), nullable=False, unique=True)
-)
+SERVICE = _table("arrowhead_service", _id(), Column("service_definition", String(255), nullable=False, unique=True))
 INTERFACE = _table(
     "arrowhead_service_interfaces",
     _to("arrowhead_service_id", "arrowhead_service", primary=True),
@@ -136,9 +134,7 @@ STORE = _table(
     Column("name", String(255)),
     Column("instruction", String(255)),
     Column("last_updated", _MOMENT),
-    UniqueConstraint(
-        "arrowhead_service_id", "consumer_system_id", "priority", "is_default", name="store_identity"
-    ),
+    UniqueConstraint("arrowhead_service_id", "consumer_system_id", "priority", "is_default", name="store_identity"),
 )
 STORE_ATTRIBUTE = _table(
     "orchestration_store_attributes",

@@ -1,7 +1,6 @@
 """Fills the stores of a local cloud from a file, once or again: what is there already stays."""
 # ruff: noqa: RUF009 - optional, required and their like are field specifiers
 
-
 from __future__ import annotations
 
 from collections.abc import Mapping

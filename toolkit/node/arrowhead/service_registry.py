@@ -186,9 +186,7 @@ class ServiceRegistry:
         return Reply() if await self._delete(None) else Reply(status=204)
 
     async def _delete(self, ids: Sequence[int] | None) -> int:
-        return await self._storage.write(
-            lambda connection: registry.delete_entries(connection, ids), operation="mgmt"
-        )
+        return await self._storage.write(lambda connection: registry.delete_entries(connection, ids), operation="mgmt")
 
     # ------------------------------------------------ in the background
 

@@ -94,9 +94,7 @@ def allow_intra(
     services: Sequence[ArrowheadService],
 ) -> list[IntraCloudAuthorization]:
     """Make the rules that do not exist yet, and what they name; returns the new ones."""
-    made = [
-        allow_one(connection, consumer, provider, service) for provider in providers for service in services
-    ]
+    made = [allow_one(connection, consumer, provider, service) for provider in providers for service in services]
     new = {rule for rule in made if rule is not None}
     return [rule for rule in list_intra(connection) if rule.id in new] if new else []
 
