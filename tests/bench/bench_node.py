@@ -1,12 +1,13 @@
 """What node processes reach on this machine: direct Event Handler beside Mosquitto, send rate, what sampling costs.
 
-Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5] [--only latency,rate,sampling,jitter,fanout]
+Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5] [--only latency,modes,rate,sampling,jitter,fanout]
 Every pair is measured in turns (A B A B …) and compared by the median of its repeats.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shutil
 import statistics
@@ -21,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "unit")]
 
-from node.processes import Bench, free_port, of_point, play  # noqa: E402
+from node.processes import Bench, NodeProcess, free_port, of_point, play  # noqa: E402
 
 from toolkit.contract.orders import Arrivals  # noqa: E402
 from toolkit.contract.samples import Point  # noqa: E402
@@ -63,11 +64,11 @@ class Tables:
         self.mosquitto.terminate()
         self.mosquitto.wait()
 
-    def run(self, protocol: str, *, subscribers: bool = True, **order: Any) -> str:
+    def run(self, protocol: str, *, subscribers: bool = True, handler: NodeProcess | None = None, **order: Any) -> str:
         self.runs += 1
         run = f"b{self.runs}"
-        broker = self.handler if protocol == "sse" else None
-        port = self.handler.port if protocol == "sse" else self.mosquitto_port
+        broker = (handler or self.handler) if protocol in ("sse", "http") else None
+        port = broker.port if broker else self.mosquitto_port
         play(
             broker,
             [self.publisher],
@@ -125,6 +126,34 @@ def latency(tables: Tables, repeats: int) -> None:
     print(f"latency direct / mosquitto QoS 1: mean {ratio[0]:.2f}, p99 {ratio[1]:.2f} (at most 1 wanted)")
 
 
+def modes(tables: Tables, repeats: int) -> None:
+    """Scenario A on loopback in each mode of the Event Handler; `original` with a connection for each publish, too."""
+    plain = {"messages": 2000, "warmup_messages": 200, "payload_bytes": 71}
+    handlers = {
+        mode: tables.bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"mode": mode}))
+        for mode in ("enhanced", "original")
+    }
+
+    def measure(mode: str) -> list[float]:
+        original = {"options": {"reuse": False}} if mode == "original" else {}
+        protocol = "http" if mode == "original" else "sse"
+        return tables.transport_us(tables.run(protocol, handler=handlers.get(mode), **plain, **original))
+
+    found = in_turns(
+        repeats,
+        direct=lambda: measure("direct"),
+        enhanced=lambda: measure("enhanced"),
+        original=lambda: measure("original"),
+    )
+    direct = 0.0
+    for mode, repeated in found.items():
+        mean = statistics.median(statistics.fmean(values) for values in repeated)
+        direct = direct or mean
+        wanted = " (at most 3 wanted)" if mode == "enhanced" else ""
+        print(f"modes {mode:9} {summary([v for values in repeated for v in values])}")
+        print(f"      median of {repeats} means {mean:.1f} us, {mean / direct:.2f} x direct{wanted}")
+
+
 def fanout(tables: Tables, repeats: int) -> None:
     """Scenario C on loopback: ten publishing connections, ten subscriptions, 1,000 events each."""
     for _ in range(repeats):
@@ -180,7 +209,7 @@ def jitter(tables: Tables, repeats: int) -> None:
         print(f"jitter T1 - T0 at 2000/s {summary(late)} (p99 below 1000 wanted)")
 
 
-MEASURES = {"latency": latency, "fanout": fanout, "rate": rate, "sampling": sampling, "jitter": jitter}
+MEASURES = {"latency": latency, "modes": modes, "fanout": fanout, "rate": rate, "sampling": sampling, "jitter": jitter}
 
 
 def main() -> None:
