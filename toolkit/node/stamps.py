@@ -69,9 +69,7 @@ class StampWriter:
         self._background = threading.Thread(target=self._work, name="stamps", daemon=True)
         self._background.start()
 
-    def add(
-        self, point: int, flags: int, peer: int, stream: int, seq: int, at_ns: int, aux_ns: int = 0
-    ) -> None:
+    def add(self, point: int, flags: int, peer: int, stream: int, seq: int, at_ns: int, aux_ns: int = 0) -> None:
         """Note one stamp; about half a microsecond on x86, no system call."""
         offset = self._offset
         if offset == _CHUNK_BYTES:
