@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help setup demo test check lint format unit test-docker test-e2e images bench schema clean
+.PHONY: help setup demo test check lint format unit test-docker test-databases test-e2e images bench schema clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,6 +30,11 @@ unit: ## Tests that need no engine
 
 test-docker: ## Tests on real virtual nodes
 	@$(BIN)/pytest tests/integration
+
+test-databases: ## Arrowhead on MariaDB and PostgreSQL (installs both, and Debian's Python drivers)
+	@YES=1 tools/setup.sh --tests && apt-get install -y -qq --no-install-recommends mariadb-server postgresql \
+	  python3-pymysql python3-psycopg2 python3-sqlalchemy python3-httptools python3-uvloop python3-prometheus-client python3-cryptography >/dev/null
+	@TOOLKIT_NODE_PYTHON=/usr/bin/python3 $(BIN)/pytest tests/contract/arrowhead/test_databases.py
 
 test-e2e: ## The README's story and the browser
 	@$(BIN)/pytest tests/e2e

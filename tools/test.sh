@@ -27,6 +27,6 @@ export TOOLKIT_TESTS_COMPLETE=1
 stage "lint"
 tools/lint.sh
 stage "unit and contract tests"
-$bin/pytest tests/unit tests/contract -n 2 --durations=10 -rs
+$bin/pytest tests/unit tests/contract -n 2 -m "not databases" --durations=10 -rs
 stage "integration and end-to-end tests, on real virtual nodes"
 $bin/pytest tests/integration tests/e2e --durations=15 -rs

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from toolkit.contract.orders import Arrivals
 from toolkit.contract.settings import ProcessSettings
 from toolkit.controller.control import HttpControl
@@ -34,12 +35,6 @@ from toolkit.state import Deployment, Host, SshAccess
 ROOT = Path(__file__).parents[2]
 MODULES = {"broker": "event_handler", "publisher": "publisher", "subscriber": "subscriber"}
 NODES = {"eh": "broker", "pub": "publisher", "sub-1": "subscriber", "sub-2": "subscriber"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -16,16 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 SYSTEMS = ("service_registry", "authorization", "gatekeeper", "orchestrator")
 NODE_PYTHON = os.environ.get("TOOLKIT_NODE_PYTHON", sys.executable)
 """Set it to Debian's python3 to run the systems on the packages of the nodes."""
 SOURCE = Path(__file__).parents[3]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, patience_s: float = 30.0) -> None:

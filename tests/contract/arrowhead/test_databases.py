@@ -121,7 +121,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[Server]:
         shutil.rmtree(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.databases
 def test_a_cloud_on_a_server_that_restarts(database: Server, tmp_path: Path) -> None:
     cloud = LocalCloud("served", tmp_path / "cloud", database=database.url)
     cloud.environment = {"TOOLKIT_ARROWHEAD_GATEKEEPER": "0", "TOOLKIT_ARROWHEAD_DATABASE_TIMEOUT_S": "2"}

@@ -13,17 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from toolkit.contract.orders import RunOrder, RunStatus, status_from_json, to_json
 from toolkit.contract.samples import STAMP, Point, StampsInfo
 from toolkit.contract.settings import ProcessSettings
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

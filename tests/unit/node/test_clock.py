@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from toolkit.contract import metrics
 from toolkit.measure.clocks import read_log
 from toolkit.node.clock import ClockLog, ClockSettings, ClockState, Tracking, chrony_config, parse_tracking, run
@@ -117,12 +118,6 @@ def test_the_log_is_what_a_run_reads_and_never_grows_without_end(tmp_path: Path)
     assert readings[0].root_delay_ns == 1_000_000
     assert readings[0].root_dispersion_ns == 200_000
     assert readings[0].synchronised
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.skipif(shutil.which("chronyd") is None, reason="needs chronyd (apt-get install chrony)")
