@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from hypothesis import settings
 
 settings.register_profile("toolkit", deadline=None)  # machines are shared: how long an example takes says nothing
 settings.load_profile("toolkit")
+
+# A shell ignores SIGINT for what it starts in the background, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPLETE = os.environ.get("TOOLKIT_TESTS_COMPLETE") == "1"
