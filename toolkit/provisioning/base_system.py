@@ -126,7 +126,7 @@ def _debootstrap(archive: Path, architecture: str, emit: Emit) -> None:
         draft.unlink(missing_ok=True)
         last = "\n".join(done.stderr.strip().splitlines()[-10:])
         raise UnreachableError(
-            f"Debian {SUITE} for {architecture} cannot be made; does deb.debian.org answer? mmdebstrap said:\n{last}"
+            f"Debian {SUITE} for {architecture} cannot be made; does its mirror answer? mmdebstrap said:\n{last}"
         )
     draft.replace(archive)
     emit(
