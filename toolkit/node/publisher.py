@@ -18,9 +18,9 @@ from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
-from toolkit.errors import ToolkitError
 from toolkit.node import exposition, pacing
-from toolkit.node.control import Control, log
+from toolkit.node.client import serve_orders
+from toolkit.node.control import Control
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import Driver, PublishingConnection
 from toolkit.node.flows import Flows
@@ -121,7 +121,17 @@ class Publishing:
         )
         self._writer.flows_for_live(self._flows.by_peer)
 
-    def play(self, start_ns: int) -> None:
+    def play(self) -> None:
+        """Send everything from the start on, and wait for the answers."""
+        start_ns = self._control.await_start()
+        if start_ns is None:
+            return
+        self._control.enter("running")
+        self._send_all(start_ns)
+        self._control.enter("draining")
+        self._drain()
+
+    def _send_all(self, start_ns: int) -> None:
         """Send everything, starting at a wall clock instant; returns when all is sent or the run is stopped."""
         wait_ns = start_ns - _time_ns()
         start_monotonic_ns = time.monotonic_ns() + wait_ns
@@ -137,7 +147,7 @@ class Publishing:
         finally:
             gc.enable()
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Wait for the answers that are still due, at most `drain_s`."""
         self._waiter.forget(self._control.stop_fd)
         until_ns = time.monotonic_ns() + round(self._order.drain_s * 1e9)
@@ -366,41 +376,9 @@ def readings(control: Control) -> Iterable[exposition.Reading]:
     ]
 
 
-def carry_out(settings: ProcessSettings, control: Control, order: RunOrder) -> None:
-    """One order from preparing to done or failed."""
-    publishing: Publishing | None = None
-    error: str | None = None
-    try:
-        publishing = Publishing(settings, control, order)
-        publishing.prepare()
-        start_ns = control.await_start()
-        if start_ns is not None:
-            control.enter("running")
-            publishing.play(start_ns)
-            control.enter("draining")
-            publishing.drain()
-    except (OSError, ValueError, ToolkitError) as problem:
-        error = f"{settings.service} on {settings.node}: {problem}"
-    if publishing is not None:
-        error = publishing.finish(error)
-    control.enter("failed" if error else "done", error)
-
-
 def main() -> int:
     """Serve orders until SIGTERM."""
-    sys.setswitchinterval(1e-4)  # the hot thread waits at most 0.1 ms for the others
-    settings = ProcessSettings.from_environment()
-    try:
-        control = Control(settings, ROLE, readings=lambda: readings(control), check=check_order)
-    except ToolkitError as error:
-        log("failed", settings, ROLE, error=str(error))
-        return error.exit_code
-    control.serve()
-    log("serving", settings, ROLE, control_port=settings.control_port, metrics_port=settings.metrics_port)
-    while (order := control.next_order()) is not None:
-        carry_out(settings, control, order)
-    control.close()
-    return 0
+    return serve_orders(ROLE, Publishing, readings=readings, check=check_order)
 
 
 if __name__ == "__main__":

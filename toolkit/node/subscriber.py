@@ -18,9 +18,9 @@ from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
-from toolkit.errors import ToolkitError
 from toolkit.node import exposition
-from toolkit.node.control import Control, log
+from toolkit.node.client import serve_orders
+from toolkit.node.control import Control
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import Driver, SubscribingConnection
 from toolkit.node.flows import Flows
@@ -89,7 +89,14 @@ class Subscribing:
                     time.sleep(0.2)
         self._facts["subscribed_ms"] = round((time.monotonic() - started_s) * 1000, 3)
 
-    def receive_until_stopped(self) -> None:
+    def play(self) -> None:
+        """Take messages until the run is stopped, and what has arrived by then."""
+        self._control.enter("ready")
+        self._receive_until_stopped()
+        self._control.enter("draining")
+        self._drain()
+
+    def _receive_until_stopped(self) -> None:
         """Take messages until the run is stopped; the start is noticed on the way."""
         gc.collect()
         gc.disable()
@@ -105,7 +112,7 @@ class Subscribing:
         finally:
             gc.enable()
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Take what has already arrived."""
         self._waiter.forget(self._control.stop_fd)
         for _ in range(1000):
@@ -250,39 +257,9 @@ def readings(control: Control) -> Iterable[exposition.Reading]:
     ]
 
 
-def carry_out(settings: ProcessSettings, control: Control, order: RunOrder) -> None:
-    """One order from preparing to done or failed."""
-    subscribing: Subscribing | None = None
-    error: str | None = None
-    try:
-        subscribing = Subscribing(settings, control, order)
-        subscribing.prepare()
-        control.enter("ready")
-        subscribing.receive_until_stopped()
-        control.enter("draining")
-        subscribing.drain()
-    except (OSError, ValueError, ToolkitError) as problem:
-        error = f"{settings.service} on {settings.node}: {problem}"
-    if subscribing is not None:
-        error = subscribing.finish(error)
-    control.enter("failed" if error else "done", error)
-
-
 def main() -> int:
     """Serve orders until SIGTERM."""
-    sys.setswitchinterval(1e-4)  # the hot thread waits at most 0.1 ms for the others
-    settings = ProcessSettings.from_environment()
-    try:
-        control = Control(settings, ROLE, readings=lambda: readings(control), check=check_order)
-    except ToolkitError as error:
-        log("failed", settings, ROLE, error=str(error))
-        return error.exit_code
-    control.serve()
-    log("serving", settings, ROLE, control_port=settings.control_port, metrics_port=settings.metrics_port)
-    while (order := control.next_order()) is not None:
-        carry_out(settings, control, order)
-    control.close()
-    return 0
+    return serve_orders(ROLE, Subscribing, readings=readings, check=check_order)
 
 
 if __name__ == "__main__":
