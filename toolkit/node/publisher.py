@@ -212,6 +212,7 @@ class Publishing:
                 if link.connection is not None:
                     link.connection.publish(stream.topic, header, (stream.number, _PROBE_SEQ, _PROBE))
                     link.outstanding += self._answered
+                    self._watch_writing(link, link.connection)
         until_ns = time.monotonic_ns() + round(_PROBE_WITHIN_S * 1e9)
         while any(link.connection and link.outstanding for link in self._links):
             events = self._waiter.wait(until_ns)
@@ -295,8 +296,7 @@ class Publishing:
                 point = _SENT
                 if self._answered:
                     link.outstanding += 1
-                if connection.wants_write():
-                    self._waiter.watch(link.fd, writable=True)
+                self._watch_writing(link, connection)
             except ConnectionError as error:
                 self._lost(link, error)
         if self._recording and self._writer is not None:
@@ -329,8 +329,13 @@ class Publishing:
             except ConnectionError as error:
                 self._lost(link, error)
 
+    def _watch_writing(self, link: _Link, connection: PublishingConnection) -> None:
+        if connection.wants_write():
+            self._waiter.watch(link.fd, writable=True)
+
     def _take_answers(self, link: _Link, connection: PublishingConnection) -> None:
         at_ns, accepted, rejected = connection.answers()
+        self._watch_writing(link, connection)
         counts = self._counts
         link.outstanding -= len(accepted) + len(rejected)
         writer = self._writer if self._recording else None

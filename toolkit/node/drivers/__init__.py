@@ -11,6 +11,8 @@ _MODULES = {
     "sse": "toolkit.node.drivers.sse",
     "http": "toolkit.node.drivers.http_callback",
     "mqtt": "toolkit.node.drivers.mqtt",
+    "amqp": "toolkit.node.drivers.amqp",
+    "stomp": "toolkit.node.drivers.stomp",
 }
 """Imported when asked for: a Pi 1 pays for one protocol only."""
 

@@ -1,13 +1,10 @@
 """MQTT 3.1.1 and 5 on a raw socket, QoS 0, 1 and 2; one system call for each message published.
 
-Options of an order: `mqtt` ("3.1.1" or "5"), `max_inflight`, `session` ("clean" or "persistent"). User name and
-password come from TOOLKIT_MQTT_USERNAME and TOOLKIT_MQTT_PASSWORD, since secrets never travel in orders.
+Options of an order: `mqtt` ("3.1.1" or "5"), `max_inflight`, `session` ("clean" or "persistent").
 """
 
 from __future__ import annotations
 
-import collections
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +14,8 @@ from toolkit.contract.samples import Flag
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers import mqtt_packets as packets
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
+from toolkit.node.drivers.ends import WindowedPublisher, WireEnd
+from toolkit.node.drivers.login import read_login
 from toolkit.node.drivers.wire import Wire
 
 _VERSIONS: dict[str, packets.Version] = {"3.1.1": 4, "5": 5, "5.0": 5}
@@ -39,6 +38,7 @@ class _Session:
         options = order.options
         self.version = _VERSIONS[str(options.get("mqtt", "3.1.1"))]
         self.reader = packets.PacketReader()
+        login = read_login(options)
         self.wire = Wire(order.broker, options=options, timeout_s=timeout_s)
         try:
             self.wire.blocking(timeout_s)
@@ -49,8 +49,8 @@ class _Session:
                     client_id,
                     keep_alive_s=keep_alive_s,
                     clean=options.get("session", "clean") != "persistent",
-                    user=os.environ.get("TOOLKIT_MQTT_USERNAME"),
-                    password=os.environ.get("TOOLKIT_MQTT_PASSWORD"),
+                    user=login[0] if login else None,
+                    password=login[1] if login else None,
                 )
             )
             body = self.await_packet(packets.CONNACK)
@@ -105,43 +105,28 @@ def _refusal(code: int, complaint: str) -> Exception:
     return OSError(complaint) if code in _PASSING else WorkloadError(complaint)
 
 
-class MqttPublisher:
-    """Publishes at one QoS; what exceeds the broker's window waits here, after T1."""
+class MqttPublisher(WindowedPublisher):
+    """Publishes at one QoS; packet ids are taken in turn."""
 
     def __init__(self, order: RunOrder, *, connection: int, fill: bytes, timeout_s: float) -> None:
         client_id = f"tk-pub-{order.streams[connection * len(order.topics)]:x}"
         self._session = _Session(order, client_id=client_id, keep_alive_s=0, timeout_s=timeout_s)
-        self._wire = self._session.wire
-        self._wire.blocking(None)
-        self._qos = order.qos
+        self._session.wire.blocking(None)
+        super().__init__(
+            self._session.wire,
+            {**self._session.facts, "granted_qos": order.qos},
+            window=self._session.window(int(order.options.get("max_inflight", 0))) if order.qos else 0,
+            message_bytes=order.payload_bytes + 16,
+        )
         self._fill = fill
         self._heads = [
             packets.publish_head(self._session.version, topic, order.payload_bytes, order.qos) for topic in order.topics
         ]
-        self._window = self._session.window(int(order.options.get("max_inflight", 0)))
         self._last_id = 0
-        self._in_flight: dict[int, Key] = {}
-        self._queue: collections.deque[tuple[int, bytes, Key]] = collections.deque()
-        self._message_bytes = order.payload_bytes + 16
-        self.facts: dict[str, Any] = {**self._session.facts, "window": self._window, "granted_qos": order.qos}
 
-    def fileno(self) -> int:
-        """The descriptor to wait on."""
-        return self._wire.fileno()
-
-    def local(self) -> tuple[str, int]:
-        """Address and port of our end."""
-        return self._wire.local()
-
-    def publish(self, topic: int, header: bytes, key: Key) -> None:
-        """One packet, one system call."""
+    def _send(self, topic: int, header: bytes) -> None:
         before, after = self._heads[topic]
-        if not self._qos:
-            self._wire.send(before + after + header + self._fill)
-        elif len(self._in_flight) < self._window and not self._queue:
-            self._offer(topic, header, key)
-        else:
-            self._queue.append((topic, header, key))
+        self._wire.send(before + after + header + self._fill)
 
     def _offer(self, topic: int, header: bytes, key: Key) -> None:
         before, after = self._heads[topic]
@@ -176,38 +161,24 @@ class MqttPublisher:
             else:
                 rejected.append(key)
                 self.facts["last_rejection"] = packets.why(code)
-        while self._queue and len(self._in_flight) < self._window:
-            self._offer(*self._queue.popleft())
+        self._offer_waiting()
         return at_ns, accepted, rejected
-
-    def backlog(self) -> int:
-        """Bytes handed over and not sent yet, whatever they wait for."""
-        return self._wire.backlog() + len(self._queue) * self._message_bytes
-
-    def wants_write(self) -> bool:
-        """Whether `flush` has something to do once the kernel takes more."""
-        return self._wire.backlog() > 0
-
-    def flush(self) -> None:
-        """Offer the backlog to the kernel again."""
-        self._wire.flush()
 
     def close(self) -> None:
         """DISCONNECT and close."""
         self._session.close()
 
 
-class MqttSubscriber:
+class MqttSubscriber(WireEnd):
     """Subscribed to every topic of the order; acknowledges a read's messages with one system call after it."""
 
     def __init__(self, order: RunOrder, *, client_id: str, timeout_s: float) -> None:
         self._session = _Session(order, client_id=client_id, keep_alive_s=_SUBSCRIBER_KEEP_ALIVE_S, timeout_s=timeout_s)
-        self._wire = self._session.wire
+        super().__init__(self._session.wire, self._session.facts)
         self._data = b""
         self._half_received: set[int] = set()
         """Packet ids of QoS 2 messages taken whose PUBREL has not come yet."""
         self._pinged_s = time.monotonic()
-        self.facts: dict[str, Any] = dict(self._session.facts)
         self._early: list[tuple[int, int, bytes]] = []
         try:
             self._subscribe(order)
@@ -244,14 +215,6 @@ class MqttSubscriber:
                     self._early.append((kind, flags, body))
             if codes is not None:
                 return codes
-
-    def fileno(self) -> int:
-        """The descriptor to wait on."""
-        return self._wire.fileno()
-
-    def local(self) -> tuple[str, int]:
-        """Address and port of our end."""
-        return self._wire.local()
 
     def read(self) -> int:
         """Read what is there; the instant right after the read, in ns."""
