@@ -15,6 +15,11 @@ def group() -> None:
     """Export the Grafana dashboards."""
 
 
+def register(parent: typer.Typer) -> None:
+    """Add the commands."""
+    parent.add_typer(app, name="dashboards")
+
+
 @app.command("export")
 def export(
     to: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("dashboards"),

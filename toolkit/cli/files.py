@@ -10,7 +10,6 @@ import typer
 
 from toolkit.cli.target import DEFAULT_FILE, JsonOption, ProviderOption
 from toolkit.errors import UsageError
-from toolkit.spec.load import load_testbed
 
 _EXAMPLE = """\
 # A testbed: machines, what runs on them, and the traffic to measure. `toolkit validate` checks it.
@@ -60,6 +59,8 @@ def validate(
     json_output: JsonOption = False,
 ) -> None:
     """Check testbed files; every problem is reported with its place. Example: toolkit validate testbed.yml"""
+    from toolkit.spec.load import load_testbed
+
     documents = []
     for file in files or [DEFAULT_FILE]:
         testbed = load_testbed(file, provider=provider)

@@ -13,6 +13,11 @@ from toolkit.cli.target import JsonOption, TestbedArgument, testbed_file
 app = typer.Typer(help="Build and list the images that nodes run.", no_args_is_help=True, rich_markup_mode=None)
 
 
+def register(parent: typer.Typer) -> None:
+    """Add the commands."""
+    parent.add_typer(app, name="images")
+
+
 @app.command("build")
 def build(
     names: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Default: all of them.")] = None,

@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 
 import typer
 
 from toolkit import __version__, paths
-from toolkit.cli import (
-    dashboards,
-    deploy,
-    doctor,
-    files,
-    gc,
-    graph,
-    images,
-    inventory,
-    model,
-    nodes,
-    report,
-    results,
-    run,
-    status,
-    teardown,
-)
 from toolkit.errors import EXIT_CODES, FileInvalidError, ToolkitError
 
-app = typer.Typer(
-    name="toolkit",
-    help="Make declared testbeds real, measure publish/subscribe systems on them, and remove them again.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()),
-)
-for module in (files, deploy, status, run, results, report, nodes, inventory, doctor, graph, gc, teardown):
-    module.register(app)
-app.add_typer(images.app, name="images")
-app.add_typer(dashboards.app, name="dashboards")
-app.add_typer(model.app, name="model")
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "files": ("init", "validate", "schema"),
+    "deploy": ("plan", "deploy", "up", "redeploy"),
+    "status": ("status", "inspect", "verify"),
+    "run": ("run",),
+    "results": ("results",),
+    "report": ("report", "compare"),
+    "nodes": ("exec", "ssh", "logs"),
+    "inventory": ("inventory",),
+    "doctor": ("doctor",),
+    "graph": ("graph",),
+    "gc": ("gc",),
+    "teardown": ("teardown", "down", "destroy"),
+    "images": ("images",),
+    "dashboards": ("dashboards",),
+    "model": ("model",),
+}
+"""Module of `toolkit.cli` -> the commands it registers."""
 
 
-@app.command("version")
+def application(first_word: str = "") -> typer.Typer:
+    """The command line; with only the module of the command named, where one is, so that it starts soon."""
+    app = typer.Typer(
+        name="toolkit",
+        help="Make declared testbeds real, measure publish/subscribe systems on them, and remove them again.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()),
+    )
+    app.callback()(_one_of_many)
+    asked = [module for module, commands in COMMANDS.items() if first_word in commands]
+    for module in asked or (() if first_word == "version" else COMMANDS):
+        importlib.import_module(f"toolkit.cli.{module}").register(app)
+    app.command("version")(version)
+    return app
+
+
+def _one_of_many() -> None:  # keeps the command's name an argument also where only one is registered
+    pass
+
+
 def version() -> None:
     """Print toolkit's version. Example: toolkit version"""
     typer.echo(__version__)
@@ -60,7 +71,7 @@ def main() -> None:
 
 def _exit_code() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = application(sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=False)
     except ToolkitError as error:
         _report(error)
         return error.exit_code

@@ -27,6 +27,11 @@ SecondsOption = Annotated[float, typer.Option(help="Most seconds to simulate.", 
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw into a .svg, .pdf or .png file.")]
 
 
+def register(parent: typer.Typer) -> None:
+    """Add the commands."""
+    parent.add_typer(app, name="model")
+
+
 @app.command("solve")
 def solve(
     net: NetArgument,

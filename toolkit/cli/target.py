@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit import paths
 from toolkit.errors import UsageError
-from toolkit.spec.load import load_testbed
-from toolkit.spec.testbed import Testbed
 from toolkit.state import Deployment, deployed_names, load_deployment
+
+if TYPE_CHECKING:
+    from toolkit.spec.testbed import Testbed
 
 DEFAULT_FILE = Path("testbed.yml")
 
@@ -64,6 +65,8 @@ def deployed(target: str | None) -> Deployment:
 
 def name_of(target: str | None) -> str:
     """The testbed's name, deployed or not; raises UsageError where it cannot be told."""
+    from toolkit.spec.load import load_testbed
+
     if target is not None:
         if Path(target).is_file():
             return load_testbed(Path(target)).name
@@ -85,6 +88,8 @@ def name_of(target: str | None) -> str:
 
 def loaded(target: str | None) -> tuple[Testbed, Deployment]:
     """A deployed testbed: what was asked for, as the same twin if it is one, and what exists."""
+    from toolkit.spec.load import load_testbed
+
     deployment = deployed(target)
     file = testbed_file(deployment.name)
     return load_testbed(file, provider=deployment.provider or None), deployment

@@ -11,14 +11,17 @@ import pytest
 import typer
 
 from toolkit import errors
-from toolkit.cli.main import app
+from toolkit.cli.main import COMMANDS, application
 from toolkit.errors import EXIT_CODES, ToolkitError
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS_DOC = (ROOT / "docs/commands.md").read_text()
 
 
-def commands(of: typer.Typer = app, prefix: str = "") -> Iterator[tuple[str, str]]:
+APPLICATION = application()
+
+
+def commands(of: typer.Typer = APPLICATION, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(name, help) of every command a person can see."""
     for command in of.registered_commands:
         if not command.hidden and command.callback is not None:
@@ -33,6 +36,13 @@ def test_every_command_has_an_example_and_is_documented(name: str, text: str) ->
     assert "Example: " in text
     assert f"toolkit {name.split(maxsplit=1)[0]}" in COMMANDS_DOC
     assert all(word in COMMANDS_DOC for word in name.split())
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_a_command_starts_with_no_module_but_its_own(module: str) -> None:
+    app = application(COMMANDS[module][0])
+    found = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    assert found == {*COMMANDS[module], "version"}
 
 
 def test_every_error_has_an_exit_code_of_the_contract() -> None:
@@ -71,10 +81,10 @@ def test_a_bug_ends_with_1_and_a_traceback_in_a_file(
 ) -> None:
     from toolkit.cli import main
 
-    def broken(**_: object) -> None:
+    def broken(_: str) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(main, "app", broken)
+    monkeypatch.setattr(main, "application", broken)
     assert main._exit_code() == 1
     said = capsys.readouterr().err
     assert "RuntimeError: boom" in said
@@ -85,8 +95,8 @@ def test_a_bug_ends_with_1_and_a_traceback_in_a_file(
 def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.cli import main
 
-    def interrupted(**_: object) -> None:
+    def interrupted(_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "app", interrupted)
+    monkeypatch.setattr(main, "application", interrupted)
     assert main._exit_code() == 130
