@@ -120,6 +120,12 @@ GATEWAY_RECEIVED = Metric(name="toolkit_gateway_messages_received_total", kind="
 GATEWAY_SENT = Metric(name="toolkit_gateway_messages_sent_total", kind="counter", help="Messages to the brokers.")
 HUB_RECEIVED = Metric(name="toolkit_hub_messages_received_total", kind="counter", help="Messages from the brokers.")
 HUB_SENT = Metric(name="toolkit_hub_messages_sent_total", kind="counter", help="Messages to customers.")
+GATEWAY_DEVICES = Metric(name="toolkit_gateway_devices", kind="gauge", help="Devices connected now.")
+GATEWAY_QUEUED = Metric(name="toolkit_gateway_queued_messages", kind="gauge", help="Messages that wait for the broker.")
+HUB_CUSTOMERS = Metric(name="toolkit_hub_customers", kind="gauge", help="Customers subscribed now.")
+HUB_QUEUED = Metric(
+    name="toolkit_hub_queued_messages", kind="gauge", help="Messages that wait for customers, all together."
+)
 CLOCK_OFFSET = Metric(name="toolkit_clock_offset_seconds", kind="gauge", help="This clock minus the reference.")
 CLOCK_BOUND = Metric(
     name="toolkit_clock_error_bound_seconds",

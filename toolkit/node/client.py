@@ -11,6 +11,7 @@ from toolkit.contract.settings import ProcessSettings
 from toolkit.errors import ToolkitError
 from toolkit.node import exposition
 from toolkit.node.control import Control, log
+from toolkit.node.descriptors import allow_descriptors
 
 
 class Part(Protocol):
@@ -38,6 +39,7 @@ def serve_orders(
 ) -> int:
     """Serve until SIGTERM; the exit code."""
     sys.setswitchinterval(1e-4)  # the hot thread waits at most 0.1 ms for the others
+    allow_descriptors()
     settings = ProcessSettings.from_environment()
     try:
         control = Control(settings, role, readings=lambda: readings(control), check=check)

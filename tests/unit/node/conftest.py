@@ -1,3 +1,4 @@
+import contextlib
 import getpass
 import os
 import shutil
@@ -22,9 +23,15 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[int]:
     """The port of a Mosquitto of our own; a missing one is installed by root, skipped on a laptop, an error in CI."""
+    with running_mosquitto(tmp_path) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def running_mosquitto(folder: Path) -> Iterator[int]:
     program = find_mosquitto()
     port = free_port()
-    configuration = tmp_path / "mosquitto.conf"
+    configuration = folder / "mosquitto.conf"
     configuration.write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
         f"persistence false\nmax_queued_messages 0\n"

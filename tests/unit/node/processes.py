@@ -81,6 +81,17 @@ class NodeProcess:
         return pages * os.sysconf("SC_PAGESIZE")
 
 
+@dataclass
+class Front:
+    """A gateway or hub and where its clients find it."""
+
+    process: NodeProcess
+    ports: dict[str, int]
+
+    def address(self, protocol: str) -> str:
+        return f"127.0.0.1:{self.ports[protocol]}"
+
+
 class Bench:
     ROOT = ROOT
     """Starts processes, ends them all."""
@@ -125,6 +136,23 @@ class Bench:
 
     def subscriber(self, instance: int = 0, **environment: str) -> NodeProcess:
         return self.launch("subscriber", "subscriber", instance, **environment)
+
+    def gateway(self, upstream: int, *, protocol: str = "mqtt", **settings: Any) -> Front:
+        return self._front("gateway", upstream, protocol, settings)
+
+    def hub(self, upstream: int, *, protocol: str = "mqtt", **settings: Any) -> Front:
+        return self._front("hub", upstream, protocol, settings)
+
+    def _front(self, role: str, upstream: int, protocol: str, settings: dict[str, Any]) -> Front:
+        mqtt, http = free_port(), free_port()
+        process = self.launch(
+            role,
+            role,
+            TOOLKIT_UPSTREAM=f"127.0.0.1:{upstream}",
+            TOOLKIT_UPSTREAM_PROTOCOL=protocol,
+            TOOLKIT_SETTINGS=json.dumps({"mqtt_port": mqtt, "http_port": http, **settings}),
+        )
+        return Front(process=process, ports={"mqtt": mqtt, "rest": http})
 
     def log(self, service: str, instance: int = 0) -> str:
         return (self.folder / f"{service}-{instance}.log").read_text()

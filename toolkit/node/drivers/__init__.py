@@ -11,6 +11,7 @@ _MODULES = {
     "sse": "toolkit.node.drivers.sse",
     "http": "toolkit.node.drivers.http_callback",
     "mqtt": "toolkit.node.drivers.mqtt",
+    "rest": "toolkit.node.drivers.rest",
     "amqp": "toolkit.node.drivers.amqp",
     "stomp": "toolkit.node.drivers.stomp",
 }

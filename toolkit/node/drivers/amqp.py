@@ -133,6 +133,7 @@ class AmqpPublisher(WindowedPublisher):
             self._session.wire.close()
             raise
         self._session.wire.blocking(None)
+        self._order = order
         self._parts = [
             frames.publish_parts(
                 exchange(order),
@@ -165,6 +166,20 @@ class AmqpPublisher(WindowedPublisher):
         self._last_tag += 1
         self._in_flight[self._last_tag] = key
         self._wire.send(before + header + after)
+
+    def forward(self, topic: str, payload: bytes, key: Key, qos: int) -> None:  # noqa: ARG002
+        """The frames of one message, one system call; on a channel with confirms every message is confirmed."""
+        before, after = frames.publish_parts(
+            exchange(self._order),
+            topic,
+            payload[HEADER_BYTES:],
+            header_bytes=min(len(payload), HEADER_BYTES),
+            persistent=is_persistent(self._order),
+            frame_max=self._session.frame_max,
+        )
+        self._last_tag += 1
+        self._in_flight[self._last_tag] = key
+        self._wire.send(before + payload[:HEADER_BYTES] + after)
 
     def answers(self) -> tuple[int, list[Key], list[Key]]:
         """Confirms: Basic.Ack accepts, Basic.Nack rejects; either may stand for all before it."""

@@ -48,6 +48,13 @@ class PublishingConnection(Protocol):
         """End the connection the way the protocol wants; never raises, never waits."""
 
 
+class ForwardingConnection(PublishingConnection, Protocol):
+    """One connection that sends on what others have made: a gateway's."""
+
+    def forward(self, topic: str, payload: bytes, key: Key, qos: int) -> None:
+        """Send one message as it is; at QoS 1 `key` comes back in `answers`, at QoS 0 it may."""
+
+
 class SubscribingConnection(Protocol):
     """One connection of a subscriber, its subscriptions confirmed."""
 

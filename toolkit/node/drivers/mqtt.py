@@ -27,6 +27,7 @@ _PING_EVERY_S = 20.0
 _LAST_PACKET_ID = 0xFFFF
 _USUAL_WINDOW = 20
 """Mosquitto cuts MQTT 3.1.1 clients off with more QoS 2 messages in flight than its max_inflight_messages (20)."""
+_MOST_HEADS = 4096
 _REDELIVERED, _RETAINED = int(Flag.REDELIVERED), int(Flag.RETAINED)
 
 
@@ -124,12 +125,18 @@ class MqttPublisher(WindowedPublisher):
         ]
         self._last_id = 0
 
+        self._forward_heads: dict[tuple[str, int, int], tuple[bytes, bytes]] = {}
+
     def _send(self, topic: int, header: bytes) -> None:
         before, after = self._heads[topic]
         self._wire.send(before + after + header + self._fill)
 
     def _offer(self, topic: int, header: bytes, key: Key) -> None:
         before, after = self._heads[topic]
+        self._wire.send(before + self._packet_id(key) + after + header + self._fill)
+
+    def _packet_id(self, key: Key) -> bytes:
+        """A free one, taken for this message."""
         packet_id = self._last_id
         while True:
             packet_id = packet_id % _LAST_PACKET_ID + 1
@@ -137,7 +144,17 @@ class MqttPublisher(WindowedPublisher):
                 break
         self._last_id = packet_id
         self._in_flight[packet_id] = key
-        self._wire.send(before + packet_id.to_bytes(2, "big") + after + header + self._fill)
+        return packet_id.to_bytes(2, "big")
+
+    def forward(self, topic: str, payload: bytes, key: Key, qos: int) -> None:
+        """One packet, one system call."""
+        kind = topic, len(payload), qos
+        head = self._forward_heads.get(kind)
+        if head is None:
+            if len(self._forward_heads) >= _MOST_HEADS:
+                self._forward_heads.clear()
+            head = self._forward_heads[kind] = packets.publish_head(self._session.version, topic, len(payload), qos)
+        self._wire.send(head[0] + (self._packet_id(key) if qos else b"") + head[1] + payload)
 
     def answers(self) -> tuple[int, list[Key], list[Key]]:
         """PUBACK or PUBCOMP accepts; a failure code rejects."""
@@ -180,6 +197,9 @@ class MqttSubscriber(WireEnd):
         """Packet ids of QoS 2 messages taken whose PUBREL has not come yet."""
         self._pinged_s = time.monotonic()
         self._early: list[tuple[int, int, bytes]] = []
+        self.topics: list[bytes] = []
+        """Of what `messages` gave last, one by one; kept for a hub, which has to know them."""
+        self._keeps_topics = order.role == "hub"
         try:
             self._subscribe(order)
         except BaseException:
@@ -226,6 +246,7 @@ class MqttSubscriber(WireEnd):
         arrived = self._session.reader.take(self._data)
         if self._early:
             arrived, self._early = self._early + arrived, []
+        self.topics = []
         messages: list[Message] = []
         answers = bytearray()
         for kind, flags, body in arrived:
@@ -261,6 +282,8 @@ class MqttSubscriber(WireEnd):
             start += size
         told = (_REDELIVERED if flags & 8 else 0) | (_RETAINED if flags & 1 else 0)
         messages.append((body[start:], told))
+        if self._keeps_topics:
+            self.topics.append(body[2 : 2 + (body[0] << 8 | body[1])])
 
     def keep_alive(self) -> None:
         """PINGREQ, well within the keep-alive interval."""

@@ -196,8 +196,10 @@ def read_properties(data: bytes, at: int) -> dict[int, Any]:
 class PacketReader:
     """Cuts a stream of bytes into packets."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = LARGEST) -> None:
+        """`largest`: bytes after the fixed header that are still taken."""
         self._data = bytearray()
+        self._largest = largest
 
     def take(self, data: bytes) -> list[tuple[int, int, bytes]]:
         """(packet type, flags, body) of each packet that `data` completes; raises MalformedError."""
@@ -214,6 +216,8 @@ class PacketReader:
                 left, start = read_length(buffer, at + 1)
                 if left < 0:
                     break
+                if left > self._largest:
+                    raise MalformedError(f"a packet of {left} bytes, where at most {self._largest} are taken")
             end = start + left
             if end > size:
                 break

@@ -56,6 +56,21 @@ class SsePublisher:
         self._waiting.append(key)
         self._wire.send(before + _b2a(header + short_fill, newline=False) + after)
 
+    def forward(self, topic: str, payload: bytes, key: Key, qos: int) -> None:  # noqa: ARG002
+        """The same for a message of any size, of any event type; every POST is answered."""
+        address, port = self._wire.local()
+        document = {
+            "source": {"systemName": "gateway", "address": address, "port": port},
+            "event": {"type": topic, "payload": _b2a(payload, newline=False).decode()},
+        }
+        body = json.dumps(document, separators=(",", ":")).encode()
+        head = (
+            f"POST /eventhandler/publish HTTP/1.1\r\nHost: {self._wire.address}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        self._waiting.append(key)
+        self._wire.send(head.encode() + body)
+
     def answers(self) -> tuple[int, list[Key], list[Key]]:
         """200 accepts, anything else rejects."""
         data, at_ns = self._wire.read()
@@ -175,24 +190,22 @@ class SseSubscriber:
     def __init__(self, order: RunOrder, topic: str, *, timeout_s: float, last_event_id: str = "") -> None:
         self._wire = Wire(order.broker, options=order.options, timeout_s=timeout_s)
         self.topic = topic
+        self._decode = _a2b_or_as_it_is if order.role == "hub" else decoded
         self._in = bytearray()
         self._text = bytearray()
         self.last_event_id = last_event_id
         self.facts: dict[str, Any] = {"encoding": "base64", "granted_qos": 0}
         try:
-            self._subscribe(order.broker, topic, timeout_s)
+            self._subscribe(order, topic, timeout_s)
         except BaseException:
             self._wire.close()
             raise
 
-    def _subscribe(self, broker: str, topic: str, timeout_s: float) -> None:
-        resume = f"Last-Event-ID: {self.last_event_id}\r\n" if self.last_event_id else ""
+    def _subscribe(self, order: RunOrder, topic: str, timeout_s: float) -> None:
+        broker = order.broker
         self._wire.blocking(timeout_s)
         started_ns = time.monotonic_ns()
-        self._wire.send(
-            f"GET /eventhandler/subscription HTTP/1.1\r\nHost: {broker}\r\nAccept: text/event-stream\r\n"
-            f"eventtype: {topic}\r\n{resume}\r\n".encode()
-        )
+        self._wire.send(self._request(order, topic).encode())
         while (head := read_head(self._in)) is None:
             data, _ = self._wire.read()
             if not data:
@@ -206,6 +219,13 @@ class SseSubscriber:
         self.facts["subscribe_ms"] = (time.monotonic_ns() - started_ns) / 1e6
         self._chunks = ChunkedBody() if "chunked" in headers.get("transfer-encoding", "").lower() else None
         self._wire.blocking(None)
+
+    def _request(self, order: RunOrder, topic: str) -> str:
+        resume = f"Last-Event-ID: {self.last_event_id}\r\n" if self.last_event_id else ""
+        return (
+            f"GET /eventhandler/subscription HTTP/1.1\r\nHost: {order.broker}\r\nAccept: text/event-stream\r\n"
+            f"eventtype: {topic}\r\n{resume}\r\n"
+        )
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
@@ -222,7 +242,7 @@ class SseSubscriber:
         return at_ns
 
     def messages(self) -> list[Message]:
-        """The events that are complete. Only the header is decoded: what follows it is fill.
+        """The events that are complete. Only the header is decoded, since what follows it is fill; for a hub all is.
 
         Data that is not base64 comes as it is (foreign).
         """
@@ -241,7 +261,7 @@ class SseSubscriber:
         """The data of one event; None for comments and events without data."""
         before, found, data_only = block.partition(b"\ndata: ")
         if found and b"\n" not in data_only and before.startswith(b"event:") and b"\n" not in before:
-            return decoded(data_only)
+            return self._decode(data_only)
         data: bytes | None = None
         for line in block.split(b"\n"):
             name, _, value = line.partition(b":")
@@ -251,7 +271,7 @@ class SseSubscriber:
                 data = value if data is None else data + b"\n" + value
             elif name == b"id":
                 self.last_event_id = value.decode("latin-1")
-        return None if data is None else decoded(data)
+        return None if data is None else self._decode(data)
 
     def keep_alive(self) -> None:
         """SSE needs none."""
@@ -259,6 +279,14 @@ class SseSubscriber:
     def close(self) -> None:
         """Closing is how an SSE client unsubscribes."""
         self._wire.close()
+
+
+def _a2b_or_as_it_is(data: bytes) -> bytes:
+    """The whole of a payload; data that is not base64 as it is."""
+    try:
+        return _a2b(data)
+    except binascii.Error:
+        return data
 
 
 def decoded(data: bytes) -> bytes:

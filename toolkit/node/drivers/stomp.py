@@ -116,6 +116,7 @@ class StompPublisher(WindowedPublisher):
             message_bytes=len(self._heads[0]) + size,
         )
         self.facts["granted_qos"] = order.qos
+        self._order = order
         self._last = 0
 
     def _send(self, topic: int, header: bytes) -> None:
@@ -125,6 +126,19 @@ class StompPublisher(WindowedPublisher):
         self._last += 1
         self._in_flight[self._last] = key
         self._wire.send(b"%breceipt:%d\n\n%b%b" % (self._heads[topic][:-1], self._last, header, self._tail))
+
+    def forward(self, topic: str, payload: bytes, key: Key, qos: int) -> None:
+        """One frame, one system call; a receipt is asked for at QoS 1."""
+        headers = {
+            "destination": destination(self._order, topic),
+            "persistent": str(is_persistent(self._order)).lower(),
+            "content-length": str(len(payload)),
+        }
+        if qos:
+            self._last += 1
+            self._in_flight[self._last] = key
+            headers["receipt"] = str(self._last)
+        self._wire.send(frames.head("SEND", headers) + payload + b"\0")
 
     def answers(self) -> tuple[int, list[Key], list[Key]]:
         """A RECEIPT accepts one message; STOMP rejects by closing the connection."""
