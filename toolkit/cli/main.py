@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 import time
 import traceback
@@ -66,6 +67,9 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; always ends with one of the documented exit codes."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # asked to end, or the terminal is gone: as by Ctrl-C
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, signal.default_int_handler)
     sys.exit(_exit_code())
 
 

@@ -25,6 +25,7 @@ from toolkit.provisioning.ansible import Ansible
 from toolkit.provisioning.images import Builder
 from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
 from toolkit.provisioning.observe import Observed, observe
+from toolkit.provisioning.registry import registry_in_use
 from toolkit.provisioning.render import (
     GRAFANA_PORT,
     PROMETHEUS_PORT,
@@ -218,7 +219,8 @@ def provision(
     directory = paths.testbed_dir(testbed.name)
     touched = tuple(sorted(nodes))
     lacking = [node for node in touched if not _holds_images(seen.get(node), bundles[node], deployment.hosts[node])]
-    with _step(emit, "provision", f"{len(touched)} nodes") as say:
+    use = registry_in_use() if lacking else contextlib.nullcontext()
+    with _step(emit, "provision", f"{len(touched)} nodes") as say, use:
         registry = _builder(testbed, emit).registry(_references(bundles, lacking)) if lacking else None
         inventory = make_inventory(
             testbed,

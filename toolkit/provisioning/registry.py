@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from toolkit import engine, paths
 from toolkit.errors import UnreachableError
@@ -135,12 +135,27 @@ def _start(image: str, emit: Emit) -> Registry:
     raise UnreachableError(f"the testbed registry cannot get port {PORT} nor another one on 127.0.0.1")
 
 
+@contextlib.contextmanager
+def registry_in_use() -> Iterator[None]:
+    """Nobody removes the registry while a deploy of any workspace is inside this."""
+    with _lock_file("registry.in-use") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
 def remove_registry(*, keep_images: bool = False) -> list[str]:
-    """Remove the registry and, unless they are to be kept, the images in it; returns the names of what was removed."""
+    """Remove the registry and, unless they are to be kept, the images in it; returns the names of what was removed.
+
+    Where a deploy, of whichever workspace, pulls from it, it stays: the last one to end its testbeds removes it.
+    """
     from docker.errors import APIError
 
     api = engine.connect().api
-    with _one_at_a_time():
+    with _one_at_a_time(), _lock_file("registry.in-use") as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return []
         removed = _remove_containers()
         for volume in [] if keep_images else api.volumes(filters={"label": [LABEL]})["Volumes"] or []:
             with contextlib.suppress(APIError):
@@ -163,10 +178,14 @@ def _remove_containers() -> list[str]:
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
     """All testbeds of this machine share the registry."""
-    paths.cache().mkdir(parents=True, exist_ok=True)
-    with (paths.cache() / "registry.lock").open("w") as lock:
+    with _lock_file("registry.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _lock_file(name: str) -> IO[str]:
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    return (paths.cache() / name).open("w")
 
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -14,7 +14,7 @@ from toolkit import engine, paths
 from toolkit.errors import UnreachableError
 from toolkit.events import Event
 from toolkit.provisioning.images import Builder
-from toolkit.provisioning.registry import Registry, find_registry
+from toolkit.provisioning.registry import Registry, find_registry, registry_in_use, remove_registry
 from toolkit.provisioning.render import ImageReference
 
 pytestmark = pytest.mark.docker
@@ -74,6 +74,12 @@ def test_it_is_started_once_and_listens_on_loopback_only(registry: Registry) -> 
         pass
     with pytest.raises(OSError, match="refused"):  # the whole of 127/8 is this machine, and only .1 was asked for
         socket.create_connection(("127.0.0.2", registry.port), timeout=2)
+
+
+def test_it_stays_while_the_deploy_of_another_workspace_pulls_from_it(registry: Registry) -> None:
+    with registry_in_use():
+        assert remove_registry(keep_images=True) == []
+    assert find_registry() == registry
 
 
 def test_an_image_that_is_not_here_cannot_be_pushed(registry: Registry) -> None:
