@@ -14,6 +14,7 @@ _MODULES = {
     "rest": "toolkit.node.drivers.rest",
     "amqp": "toolkit.node.drivers.amqp",
     "stomp": "toolkit.node.drivers.stomp",
+    "xmpp": "toolkit.node.drivers.xmpp",
 }
 """Imported when asked for: a Pi 1 pays for one protocol only."""
 

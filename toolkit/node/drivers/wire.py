@@ -33,6 +33,7 @@ class Wire:
         plain.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(float(options.get("dead_after_s", 15)) * 1000)
         )
+        self._waits = True
         self._tls = bool(options.get("tls"))
         self._socket: socket.socket = _wrap(plain, host, options) if self._tls else plain
         self.connect_ns = time.monotonic_ns() - started_ns
@@ -48,6 +49,7 @@ class Wire:
 
     def blocking(self, timeout_s: float | None) -> None:
         """Wait up to `timeout_s` in `send_all` and `read` (for handshakes); None: never wait again."""
+        self._waits = timeout_s is not None
         if timeout_s is None:
             self._socket.setblocking(False)
         else:
@@ -99,7 +101,7 @@ class Wire:
             raise _cut(self.address, error) from error
         if not data:
             raise ConnectionResetError(f"{self.address} closed the connection")
-        if self._tls:
+        if self._tls and not self._waits:
             # Decrypted bytes wait inside the TLS layer, where no selector sees them.
             for _ in range(_READS_AT_ONCE):
                 with contextlib.suppress(OSError):

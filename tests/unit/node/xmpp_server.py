@@ -1,0 +1,80 @@
+"""A Prosody of a test's own, configured as toolkit configures it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_port
+from toolkit.provisioning.prosody import prosody_config
+
+MODULES = Path(__file__).resolve().parents[3] / "images" / "prosody" / "files"
+
+
+class Prosody:
+    """Runs from `start` to `stop`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        user: str = "toolkit",
+        environment: Mapping[str, str] | None = None,
+        certificate: str = "",
+        key: str = "",
+        **settings: object,
+    ) -> None:
+        self._program = find_prosody()
+        self.port = free_port()
+        self._folder = folder / f"prosody-{self.port}"
+        (self._folder / "certs").mkdir(parents=True)
+        config = prosody_config(
+            settings, port=self.port, user=user, certificate=certificate, key=key, interface="127.0.0.1",
+            run=str(self._folder), modules=str(MODULES),
+        )  # fmt: skip
+        self._config = self._folder / "prosody.cfg.lua"
+        self._config.write_text(("run_as_root = true\n" if os.geteuid() == 0 else "") + config)
+        self._environment = {**os.environ, **(environment or {})}
+        self.start()
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self._program, "--config", str(self._config), "-F"], stdout=log, stderr=log, env=self._environment
+            )
+        until = time.monotonic() + 20
+        while time.monotonic() < until and self.process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(self.log())
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+def find_prosody() -> str:
+    """A missing one is installed by root, skipped on a laptop, an error in CI."""
+    found = shutil.which("prosody")
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "prosody"]
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+        found = shutil.which("prosody")
+    if found is None:
+        reason = "needs the program prosody: apt-get install prosody"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
