@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import struct
 import zlib
 
 from toolkit.contract.samples import HEADER, HEADER_BYTES, MAGIC, VERSION
 
 _HEAD_BYTES = HEADER_BYTES - 4
 _crc32 = zlib.crc32
-_pack_into = HEADER.pack_into
+_pack_head = struct.Struct(HEADER.format.removesuffix("I")).pack
+"""All but the checksum."""
 _unpack_from = HEADER.unpack_from
 
 
@@ -21,14 +23,11 @@ class MessageMaker:
         if payload_bytes < HEADER_BYTES:
             raise ValueError(f"payloads of {payload_bytes} bytes cannot hold the {HEADER_BYTES}-byte header")
         self.fill = random.Random(seed).randbytes(payload_bytes - HEADER_BYTES)  # noqa: S311  incompressible, not secret
-        self._head = bytearray(HEADER_BYTES)
 
     def header(self, stream: int, seq: int, t0_ns: int, t1_ns: int, flags: int) -> bytes:
         """The 40 bytes that come before `fill`."""
-        head = self._head
-        _pack_into(head, 0, MAGIC, VERSION, flags, HEADER_BYTES, stream, seq, t0_ns, t1_ns, 0)
-        head[_HEAD_BYTES:] = _crc32(memoryview(head)[:_HEAD_BYTES]).to_bytes(4, "big")
-        return bytes(head)
+        head = _pack_head(MAGIC, VERSION, flags, HEADER_BYTES, stream, seq, t0_ns, t1_ns)
+        return head + _crc32(head).to_bytes(4, "big")
 
 
 def read_header(payload: bytes) -> tuple[int, int, int] | None:
@@ -38,7 +37,7 @@ def read_header(payload: bytes) -> tuple[int, int, int] | None:
     magic, version, flags, length, stream, seq, _, _, crc = _unpack_from(payload)
     if magic != MAGIC or version != VERSION or length != HEADER_BYTES:
         return None
-    if _crc32(memoryview(payload)[:_HEAD_BYTES]) != crc:
+    if _crc32(payload[:_HEAD_BYTES]) != crc:
         return None
     return stream, seq, flags
 

@@ -27,7 +27,7 @@ from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import MessageMaker
 from toolkit.node.redial import Redial
-from toolkit.node.stamps import StampWriter
+from toolkit.node.stamps import Add, StampWriter
 
 ROLE = "publisher"
 _PROBE_SEQ = 1 << 63
@@ -35,6 +35,7 @@ _LOOK_EVERY = 32
 """Messages between two looks at the sockets while behind schedule."""
 _PROBE_WITHIN_S = 5.0
 _CONNECT_WITHIN_S = 30.0
+_SECOND_NS = 1_000_000_000
 _MOST_BACKLOG_BYTES = 1 << 20
 _SENT, _ACKED, _REFUSED = int(Point.SENT), int(Point.ACKED), int(Point.REFUSED)
 _WARMUP, _PROBE = int(Flag.WARMUP), int(Flag.PROBE)
@@ -96,7 +97,8 @@ class Publishing:
         self._most_backlog = int(order.options.get("max_backlog_bytes", _MOST_BACKLOG_BYTES))
         self._facts: dict[str, Any] = {}
         self._writer: StampWriter | None = None
-        self._recording = order.record
+        self._note: Add | None = None
+        """The writer's `add`, in runs that record."""
         self._answered = self._driver.answers(order)
 
     def prepare(self) -> None:
@@ -117,8 +119,11 @@ class Publishing:
         if self._order.options.get("probe", True):
             self._probe()
         self._writer = StampWriter(
-            self._settings, self._order, live=LiveSender.from_environment(self._settings) if self._recording else None
+            self._settings,
+            self._order,
+            live=LiveSender.from_environment(self._settings) if self._order.record else None,
         )
+        self._note = self._writer.add if self._order.record else None
         self._writer.flows_for_live(self._flows.by_peer)
 
     def play(self) -> None:
@@ -264,19 +269,19 @@ class Publishing:
             if now_ns >= end_ns:
                 return
             idle = True
+            finished = False
             for link in unfinished:
-                if link.connection is None or link.outstanding or link.connection.backlog():
+                if link.outstanding or link.connection is None or link.connection.backlog():
                     continue
-                self._send_next(link)
+                if link.left is not None:
+                    link.left -= 1
+                    finished = finished or not link.left
+                self._send(link, link.next_stream(), None)
                 idle = idle and self._answered
-            if any(link.left == 0 for link in unfinished):
+            if finished:
                 unfinished = [link for link in unfinished if link.left != 0]
-            self._handle(waiter.wait(min(end_ns, now_ns + 1_000_000_000)) if idle else waiter.ready())
-
-    def _send_next(self, link: _Link) -> None:
-        if link.left is not None:
-            link.left -= 1
-        self._send(link, link.next_stream(), None)
+            # No slot has to be met here: the rough wait is one system call less.
+            self._handle(waiter.wait_roughly(min(end_ns - now_ns, _SECOND_NS) / _SECOND_NS) if idle else waiter.ready())
 
     def _send(self, link: _Link, stream: _Stream, t0_ns: int | None) -> None:
         """One message; T0 is T1 in a closed loop."""
@@ -299,8 +304,8 @@ class Publishing:
                 self._watch_writing(link, connection)
             except ConnectionError as error:
                 self._lost(link, error)
-        if self._recording and self._writer is not None:
-            self._writer.add(point, flags, link.peer, stream.number, seq, t1_ns, t0_ns)
+        if self._note is not None:
+            self._note(point, flags, link.peer, stream.number, seq, t1_ns, t0_ns)
         if flags:
             counts.warmup += 1
         elif point == _SENT:
@@ -338,13 +343,13 @@ class Publishing:
         self._watch_writing(link, connection)
         counts = self._counts
         link.outstanding -= len(accepted) + len(rejected)
-        writer = self._writer if self._recording else None
+        note = self._note
         for stream, seq, flags in accepted:
             if flags & _PROBE:
                 counts.probes += 1
                 continue
-            if writer is not None:
-                writer.add(_ACKED, flags, link.peer, stream, seq, at_ns)
+            if note is not None:
+                note(_ACKED, flags, link.peer, stream, seq, at_ns)
             if not flags:
                 counts.acked += 1
         counts.rejected += len(rejected)

@@ -28,7 +28,7 @@ from toolkit.node.live import LiveSender
 from toolkit.node.messages import Seen, read_header
 from toolkit.node.pacing import Waiter
 from toolkit.node.redial import Redial
-from toolkit.node.stamps import StampWriter
+from toolkit.node.stamps import Add, StampWriter
 
 ROLE = "subscriber"
 _CONNECT_WITHIN_S = 30.0
@@ -67,15 +67,19 @@ class Subscribing:
         self._flows = Flows()
         self._facts: dict[str, Any] = {}
         self._writer: StampWriter | None = None
-        self._recording = order.record
+        self._note: Add | None = None
+        """The writer's `add`, in runs that record."""
 
     def prepare(self) -> None:
         """Subscribe on every connection, confirmed by the broker; raises OSError or ToolkitError."""
         self._waiter.watch(self._control.stop_fd)
         self._waiter.watch(self._redial.fd)
         self._writer = StampWriter(
-            self._settings, self._order, live=LiveSender.from_environment(self._settings) if self._recording else None
+            self._settings,
+            self._order,
+            live=LiveSender.from_environment(self._settings) if self._order.record else None,
         )
+        self._note = self._writer.add if self._order.record else None
         self._writer.flows_for_live(self._flows.by_peer)
         started_s = time.monotonic()
         for slot in range(self._order.connections):
@@ -215,8 +219,8 @@ class Subscribing:
             counts.probes += 1
             return
         flags |= told
-        if self._recording and self._writer is not None:
-            self._writer.add(_RECEIVED, flags, link.peer, stream, seq, at_ns)
+        if self._note is not None:
+            self._note(_RECEIVED, flags, link.peer, stream, seq, at_ns)
         if told & _REDELIVERED:
             counts.redelivered += 1
         seen = link.seen.get(stream)

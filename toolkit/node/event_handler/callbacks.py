@@ -148,9 +148,8 @@ class CallbackSubscriptions:
         self._feedback_callers: dict[tuple[str, int], Caller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_number = 1
-
-    def __bool__(self) -> bool:
-        return bool(self._by_key)
+        self.wanted = False
+        """Whether there is any subscription."""
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -163,6 +162,7 @@ class CallbackSubscriptions:
         subscription = _Subscription(self, self._next_number, wanted)
         self._next_number += 1
         self._by_key[key] = subscription
+        self.wanted = True
         self._by_type.setdefault(wanted.event_type, []).append(subscription)
         return subscription.number
 
@@ -177,6 +177,7 @@ class CallbackSubscriptions:
                 del self._by_key[key]
                 self._by_type[event_type].remove(subscription)
                 subscription.end()
+        self.wanted = bool(self._by_key)
         return known
 
     def publish(

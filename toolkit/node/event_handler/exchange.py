@@ -28,22 +28,24 @@ class SseSubscriber:
         self.peer = 0
         self.peer_run = 0
         self.queue: collections.deque[tuple[bytes, Passage | None]] = collections.deque()
-        self._paused = False
+        self.paused = False
+        """Whether the transport's buffer is full."""
+        self.write = outlet.write
         self._room: asyncio.Future[None] | None = None
 
     def deliver(self, chunk: bytes, passage: Passage | None) -> asyncio.Future[None] | None:
         """Send, or queue; a future when the publisher is to wait until there is room again."""
-        if self._paused or self.queue:
-            return self._enqueue(chunk, passage)
+        if self.paused or self.queue:
+            return self.enqueue(chunk, passage)
         if passage is not None:
             passage.sent.append((self, _time_ns()))
-        self.outlet.write(chunk)
-        tally = self.exchange.tally
-        tally.sent += 1
-        tally.sent_bytes += len(chunk)
+        self.write(chunk)
+        self.exchange.tally.sent += 1
+        self.exchange.tally.sent_bytes += len(chunk)
         return None
 
-    def _enqueue(self, chunk: bytes, passage: Passage | None) -> asyncio.Future[None] | None:
+    def enqueue(self, chunk: bytes, passage: Passage | None) -> asyncio.Future[None] | None:
+        """Keep for later; a future when the publisher is to wait until there is room again."""
         settings = self.exchange.settings
         if len(self.queue) < settings.queue_limit:
             self.queue.append((chunk, passage))
@@ -67,15 +69,15 @@ class SseSubscriber:
 
     def pause(self) -> None:
         """The transport's buffer is full."""
-        self._paused = True
+        self.paused = True
 
     def resume(self) -> None:
         """The transport's buffer has emptied: send from the queue."""
-        self._paused = False
-        while self.queue and not self._paused:
+        self.paused = False
+        while self.queue and not self.paused:
             chunk, passage = self.queue.popleft()
             at_ns = _time_ns()
-            self.outlet.write(chunk)
+            self.write(chunk)
             self.exchange.tally.sent += 1
             self.exchange.tally.sent_bytes += len(chunk)
             if passage is not None:
@@ -215,8 +217,21 @@ class Exchange:
         if topic is None:
             return []
         chunk = topic.plain_chunk(payload)
-        rooms = [subscriber.deliver(chunk, passage) for subscriber in topic.subscribers]
-        return [room for room in rooms if room is not None]
+        full: list[asyncio.Future[None]] = []
+        delivered = 0
+        for subscriber in topic.subscribers:
+            if subscriber.paused or subscriber.queue:
+                room = subscriber.enqueue(chunk, passage)
+                if room is not None:
+                    full.append(room)
+                continue
+            if passage is not None:
+                passage.sent.append((subscriber, _time_ns()))
+            subscriber.write(chunk)
+            delivered += 1
+        self.tally.sent += delivered
+        self.tally.sent_bytes += delivered * len(chunk)
+        return full
 
     def subscribers(self) -> Iterator[SseSubscriber]:
         """Everybody, of every type."""

@@ -178,6 +178,9 @@ class Report:
 class Notifications:
     """The stored filters and what each event sets off."""
 
+    wanted = True
+    """A publisher is told of an event that nobody wanted, too."""
+
     def __init__(self, handler: WorkerHandler) -> None:
         settings = handler.settings
         self._handler = handler
@@ -187,10 +190,6 @@ class Notifications:
         self._fresh_sender = Sender(reuse=False)
         self._pool = Pool(max((os.cpu_count() or 1) - 1, 1))
         self._consumers: dict[Place, Consumer] = {}
-
-    def __bool__(self) -> bool:
-        """Always: a publisher is told of an event that nobody wanted, too."""
-        return True
 
     def __len__(self) -> int:
         return len(self._store)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import binascii
 import threading
-import time
 from typing import Protocol
 
 from toolkit.contract.samples import Flag, Point
 from toolkit.node.flows import Flows
 from toolkit.node.messages import read_header
-from toolkit.node.stamps import StampWriter
+from toolkit.node.stamps import Add, StampWriter
 
 _RECEIVED, _SENT = int(Point.BROKER_RECEIVED), int(Point.BROKER_SENT)
 _PROBE = int(Flag.PROBE)
 _ENCODED_HEADER = 56
 """Characters of base64 that hold the 40-byte header."""
-_time_ns = time.time_ns
+_a2b = binascii.a2b_base64
+
+
+Identity = tuple[int, int, int]
+"""(stream, seq, flags)"""
+_UNREAD: Identity = (-1, -1, -1)
 
 
 class Peer(Protocol):
@@ -32,7 +36,7 @@ class Peer(Protocol):
 class Passage:
     """One event on its way through the broker: instants are noted at once, stamps are made when all is sent."""
 
-    __slots__ = ("at_ns", "identified", "identity", "payload", "publisher", "sent")
+    __slots__ = ("at_ns", "identity", "payload", "publisher", "sent")
 
     def __init__(self, payload: str | bytes | None, publisher: Peer, at_ns: int) -> None:
         self.payload = payload
@@ -40,8 +44,8 @@ class Passage:
         self.at_ns = at_ns
         self.sent: list[tuple[Peer, int]] = []
         """Who it went to, and T3 of each."""
-        self.identified = False
-        self.identity: tuple[int, int, int] | None = None
+        self.identity: Identity | None = _UNREAD
+        """Who the message is; None where it is not of a run."""
 
 
 class Recorder:
@@ -49,7 +53,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.on = False
-        self._writer: StampWriter | None = None
+        self._note: Add | None = None
         self.flows = Flows()
         self._run_number = 0
         """Changes with each run, so that peers know when their number is stale."""
@@ -63,42 +67,50 @@ class Recorder:
         self._run_number += 1
         self.received = self.sent = self.foreign = 0
         writer.flows_for_live(self.flows.by_peer)
-        self._writer = writer
+        self._note = writer.add
         self.on = writer.recording
 
     def end(self) -> None:
         """Stamp no more."""
         self.on = False
-        self._writer = None
+        self._note = None
 
     def stamp(self, passage: Passage) -> None:
         """Write T2 and every T3 so far; messages that are not of a run, and probes, are left out."""
-        passage.identified = True
         passage.identity = identity = self._identify(passage.payload)
-        writer = self._writer
-        if identity is None or writer is None:
+        note = self._note
+        if identity is None or note is None:
             return
         stream, seq, flags = identity
+        run = self._run_number
+        publisher, sent = passage.publisher, passage.sent
         self.received += 1
-        writer.add(_RECEIVED, flags, self._number(passage.publisher), stream, seq, passage.at_ns)
-        self.sent += len(passage.sent)
-        for peer, at_ns in passage.sent:
-            writer.add(_SENT, flags, self._number(peer), stream, seq, at_ns)
+        self.sent += len(sent)
+        note(
+            _RECEIVED,
+            flags,
+            publisher.peer if publisher.peer_run == run else self._number(publisher),
+            stream,
+            seq,
+            passage.at_ns,
+        )
+        for peer, at_ns in sent:
+            note(_SENT, flags, peer.peer if peer.peer_run == run else self._number(peer), stream, seq, at_ns)
 
     def stamp_later(self, passage: Passage, peer: Peer, at_ns: int) -> None:
         """T3 of a subscriber that had to wait."""
-        if not passage.identified:
+        if passage.identity is _UNREAD:
             passage.sent.append((peer, at_ns))
-        elif passage.identity is not None and self._writer is not None:
+        elif passage.identity is not None and self._note is not None:
             stream, seq, flags = passage.identity
             self.sent += 1
-            self._writer.add(_SENT, flags, self._number(peer), stream, seq, at_ns)
+            self._note(_SENT, flags, self._number(peer), stream, seq, at_ns)
 
-    def _identify(self, payload: str | bytes | None) -> tuple[int, int, int] | None:
+    def _identify(self, payload: str | bytes | None) -> Identity | None:
         if payload is None:
             return None
         try:
-            header = read_header(binascii.a2b_base64(payload[:_ENCODED_HEADER]))
+            header = read_header(_a2b(payload[:_ENCODED_HEADER]))
         except ValueError:  # binascii.Error, or text beyond ASCII
             header = None
         if header is None:

@@ -6,6 +6,7 @@ import asyncio
 import collections
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, cast
@@ -62,9 +63,11 @@ _LIKE_BEFORE = Request(method="POST")
 
 
 class Callbacks(Protocol):
-    """Stored filters, and what is to be done with each event because of them; false when there is nothing."""
+    """Stored filters, and what is to be done with each event because of them."""
 
-    def __bool__(self) -> bool: ...
+    wanted: bool
+    """Whether events are to be passed to `publish`."""
+
     def __len__(self) -> int: ...
 
     def add(self, wanted: Filter) -> int | None:
@@ -132,7 +135,7 @@ class EventHandler:
         source, event, feedback_uri = parsed
         timestamp = self.timestamp(event)
         waiting = self.exchange.publish(source, event, timestamp, passage)
-        if self.callbacks:
+        if self.callbacks.wanted:
             waiting += self.callbacks.publish(source, event, timestamp, passage, feedback_uri)
         return waiting
 
@@ -141,7 +144,7 @@ class EventHandler:
         source, event = shortcut.source, shortcut.event
         assert source is not None  # noqa: S101  a shortcut that gives a payload has learned
         assert event is not None  # noqa: S101
-        if not self.callbacks and self.exchange.is_plain(event.type):
+        if not self.callbacks.wanted and self.exchange.is_plain(event.type):
             return self.exchange.broadcast(event.type, payload, passage)
         return self.publish((source, replace(event, payload=payload.decode()), shortcut.feedback_uri), passage)
 
@@ -166,6 +169,10 @@ class EventHandler:
         return event.timestamp
 
 
+def _drop(_: bytes) -> None:
+    """What writes to a connection that was never made."""
+
+
 class Connection(asyncio.Protocol):
     """One client: a publisher, an SSE subscriber, or somebody who asks."""
 
@@ -175,6 +182,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._outlet: Outlet | None = None
+        self._write: Callable[[bytes], None] = _drop
         self._request = Request()
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -182,6 +190,8 @@ class Connection(asyncio.Protocol):
         self._in_head = True
         self._begun_s: float | None = None
         self._seen_s = time.monotonic()
+        self._active = False
+        """Whether there was a request since `_seen_s`."""
         self._pending: collections.deque[Request] = collections.deque()
         self._busy = False
         self._subscriber: SseSubscriber | None = None
@@ -199,6 +209,7 @@ class Connection(asyncio.Protocol):
         """A client is there."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's own class, not registered as one
         self._outlet = Outlet(self._transport)
+        self._write = self._outlet.write
         if len(self._handler.connections) >= self._handler.settings.max_connections or self._handler.draining:
             self._refuse(Problem(503, "UNAVAILABLE", "the Event Handler takes no more connections"))
             return
@@ -206,13 +217,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in."""
-        self._at_ns = _time_ns()
+        at_ns = _time_ns()
         if self._subscriber is not None or self._ending:
             return
+        self._at_ns = at_ns
         if self._begun_s is None and not self._busy:
-            payload = self._shortcut.payload(data)
-            if payload is not None:
-                self._publish_again(payload)
+            shortcut = self._shortcut
+            if len(data) == shortcut.size and (payload := shortcut.payload(data)) is not None:
+                self._publish_again(shortcut, payload, at_ns)
                 return
             self._whole = data
         else:
@@ -308,7 +320,7 @@ class Connection(asyncio.Protocol):
         self._in_head = True
         self._head_bytes = 0
         self._begun_s = None
-        self._seen_s = time.monotonic()
+        self._active = True
         if self._busy:
             self._pending.append(request)
             if len(self._pending) >= _MOST_PIPELINED and self._transport is not None:
@@ -321,6 +333,9 @@ class Connection(asyncio.Protocol):
     def check_age(self, now_s: float) -> None:
         """End the connection when its request takes too long or nothing happens on it."""
         settings = self._handler.settings
+        if self._active:
+            self._active = False
+            self._seen_s = now_s
         if self._subscriber is not None or self._busy or self._ending:
             return
         if self._begun_s is not None and now_s - self._begun_s > settings.request_within_s:
@@ -360,25 +375,32 @@ class Connection(asyncio.Protocol):
             if self._whole.find(b"\r\n\r\n") + 4 == head_bytes:
                 self._shortcut.learn(self._whole, head_bytes, parsed, handler.reader.publish_event)
 
-    def _publish_again(self, payload: bytes) -> None:
-        """Take a request like the one before but for its payload."""
-        self._seen_s = time.monotonic()
-        passage = self._passage(payload, self._at_ns)
-        waiting = self._handler.publish_again(self._shortcut, payload, passage)
-        self._sent_on(_LIKE_BEFORE, waiting, passage, len(payload))
+    def _publish_again(self, shortcut: Shortcut, payload: bytes, at_ns: int) -> None:
+        """Take a request like the one before but for its payload; the way of nearly every event, so it is short."""
+        self._active = True
+        passage = Passage(payload, self, at_ns) if self._recorder.on else None
+        waiting = self._handler.publish_again(shortcut, payload, passage)
+        if waiting:
+            self._answer_when_room(_LIKE_BEFORE, waiting)
+        else:
+            self._write(_OK)
+        self._handler.account(passage, len(payload))
 
     def _sent_on(
         self, request: Request, waiting: list[asyncio.Future[None]], passage: Passage | None, payload_bytes: int
     ) -> None:
         """Answer, now or when every queue has room again; then count and stamp."""
         if waiting:
-            self._busy = True
-            asyncio.gather(*waiting).add_done_callback(lambda _: self._published(request))
-        elif request.keep_alive and self._outlet is not None:
-            self._outlet.write(_OK)
+            self._answer_when_room(request, waiting)
+        elif request.keep_alive:
+            self._write(_OK)
         else:
             self._answer(request, 200)
         self._handler.account(passage, payload_bytes)
+
+    def _answer_when_room(self, request: Request, waiting: list[asyncio.Future[None]]) -> None:
+        self._busy = True
+        asyncio.gather(*waiting).add_done_callback(lambda _: self._published(request))
 
     def _passage(self, payload: str | bytes | None, at_ns: int) -> Passage | None:
         return Passage(payload, self, at_ns) if self._recorder.on else None

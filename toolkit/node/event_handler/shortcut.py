@@ -22,11 +22,14 @@ Parsed = tuple[System, Event, str | None]
 class Shortcut:
     """What is known of the last publish on one connection."""
 
-    __slots__ = ("_lessons", "_prefix", "_size", "_suffix", "event", "feedback_uri", "source")
+    __slots__ = ("_begin", "_end", "_lessons", "_prefix", "_suffix", "event", "feedback_uri", "size", "source")
 
     def __init__(self) -> None:
         self._lessons = 0
-        self._size = -1
+        self.size = -1
+        """Bytes of a request that may be like the one learned; ask nobody else for a payload."""
+        self._begin = 0
+        self._end = 0
         self._prefix = b""
         self._suffix = b""
         self.source: System | None = None
@@ -52,12 +55,14 @@ class Shortcut:
             feedback_uri,
         ):
             return
-        self._size, self._prefix, self._suffix = len(request), prefix, suffix
+        self.size, self._prefix, self._suffix = len(request), prefix, suffix
+        self._begin, self._end = start, start + len(payload)
         self.source, self.event, self.feedback_uri = source, event, feedback_uri
 
     def payload(self, request: bytes) -> bytes | None:
-        """The payload of a request that is like the one learned; None for any other."""
-        if len(request) != self._size or not request.startswith(self._prefix) or not request.endswith(self._suffix):
-            return None
-        payload = request[len(self._prefix) : self._size - len(self._suffix)]
-        return None if payload.translate(None, _PLAIN) else payload
+        """The payload of a request of `size` bytes that is like the one learned; None for any other."""
+        if request.startswith(self._prefix) and request.endswith(self._suffix):
+            payload = request[self._begin : self._end]
+            if not payload.translate(None, _PLAIN):
+                return payload
+        return None
