@@ -75,6 +75,10 @@ class Deployment:
     """Facts for people, such as why there is no Grafana."""
     provider: str = ""
     """What `--provider` said, so that later commands see the same testbed."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """What `--set` said, for the same reason."""
+    scale: float = 1.0
+    """What `--scale` said."""
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings of the file's providers, so that teardown needs no file."""
     twin: bool = False

@@ -28,6 +28,7 @@ from toolkit.events import Event
 from toolkit.measure.collect import FolderCollector
 from toolkit.measure.store import RunFolder, list_runs
 from toolkit.measure.tables import read_column
+from toolkit.spec.experiment import plain_experiment
 from toolkit.spec.testbed import Image, Link, Node, Service, Testbed
 from toolkit.spec.workload import Workload
 from toolkit.state import Deployment, Host, SshAccess
@@ -47,18 +48,20 @@ class Loopback:
     def run(self, workload: Workload, **more: Any) -> list[RunFolder]:
         workload = dataclasses.replace(workload, options={**workload.options, "port": self.broker_port})
         events: list[Event] = []
-        return run_experiment(
+        control = HttpControl(
+            lambda process: http.client.HTTPConnection("127.0.0.1", self.ports[process.name], timeout=5),
+            lambda node: time.time_ns(),
+        )
+        outcome = run_experiment(
             self.testbed(),
             self.deployment(),
-            workload,
-            control=HttpControl(
-                lambda process: http.client.HTTPConnection("127.0.0.1", self.ports[process.name], timeout=5),
-                lambda node: time.time_ns(),
-            ),
-            collector=FolderCollector({node: self.home / node for node in NODES}),
+            plain_experiment(workload),
+            control=lambda _: control,
+            collector=lambda _: FolderCollector({node: self.home / node for node in NODES}),
             emit=events.append,
             **({"limits": Limits(start_ahead_s=0.3, poll_s=0.1, dead_after=2)} | more),
         )
+        return outcome.runs
 
     def testbed(self) -> Testbed:
         nodes = tuple(

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit import paths
 from toolkit.cli.progress import progress
-from toolkit.cli.target import JsonOption, ProviderOption, TestbedArgument, testbed_file
+from toolkit.cli.target import (
+    JsonOption,
+    ProviderOption,
+    ScaleOption,
+    SetOption,
+    TestbedArgument,
+    settings,
+    testbed_file,
+)
+
+if TYPE_CHECKING:
+    from toolkit.spec.load import Asked
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done; touch nothing.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only problems and results.")]
@@ -27,13 +38,15 @@ def register(app: typer.Typer) -> None:
 def plan(
     testbed: TestbedArgument = None,
     provider: ProviderOption = None,
+    sets: SetOption = None,
+    scale: ScaleOption = 1.0,
     detailed_exitcode: Annotated[bool, typer.Option(help="Exit with 10 when something differs.")] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Show what deploy would do: each difference between the file and what is. Example: toolkit plan testbed.yml"""
     from toolkit.controller.deploy import plan_deploy
 
-    found = plan_deploy(testbed_file(testbed), provider=provider)
+    found = plan_deploy(_asked(testbed, provider, sets, scale))
     if json_output:
         actions = [
             {"verb": a.verb, "subject": a.subject, "node": a.node, "name": a.name, "reason": a.reason}
@@ -53,35 +66,45 @@ def plan(
 def deploy(
     testbed: TestbedArgument = None,
     provider: ProviderOption = None,
+    sets: SetOption = None,
+    scale: ScaleOption = 1.0,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     json_output: EventsOption = False,
 ) -> None:
     """Make the machines match the file; done again it changes nothing. Example: toolkit deploy testbed.yml"""
     if dry_run:
-        plan(testbed, provider=provider, json_output=json_output)
+        plan(testbed, provider, sets, scale, json_output=json_output)
         return
     from toolkit.controller import deploy as story
 
-    file = testbed_file(testbed)
+    asked = _asked(testbed, provider, sets, scale)
     with progress(as_json=json_output, quiet=quiet) as emit:
-        outcome = story.deploy(file, provider=provider, emit=emit)
+        outcome = story.deploy(asked, emit)
     _tell(outcome, json_output=json_output)
 
 
 def redeploy(
     testbed: TestbedArgument = None,
     provider: ProviderOption = None,
+    sets: SetOption = None,
+    scale: ScaleOption = 1.0,
     quiet: QuietOption = False,
     json_output: EventsOption = False,
 ) -> None:
     """Remove the testbed and make it anew; the file is checked before anything goes. Example: toolkit redeploy"""
     from toolkit.controller import deploy as story
 
-    file = testbed_file(testbed)
+    asked = _asked(testbed, provider, sets, scale)
     with progress(as_json=json_output, quiet=quiet) as emit:
-        outcome = story.redeploy(file, provider=provider, emit=emit)
+        outcome = story.redeploy(asked, emit)
     _tell(outcome, json_output=json_output)
+
+
+def _asked(testbed: str | None, provider: str | None, sets: list[str] | None, scale: float) -> Asked:
+    from toolkit.spec.load import Asked
+
+    return Asked(file=testbed_file(testbed), provider=provider, overrides=settings(sets), scale=scale)
 
 
 def _tell(outcome: object, *, json_output: bool) -> None:

@@ -22,7 +22,8 @@ def register(app: typer.Typer) -> None:
 
 def report(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids, folders, or latest (default).")
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Ids, folders, or latest (default); or one experiment."),
     ] = None,
     testbed: TestbedName = None,
     to: Annotated[
@@ -33,9 +34,14 @@ def report(
     ] = None,
 ) -> None:
     """Write one page on one run or several that works offline. Example: toolkit report latest --to report.html"""
+    from toolkit.measure.experiments import find_experiment
     from toolkit.measure.store import find_run
-    from toolkit.report.html import write_report, write_tables
+    from toolkit.report.html import write_experiment, write_report, write_tables
 
+    if runs and len(runs) == 1 and (experiment := find_experiment(runs[0], testbed)):
+        for file in write_experiment(experiment, tables):
+            typer.echo(f"wrote {file}")
+        return
     folders = [find_run(run, testbed) for run in runs or ["latest"]]
     typer.echo(f"wrote {write_report(folders, to or folders[0].path / 'report.html')}")
     for file in write_tables(folders, tables) if tables else ():

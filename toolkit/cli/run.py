@@ -1,21 +1,26 @@
-"""`toolkit run`: play workloads on a deployed testbed and print what every hop took."""
+"""`toolkit run`: play workloads and experiments on a deployed testbed and print what every hop took."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.cli.progress import progress
-from toolkit.cli.target import JsonOption, TestbedOption, loaded
+from toolkit.cli.target import JsonOption, SetOption, TestbedOption, as_deployed, deployed, settings
 from toolkit.errors import UsageError
+from toolkit.spec.experiment import Experiment, plain_experiment
 from toolkit.spec.names import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from toolkit.controller.experiment import Outcome
+    from toolkit.spec.load import Asked
     from toolkit.spec.testbed import Testbed
-    from toolkit.spec.workload import Workload
 
 
 def register(app: typer.Typer) -> None:
@@ -24,57 +29,202 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    workloads: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORKLOAD]...", help="Default: all of them.")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Workloads, experiments, or a file with experiments. Default: all experiments, and other workloads.",
+        ),
     ] = None,
     testbed: TestbedOption = None,
+    sets: SetOption = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=1.0, help="Multiply messages and durations. Default: what deploy was scaled to."),
+    ] = None,
     messages: Annotated[int | None, typer.Option(help="Another number of messages per publisher connection.")] = None,
     repeat: Annotated[int | None, typer.Option(help="Another number of repetitions.")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Leave out points that have a complete run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on: leave out points that have a complete run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only problems and results.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Play workloads and print the per-hop table; exit code 7 if one fails. Example: toolkit run quickstart
+    """Play workloads and experiments; exit code 7 if an assertion fails. Example: toolkit run quickstart
 
-    The results stay in a folder of their own: toolkit results list.
+    The results stay in folders of their own: toolkit results list.
     """
     from toolkit.controller.control import ssh_control
-    from toolkit.controller.deploy import deploy_settings
+    from toolkit.controller.deploy import Variation
     from toolkit.controller.experiment import run_experiment
     from toolkit.measure.collect import SshCollector
-    from toolkit.report.table import print_hops, run_document
+    from toolkit.spec.scale import scale_traffic
     from toolkit.state import locked
 
-    asked, deployment = loaded(testbed)
+    file, chosen = _split(names or [])
+    deployment = deployed(_target(testbed, file))
     if deployment.stage != "deployed":
-        raise UsageError(f"testbed {asked.name} is not deployed whole; first: toolkit deploy {deployment.file}")
-    changes = {key: value for key, value in (("messages", messages), ("repeat", repeat), ("seed", seed)) if value}
-    documents = []
-    for workload in _chosen(asked, workloads):
-        with progress(quiet=quiet or json_output) as emit, locked(asked.name):
-            folders = run_experiment(
-                asked,
-                deployment,
-                dataclasses.replace(workload, **changes),  # type: ignore[arg-type]
-                control=ssh_control(deployment.hosts),
-                collector=SshCollector(asked.name, deployment.hosts),
-                emit=emit,
-                apply_settings=lambda _, settings: deploy_settings(deployment, settings, emit),
-                resume=resume,
+        raise UsageError(f"testbed {deployment.name} is not deployed whole; first: toolkit deploy {deployment.file}")
+    asked = dataclasses.replace(as_deployed(deployment), also=file)
+    base = asked.load()
+    names_found = _chosen(base, chosen, file)
+    base = _with(asked, base, names_found, settings(sets))
+    base = scale_traffic(base, scale or deployment.scale)
+    outcomes = []
+    for name in names_found:
+        experiment = _changed(_found(base, name), messages=messages, repeat=repeat, seed=seed, places=_places(sets))
+        with progress(quiet=quiet or json_output) as emit, locked(base.name):
+            outcomes.append(
+                run_experiment(
+                    base,
+                    deployment,
+                    experiment,
+                    control=lambda there: ssh_control(there.hosts),
+                    collector=lambda there: SshCollector(base.name, there.hosts),
+                    emit=emit,
+                    redeploy=Variation(as_deployed(deployment), emit),
+                    resume=resume,
+                )
             )
-        for folder in folders:
-            documents.append(run_document(folder))
-            if not json_output:
-                print_hops(folder)
+        _print(outcomes[-1], quietly=json_output)
     if json_output:
-        typer.echo(json.dumps(documents[0] if len(documents) == 1 else {"runs": documents}))
+        typer.echo(json.dumps(_document(outcomes)))
 
 
-def _chosen(testbed: Testbed, names: list[str] | None) -> list[Workload]:
-    if not testbed.workloads:
+# -- what is played ---------------------------------------------------------------------------------------------------
+
+
+def _split(names: list[str]) -> tuple[Path | None, list[str]]:
+    """A file with experiments, and names."""
+    files = [Path(name) for name in names if Path(name).suffix in {".yml", ".yaml"}]
+    if len(files) > 1:
+        raise UsageError(f"one file with experiments at a time, not {', '.join(map(str, files))}")
+    if files and not files[0].is_file():
+        raise UsageError(f"there is no file {files[0]}")
+    return (files[0] if files else None), [name for name in names if Path(name) not in files]
+
+
+def _target(testbed: str | None, file: Path | None) -> str | None:
+    from toolkit.spec.experiment_file import testbed_of
+
+    if testbed is None and file is not None and (named := testbed_of(file)) is not None:
+        return str(named)
+    return testbed
+
+
+def _chosen(testbed: Testbed, names: list[str], file: Path | None) -> list[str]:
+    """Names of what is played; a name means the experiment before the workload."""
+    there = {**testbed.workloads, **testbed.experiments}
+    if not there:
         raise UsageError(f"testbed {testbed.name} declares no workload; add a section `workloads:` to its file")
-    for name in names or ():
-        if name not in testbed.workloads:
-            raise UsageError(f"there is no workload {name!r}{did_you_mean(name, testbed.workloads)}")
-    return [testbed.workloads[name] for name in names or testbed.workloads]
+    for name in names:
+        if name not in there:
+            raise UsageError(f"there is no workload or experiment {name!r}{did_you_mean(name, there)}")
+    if names:
+        return names
+    used = {cell.workload.name for experiment in testbed.experiments.values() for cell in experiment.cells}
+    others = [] if file else [name for name in testbed.workloads if name not in used]
+    return [*testbed.experiments, *(name for name in others if name not in testbed.experiments)]
+
+
+def _found(testbed: Testbed, name: str) -> Experiment:
+    return testbed.experiments.get(name) or plain_experiment(testbed.workloads[name])
+
+
+def _with(asked: Asked, testbed: Testbed, names: list[str], given: Mapping[str, str]) -> Testbed:
+    """The testbed with `--set`: places of the file as they are, keys of a workload in every workload played."""
+    played = {cell.workload.name for name in names for cell in _found(testbed, name).cells}
+    own = {key: value for key, value in given.items() if not _is_place(key)}
+    more = {f"workloads.{name}.{key}": value for name in sorted(played) for key, value in own.items()}
+    if not given:
+        return testbed
+    places = {key: value for key, value in given.items() if _is_place(key)}
+    return dataclasses.replace(asked, overrides={**asked.overrides, **places, **more}).load()
+
+
+def _is_place(key: str) -> bool:
+    from toolkit.spec.sweep import PLACES
+
+    return key.partition(".")[0] in (*PLACES, "workloads", "experiments")
+
+
+def _places(sets: list[str] | None) -> dict[str, str]:
+    """What of `--set` needs a deploy."""
+    return {
+        key: value
+        for key, value in settings(sets).items()
+        if _is_place(key) and not key.startswith(("workloads.", "experiments."))
+    }
+
+
+def _changed(
+    experiment: Experiment,
+    *,
+    messages: int | None,
+    repeat: int | None,
+    seed: int | None,
+    places: Mapping[str, str],
+) -> Experiment:
+    """The experiment as the command line wants it."""
+    cells = []
+    for cell in experiment.cells:
+        change: dict[str, Any] = {}
+        if messages is not None:
+            change |= {"messages": messages, "duration_s": None}
+        if seed is not None:
+            change["seed"] = seed
+        cells.append(
+            dataclasses.replace(
+                cell,
+                workload=dataclasses.replace(cell.workload, **change),
+                parameters={**places, **cell.parameters},
+                overrides={**places, **cell.overrides},
+            )
+        )
+    return dataclasses.replace(
+        experiment,
+        cells=tuple(cells),
+        repeat=experiment.repeat if repeat is None else repeat,
+        seed=experiment.seed if seed is None else seed,
+    )
+
+
+# -- what is printed --------------------------------------------------------------------------------------------------
+
+
+def _print(outcome: Outcome, *, quietly: bool) -> None:
+    """The result of an experiment is written down in any case."""
+    from rich.console import Console
+
+    from toolkit.report.html import write_experiment
+    from toolkit.report.sweep import shown_hops, sweep_document, sweep_table
+    from toolkit.report.table import print_hops, print_whole
+
+    if outcome.folder is None:
+        for folder in () if quietly else outcome.runs:
+            print_hops(folder)
+        return
+    write_experiment(outcome.folder)
+    if quietly:
+        return
+    document = sweep_document(outcome.folder)
+    console = Console(highlight=False)
+    for hop in shown_hops(document):
+        print_whole(console, sweep_table(document, hop))
+    for point in document["points"]:
+        for fault in point["faults"]:
+            console.print(
+                f"{point['name'] or point['workload']}: not to be compared: {fault}", soft_wrap=True, markup=False
+            )
+    console.print(document["path"], soft_wrap=True, markup=False)
+
+
+def _document(outcomes: list[Outcome]) -> dict[str, Any]:
+    """The run of one, or everything that was played."""
+    from toolkit.report.sweep import sweep_document
+    from toolkit.report.table import run_document
+
+    runs = [run_document(run) for outcome in outcomes for run in outcome.runs]
+    experiments = [sweep_document(outcome.folder) for outcome in outcomes if outcome.folder]
+    if len(runs) == 1 and not experiments:
+        return runs[0]
+    return {"runs": runs, "experiments": experiments}

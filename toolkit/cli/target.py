@@ -12,6 +12,7 @@ from toolkit.errors import UsageError
 from toolkit.state import Deployment, deployed_names, load_deployment
 
 if TYPE_CHECKING:
+    from toolkit.spec.load import Asked
     from toolkit.spec.testbed import Testbed
 
 DEFAULT_FILE = Path("testbed.yml")
@@ -36,6 +37,16 @@ TestbedOption = Annotated[
 ProviderOption = Annotated[
     str | None,
     typer.Option("--provider", help="Take every node from this provider: `container` makes the file's local twin."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another value for a place of the file; may be given again."),
+]
+ScaleOption = Annotated[
+    float,
+    typer.Option(
+        "--scale", min=0.001, max=1.0, help="Multiply node counts, and the events of later runs, for a small machine."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -87,9 +98,29 @@ def name_of(target: str | None) -> str:
 
 
 def loaded(target: str | None) -> tuple[Testbed, Deployment]:
-    """A deployed testbed: what was asked for, as the same twin if it is one, and what exists."""
-    from toolkit.spec.load import load_testbed
-
+    """A deployed testbed: what was asked for, as it was deployed, and what exists."""
     deployment = deployed(target)
-    file = testbed_file(deployment.name)
-    return load_testbed(file, provider=deployment.provider or None), deployment
+    return as_deployed(deployment).load(), deployment
+
+
+def as_deployed(deployment: Deployment) -> Asked:
+    """What the testbed was deployed from: its file, as the same twin if it is one, with what was set and scaled."""
+    from toolkit.spec.load import Asked
+
+    return Asked(
+        file=testbed_file(deployment.name),
+        provider=deployment.provider or None,
+        overrides=deployment.overrides,
+        scale=deployment.scale,
+    )
+
+
+def settings(given: list[str] | None) -> dict[str, str]:
+    """KEY=VALUE of `--set` as a mapping; raises UsageError for one without its sign."""
+    found = {}
+    for text in given or ():
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UsageError(f"--set {text}: write KEY=VALUE, such as services.broker.settings.mode=direct")
+        found[key] = value
+    return found

@@ -9,8 +9,6 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from toolkit import paths, ssh
 from toolkit.contract.bundle import Bundle
@@ -34,7 +32,7 @@ from toolkit.provisioning.render import (
     images_of,
     render_bundles,
 )
-from toolkit.spec.load import load_testbed
+from toolkit.spec.load import Asked
 from toolkit.spec.secrets import read_secrets
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
@@ -53,36 +51,36 @@ class Outcome:
     seconds: float = 0.0
 
 
-def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[str, str] | None = None) -> Outcome:
-    """The whole story; whatever it raises, the state is saved and the same call goes on from there.
-
-    `overrides`: dotted place in the file -> another value, for experiments that vary settings.
-    """
-    started = time.monotonic()
-    testbed = load_testbed(file, provider=provider, overrides=overrides or {})  # what was asked for
-    changed = False
+def deploy(asked: Asked, emit: Emit) -> Outcome:
+    """The whole story; whatever it raises, the state is saved and the same call goes on from there."""
+    testbed = asked.load()  # what was asked for
     with locked(testbed.name):
-        deployment = _begin(testbed, file, provider)  # what exists
-        machines = plan_nodes(testbed, deployment)
-        expected = {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}
-        images = build_images(testbed, expected, emit)
-        if leaving := machines.nodes("remove", "replace"):
-            deployment = remove_nodes(deployment, leaving, emit)
-        deployment = provide_grafana(testbed, deployment, emit)
-        deployment = acquire(testbed, deployment, images, emit)  # machines with addresses
-        seen = preflight(testbed, deployment, emit)
-        if _wanted_images(testbed, deployment.hosts) - images.keys():  # machines of another architecture than thought
-            build_images(testbed, deployment.hosts, emit)
-        bundles = bundles_of(testbed, deployment)
-        services = plan_services(bundles, running(seen))
-        touched = services.touched | _with_secrets(testbed, deployment)
-        if touched:
-            deployment, changed = provision(testbed, deployment, bundles, touched, seen, emit)
-        _raise_failures(deployment)
-        check_gates(testbed, deployment.hosts, bundles, emit, seen=None if touched else seen)
-        deployment = save_deployment(
-            dataclasses.replace(deployment, stage="deployed", deployed_at=time.time(), failed={})
-        )
+        return converge(testbed, asked, emit)
+
+
+def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
+    """The story itself, for those who hold the testbed's lock."""
+    started = time.monotonic()
+    changed = False
+    deployment = _begin(testbed, asked)  # what exists
+    machines = plan_nodes(testbed, deployment)
+    expected = {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}
+    images = build_images(testbed, expected, emit)
+    if leaving := machines.nodes("remove", "replace"):
+        deployment = remove_nodes(deployment, leaving, emit)
+    deployment = provide_grafana(testbed, deployment, emit)
+    deployment = acquire(testbed, deployment, images, emit)  # machines with addresses
+    seen = preflight(testbed, deployment, emit)
+    if _wanted_images(testbed, deployment.hosts) - images.keys():  # machines of another architecture than thought
+        build_images(testbed, deployment.hosts, emit)
+    bundles = bundles_of(testbed, deployment)
+    services = plan_services(bundles, running(seen))
+    touched = services.touched | _with_secrets(testbed, deployment)
+    if touched:
+        deployment, changed = provision(testbed, deployment, bundles, touched, seen, emit)
+    _raise_failures(deployment)
+    check_gates(testbed, deployment.hosts, bundles, emit, seen=None if touched else seen)
+    deployment = save_deployment(dataclasses.replace(deployment, stage="deployed", deployed_at=time.time(), failed={}))
     return Outcome(
         deployment=deployment,
         changed=changed or bool(machines) or bool(services),
@@ -91,26 +89,39 @@ def deploy(file: Path, *, provider: str | None, emit: Emit, overrides: Mapping[s
     )
 
 
-def redeploy(file: Path, *, provider: str | None, emit: Emit) -> Outcome:
+def redeploy(asked: Asked, emit: Emit) -> Outcome:
     """Teardown and deploy; everything is resolved, checked and built before anything is destroyed."""
-    testbed = load_testbed(file, provider=provider)
+    testbed = asked.load()
     build_images(testbed, {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}, emit)
     if load_deployment(testbed.name) is not None:
         teardown(testbed.name, emit=emit)
-    return deploy(file, provider=provider, emit=emit)
+    return deploy(asked, emit)
 
 
-def deploy_settings(deployment: Deployment, settings: Mapping[str, Any], emit: Emit) -> tuple[Testbed, Deployment]:
-    """The deployed testbed with other service settings; only the nodes of those services are touched."""
-    overrides = {place: str(value) for place, value in settings.items()}
-    file, provider = Path(deployment.file), deployment.provider or None
-    outcome = deploy(file, provider=provider, emit=emit, overrides=overrides)
-    return load_testbed(file, provider=provider, overrides=overrides), outcome.deployment
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """A deployed testbed with other values of some places, for those who hold its lock."""
+
+    deployed: Asked
+    emit: Emit
+
+    def check(self, overrides: Mapping[str, str]) -> Testbed:
+        """What the testbed is with them."""
+        return self._asked(overrides).load()
+
+    def apply(self, overrides: Mapping[str, str]) -> tuple[Testbed, Deployment]:
+        """Deploy it so; only nodes that differ are touched."""
+        asked = self._asked(overrides)
+        testbed = asked.load()
+        return testbed, converge(testbed, asked, self.emit).deployment
+
+    def _asked(self, overrides: Mapping[str, str]) -> Asked:
+        return dataclasses.replace(self.deployed, varied=overrides)
 
 
-def plan_deploy(file: Path, *, provider: str | None) -> Plan:
+def plan_deploy(asked: Asked) -> Plan:
     """What deploy would do; looks at what is there and writes nothing."""
-    testbed = load_testbed(file, provider=provider)
+    testbed = asked.load()
     deployment = load_deployment(testbed.name)
     held = dict(deployment.hosts) if deployment else {}
     hosts = {node.name: held.get(node.name) or _expected_host(testbed, node.name) for node in testbed.nodes}
@@ -291,18 +302,20 @@ def urls(testbed: Testbed, deployment: Deployment) -> dict[str, str]:
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _begin(testbed: Testbed, file: Path, provider: str | None) -> Deployment:
+def _begin(testbed: Testbed, asked: Asked) -> Deployment:
     """The saved state, or a new one, in either case written before the first machine is touched."""
     before = load_deployment(testbed.name) or Deployment(name=testbed.name, file="", stage="acquired")
     directory = paths.testbed_dir(testbed.name)
     directory.mkdir(parents=True, exist_ok=True)
-    if file.resolve() != (directory / "testbed.yml").resolve():
-        shutil.copyfile(file, directory / "testbed.yml")
+    if asked.file.resolve() != (directory / "testbed.yml").resolve():
+        shutil.copyfile(asked.file, directory / "testbed.yml")
     return save_deployment(
         dataclasses.replace(
             before,
-            file=str(file.resolve()),
-            provider=provider or "",
+            file=str(asked.file.resolve()),
+            provider=asked.provider or "",
+            overrides=dict(asked.overrides),
+            scale=asked.scale,
             providers={name: dataclasses.asdict(settings) for name, settings in testbed.providers.items()},
             twin=testbed.twin,
         )

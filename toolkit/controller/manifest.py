@@ -5,25 +5,24 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from toolkit.controller.cast import Cast
+from toolkit.controller.points import Point
+from toolkit.spec.plain import plain
 from toolkit.spec.testbed import Testbed
-from toolkit.spec.workload import Workload
 from toolkit.state import Deployment
 
 
 def make_manifest(
     testbed: Testbed,
     deployment: Deployment,
-    workload: Workload,
+    point: Point,
     cast: Cast,
     *,
-    parameters: Mapping[str, Any],
-    repetition: int,
     key: str,
+    experiment: str = "",
 ) -> dict[str, Any]:
     """The manifest. No secrets: only their names."""
     nodes = {}
@@ -43,12 +42,17 @@ def make_manifest(
         "started_at": time.time(),
         "problems": [],
         "testbed": {
-            "name": testbed.name, "file": str(testbed.file), "twin": testbed.twin, "description": testbed.description,
+            "name": testbed.name, "file": str(testbed.file), "twin": testbed.twin, "scale": testbed.scale,
+            "description": testbed.description,
             "text": testbed.file.read_text() if testbed.file.is_file() else "",
         },
-        "workload": plain(workload),
-        "parameters": plain(parameters),
-        "repetition": repetition,
+        "workload": plain(point.workload),
+        "experiment": experiment,
+        "parameters": plain(point.cell.parameters),
+        "label": point.cell.label,
+        "repetition": point.repetition,
+        "overrides": {**deployment.overrides, **point.cell.overrides},
+        "reference": plain(point.cell.reference),
         "settings": {service.name: plain(service.settings) for service in testbed.services},
         "services": [
             {
@@ -84,14 +88,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses as JSON has them; line numbers of the file are no part of what was asked for."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "line"}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

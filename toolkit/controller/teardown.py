@@ -22,7 +22,7 @@ from toolkit.provisioning.registry import remove_registry
 from toolkit.spec.testbed import ProviderSettings, Testbed
 from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, save_deployment
 
-KEPT = ("runs",)
+KEPT = ("runs", "experiments")
 """What stays in a testbed's folder: the results."""
 
 

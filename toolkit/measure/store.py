@@ -126,18 +126,22 @@ def runs_dir(testbed: str) -> Path:
 
 
 def new_run(testbed: str, workload: str, *, now_s: float | None = None) -> RunFolder:
-    """An empty folder for a run: `<UTC second>-<workload>`, and a number behind it where that exists."""
+    """An empty folder for a run."""
+    return RunFolder(folder_of_now(runs_dir(testbed), workload, now_s=now_s))
+
+
+def folder_of_now(home: Path, name: str, *, now_s: float | None = None) -> Path:
+    """An empty folder `<UTC second>-<name>`, with a number behind it where that exists."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
-    home = runs_dir(testbed)
     home.mkdir(parents=True, exist_ok=True)
     for number in range(1, 10_000):
-        folder = home / f"{stamp}-{workload}{f'-{number}' if number > 1 else ''}"
+        folder = home / f"{stamp}-{name}{f'-{number}' if number > 1 else ''}"
         try:
             folder.mkdir()
         except FileExistsError:
             continue
-        return RunFolder(folder)
-    raise UsageError(f"{home} has ten thousand runs of one second")
+        return folder
+    raise UsageError(f"{home} has ten thousand folders of one second")
 
 
 def list_runs(testbed: str, *, workload: str | None = None) -> list[RunFolder]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.errors import ModelError
 from toolkit.model.analyse import Solution
 from toolkit.model.expressions import Expression
 from toolkit.model.fit import FitReport
@@ -99,10 +98,8 @@ def _line(a: tuple[int, int], b: tuple[int, int], end: str, count: int, bend: in
 
 
 def _figure(columns: int = 1, *, width: float = 6.0) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ModelError("plots need matplotlib: pip install 'toolkit[plots]'") from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width * columns, 4.0), layout="constrained")
     axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
     return figure, axes

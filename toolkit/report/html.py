@@ -5,14 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit import paths
+from toolkit.measure.experiments import ExperimentFolder
 from toolkit.measure.store import RunFolder
 from toolkit.report.compare import Comparison
 from toolkit.report.figures import run_figures
+from toolkit.report.plots import plot_sweep
+from toolkit.report.sweep import (
+    HEADER,
+    shown_hops,
+    sweep_csv,
+    sweep_document,
+    sweep_latex,
+    sweep_markdown,
+    sweep_rows,
+    sweep_title,
+)
 from toolkit.report.table import COLUMNS, HOP_TITLES, hop_rows, ledger_line, remarks, run_document, title
 from toolkit.report.text import comma_separated, latex, markdown
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HOME = paths.TEMPLATES / "report"
 
@@ -34,26 +49,68 @@ def write_tables(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
     return [folder / name for name in made]
 
 
-def render_report(runs: Sequence[RunFolder], *, comparisons: Sequence[Comparison] = ()) -> str:
-    """The page as text."""
+def write_experiment(folder: ExperimentFolder, to: Path | None = None) -> list[Path]:
+    """Table, plot and page of an experiment, into its own folder unless `to` is another."""
+    home = to or folder.path
+    home.mkdir(parents=True, exist_ok=True)
+    document = sweep_document(folder)
+    plots = [plot_sweep(document, home / f"{hop}.svg", hop) for hop in shown_hops(document)]
+    made = {
+        "table.md": sweep_markdown(document),
+        "table.csv": sweep_csv(document),
+        "table.tex": sweep_latex(document),
+        "report.html": render_experiment(document, [plot.read_text() for plot in plots]),
+    }
+    for name, text in made.items():
+        (home / name).write_text(text)
+    return [*(home / name for name in made), *plots]
+
+
+def render_experiment(document: Mapping[str, Any], drawings: Sequence[str]) -> str:
+    """The page of an experiment; `drawings`: SVG."""
+    hops = shown_hops(document)
+    return (
+        _templates()
+        .get_template("experiment.html.j2")
+        .render(
+            heading=sweep_title(document),
+            document=document,
+            header=HEADER,
+            tables=[(HOP_TITLES[hop], sweep_rows(document, hop)) for hop in hops],
+            drawings=[drawing[drawing.index("<svg") :] for drawing in drawings],
+            texts={"Markdown": sweep_markdown(document), "CSV": sweep_csv(document), "LaTeX": sweep_latex(document)},
+            style=(HOME / "report.css").read_text(),
+        )
+    )
+
+
+def _templates() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    templates = Environment(
+    return Environment(
         loader=FileSystemLoader(HOME), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+
+
+def render_report(runs: Sequence[RunFolder], *, comparisons: Sequence[Comparison] = ()) -> str:
+    """The page as text."""
     documents = [run_document(run) for run in runs]
     sections = [_section(run, document) for run, document in zip(runs, documents, strict=True)]
     figures = [run_figures(run, document) for run, document in zip(runs, documents, strict=True)]
-    return templates.get_template("report.html.j2").render(
-        heading=title(documents[0]) if len(runs) == 1 else f"{len(runs)} runs",
-        sections=sections,
-        comparisons=comparisons,
-        columns=[name for name, _ in COLUMNS],
-        tables={"Markdown": markdown(documents), "CSV": comma_separated(documents), "LaTeX": latex(documents)},
-        data=_script_safe({"titles": dict(HOP_TITLES), "runs": figures}),
-        style=(HOME / "report.css").read_text(),
-        program=(HOME / "report.js").read_text(),
-        echarts=(HOME / "echarts" / "echarts.min.js").read_text(),
+    return (
+        _templates()
+        .get_template("report.html.j2")
+        .render(
+            heading=title(documents[0]) if len(runs) == 1 else f"{len(runs)} runs",
+            sections=sections,
+            comparisons=comparisons,
+            columns=[name for name, _ in COLUMNS],
+            tables={"Markdown": markdown(documents), "CSV": comma_separated(documents), "LaTeX": latex(documents)},
+            data=_script_safe({"titles": dict(HOP_TITLES), "runs": figures}),
+            style=(HOME / "report.css").read_text(),
+            program=(HOME / "report.js").read_text(),
+            echarts=(HOME / "echarts" / "echarts.min.js").read_text(),
+        )
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,10 +30,17 @@ def run_document(run: RunFolder) -> dict[str, Any]:
     return {
         "path": str(run.path),
         "repetition": manifest.get("repetition", 1),
-        "virtual": any(node.get("provider") in VIRTUAL for node in manifest.get("nodes", {}).values()),
-        "reference": manifest["workload"].get("reference", {}),
+        "scale": manifest["testbed"].get("scale", 1.0),
+        "virtual": is_virtual(manifest),
+        "label": manifest.get("label", ""),
+        "reference": manifest.get("reference", []),
         **run.kpis(),
     }
+
+
+def is_virtual(manifest: Mapping[str, Any]) -> bool:
+    """Whether a run was on nodes that share the operator's processors."""
+    return any(node.get("provider") in VIRTUAL for node in manifest.get("nodes", {}).values())
 
 
 def print_hops(run: RunFolder, console: Console | None = None) -> None:
@@ -61,8 +68,10 @@ def print_whole(console: Console, table: Table) -> None:
 def title(document: Mapping[str, Any]) -> str:
     """What was run on what; virtual nodes are never taken for the machines they imitate."""
     twin = " (local twin)" if document["twin"] else " (virtual nodes)" if document["virtual"] else ""
-    cell = "".join(f", {name.removeprefix('services.')}={value}" for name, value in document["parameters"].items())
-    return f"{document['workload']} on {document['testbed']}{twin}{cell}"
+    scale = "" if document["scale"] == 1 else f", scaled to {document['scale']:g}"
+    cells = [f"{name.removeprefix('services.')}={value}" for name, value in document["parameters"].items()]
+    cell = document["label"] or ", ".join(cells)
+    return f"{document['workload']} on {document['testbed']}{twin}{scale}{cell and f', {cell}'}"
 
 
 def hop_table(document: Mapping[str, Any]) -> Table:
@@ -95,11 +104,23 @@ def hop_rows(document: Mapping[str, Any]) -> list[list[str]]:
         lost = "?" if summary["lost"] is None else str(summary["lost"])
         bound = "unknown" if summary["clock_bound_ms"] is None else f"±{in_ms(summary['clock_bound_ms'])}"
         rows.append([HOP_TITLES[hop] + marks, str(summary["count"]), lost, *times, bound])
-        if published := document["reference"].get(hop):
-            given = {name.removesuffix("_ms"): value for name, value in published.items()}
-            figures = [in_ms(given[name]) if name in given else "" for name, _ in COLUMNS]
-            rows.append(["  published", "", "", *figures, ""])
+        rows += [[name, "", "", *figures, ""] for name, figures in published_rows(document["reference"], hop)]
     return rows
+
+
+def published_rows(references: Sequence[Mapping[str, Any]], hop: str) -> list[tuple[str, list[str]]]:
+    """Who says so, and the figures for each column; empty where nothing was published."""
+    return [
+        (f"  {each['source']}", [_published(each["figures"].get(name)) for name, _ in COLUMNS])
+        for each in references
+        if each["hop"] == hop
+    ]
+
+
+def _published(figure: Any) -> str:
+    if figure is None:
+        return ""
+    return " to ".join(f"{value:g}" for value in (figure if isinstance(figure, list | tuple) else (figure,)))
 
 
 def in_ms(value: float | None) -> str:

@@ -20,12 +20,17 @@ def markdown(documents: Sequence[Mapping[str, Any]]) -> str:
     """A section with a table for each run."""
     parts = []
     for document in documents:
-        lines = [f"## {title(document)}", "", _row(HEADER), _row(("---", *("---:" for _ in HEADER[1:])))]
-        lines += [_row(row) for row in hop_rows(document)]
-        lines += ["", ledger_line(document["ledger"]["total"], closes=document["ledger"]["closes"])]
+        lines = [f"## {title(document)}", "", markdown_table(HEADER, hop_rows(document))]
+        lines += [ledger_line(document["ledger"]["total"], closes=document["ledger"]["closes"])]
         lines += [f"- not to be compared: {fault}" for fault in document["faults"]]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column stands left and the others right."""
+    lines = [_row(header), _row(("---", *("---:" for _ in header[1:]))), *map(_row, rows)]
+    return "\n".join(lines) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -50,18 +55,18 @@ def comma_separated(documents: Sequence[Mapping[str, Any]]) -> str:
 
 def latex(documents: Sequence[Mapping[str, Any]]) -> str:
     """A booktabs table for each run."""
-    parts = []
-    for document in documents:
-        rows = [" & ".join(cell.strip().translate(_LATEX) for cell in row) + r" \\" for row in hop_rows(document)]
-        head = " & ".join(name.translate(_LATEX) for name in HEADER) + r" \\"
-        columns = "l" + "r" * (len(HEADER) - 1)
-        parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}", r"\centering", rf"\caption{{{title(document).translate(_LATEX)}}}",
-                    rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule",
-                    r"\end{tabular}", r"\end{table}", "",
-                ]
-            )
-        )  # fmt: skip
-    return "\n".join(parts)
+    return "\n".join(latex_table(title(document), HEADER, hop_rows(document)) for document in documents)
+
+
+def latex_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A booktabs table."""
+    body = [" & ".join(cell.strip().translate(_LATEX) for cell in row) + r" \\" for row in rows]
+    head = " & ".join(name.translate(_LATEX) for name in header) + r" \\"
+    columns = "l" + "r" * (len(header) - 1)
+    return "\n".join(
+        [
+            r"\begin{table}", r"\centering", rf"\caption{{{caption.translate(_LATEX)}}}",
+            rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+            r"\end{tabular}", r"\end{table}", "",
+        ]
+    )  # fmt: skip

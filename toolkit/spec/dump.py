@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit.spec.quantities import BITRATE, DURATION, FRACTION, SIZE
 from toolkit.spec.services import IMAGES
+from toolkit.spec.sweep import written_experiment
 from toolkit.spec.testbed import Image, Link, Node, ProviderSettings, Secret, Service, Testbed
 from toolkit.spec.traffic import written_workload
 from toolkit.spec.variables import escaped
@@ -46,6 +47,7 @@ def _document(testbed: Testbed) -> dict[str, Any]:
                 "grafana": testbed.monitoring.grafana_image or False,
             },
             "workloads": {name: written_workload(workload) for name, workload in testbed.workloads.items()},
+            "experiments": {name: written_experiment(each) for name, each in testbed.experiments.items()},
             "secrets": {name: _secret(secret) for name, secret in testbed.secrets.items()},
         },
         but=("clock", "monitoring"),

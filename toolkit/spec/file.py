@@ -230,6 +230,31 @@ class ArrivalsEntry(TypedDict, total=False):
     """For trace: due instants from the start."""
 
 
+Figure = float | Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+@with_config(_STRICT)
+class ReferenceEntry(TypedDict, total=False):
+    """Figures somebody published, in ms; two numbers are a range."""
+
+    source: str
+    """Who says so, for example "thesis, table 5.2"."""
+    where: dict[str, Any]
+    """The points it is for: key (its last word will do) -> value. Default: all."""
+    hop: Literal["publish", "broker", "deliver", "end_to_end", "transport", "acknowledge", "schedule"]
+    """Default: end_to_end."""
+    mean: Figure
+    sd: Figure
+    min: Figure
+    p50: Figure
+    p75: Figure
+    p90: Figure
+    p95: Figure
+    p99: Figure
+    p999: Figure
+    max: Figure
+
+
 @with_config(_STRICT)
 class WorkloadEntry(TypedDict, total=False):
     """The traffic of a run."""
@@ -262,16 +287,34 @@ class WorkloadEntry(TypedDict, total=False):
     """How long late messages are waited for."""
     repeat: Annotated[int, Field(ge=1, le=10_000)]
     seed: Annotated[int, Field(ge=0)]
-    order: Literal["listed", "shuffled"]
-    """Of the runs of a matrix."""
-    matrix: dict[str, Annotated[list[Scalar], Field(min_length=1)]]
-    """What to vary: a key of this workload, arrivals.KEY, or services.NAME.settings.KEY -> its values."""
     options: dict[str, Any]
     """What one protocol needs beside."""
     asserts: dict[str, Annotated[str, Field(pattern=r"^(==|!=|<=|>=|<|>) ?[0-9.]+ ?(ns|us|ms|s|%)?$")]]
     """KPI -> condition; a broken one is exit code 7."""
-    reference: dict[str, dict[str, float]]
-    """Published figures to print beside ours, in ms."""
+    reference: list[ReferenceEntry]
+    """Published figures to print beside ours."""
+
+
+@with_config(_STRICT)
+class ExperimentEntry(TypedDict, total=False):
+    """A workload at every point of a sweep, several times."""
+
+    description: str
+    workload: Name
+    """What is played. Default: the workload of the experiment's name."""
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]]
+    """Key -> values: a key of workloads, arrivals.KEY, options.KEY, `workload`, or a place of the file such as
+    services.NAME.settings.KEY or nodes.NAME.count. Every combination is a point."""
+    points: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    """Points written out, each key: value, with a `label` if you like; times the combinations of `vary`."""
+    repeat: Annotated[int, Field(ge=1, le=10_000)]
+    """Runs of each point. Default: the workload's."""
+    order: Literal["listed", "shuffled"]
+    """Of the points, in each round of repetitions. Default: shuffled."""
+    seed: Annotated[int, Field(ge=0)]
+    """Of that order."""
+    reference: list[ReferenceEntry]
+    """Published figures, by point."""
 
 
 @with_config(_STRICT)
@@ -309,6 +352,8 @@ class TestbedFile(TypedDict, total=False):
     clock: ClockEntry
     monitoring: MonitoringEntry
     workloads: dict[Name, WorkloadEntry | None]
+    experiments: dict[Name, ExperimentEntry]
+    """Sweeps over workloads and settings; also in a file of their own, see `toolkit run`."""
     twin: bool
     """This file was made from another one as its local twin; every figure is labelled so."""
     secrets: dict[Name, str | VaultEntry]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,13 +16,16 @@ from pydantic_core import ValidationError
 from toolkit.errors import FileInvalidError, Problem, UsageError
 from toolkit.spec import rules, yaml
 from toolkit.spec.dump import dump_testbed
+from toolkit.spec.experiment_file import join_experiments
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.nodes import Machines, resolve_machines
 from toolkit.spec.placing import resolve_services
 from toolkit.spec.quantities import duration_s
+from toolkit.spec.scale import scale_counts
 from toolkit.spec.schema import compiled, validator
 from toolkit.spec.secrets import resolve_secrets
+from toolkit.spec.sweep import resolve_experiments
 from toolkit.spec.testbed import ClockGate, Monitoring, Testbed
 from toolkit.spec.traffic import resolve_workloads
 from toolkit.spec.variables import substitute
@@ -37,29 +42,62 @@ def load_testbed(
     *,
     provider: str | None = None,
     overrides: Mapping[str, str] = _NOTHING,
+    scale: float = 1.0,
+    also: Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Testbed:
     """The testbed a file asks for, every default worked in.
 
     `provider` takes all nodes from there instead; `overrides` maps a dotted path, or a variable's name, to YAML text
-    that replaces it. Raises FileInvalidError with every problem found, UsageError for a wrong provider or override.
+    that replaces it; `scale` multiplies counts of nodes; `also` is a file with more workloads and experiments.
+    Raises FileInvalidError with every problem found, UsageError for a wrong provider or override.
     """
-    document = _override(_parse(file), overrides)
+    document = _parse(file)
+    if also is not None:
+        document = join_experiments(document, _parse(also))
+    document = scale_counts(_override(document, overrides), scale)
     findings = Findings(document=document)
     substitute(findings, environ)
     content = _check_shape(document, findings)
     name = content.get("name") or _name_of(file)
     machines = resolve_machines(content, name, findings, provider=provider)
-    testbed = _testbed(file, name, content, machines, findings)
+    testbed = dataclasses.replace(_testbed(file, name, content, machines, findings), scale=scale)
     rules.check(testbed, content, findings)
     if findings.problems:
         raise FileInvalidError(findings.problems)
     return testbed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a testbed is loaded from: a file, and what the command line makes of it."""
+
+    file: Path
+    provider: str | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Dotted place in the file -> YAML that stands there instead."""
+    varied: Mapping[str, str] = field(default_factory=dict)
+    """The same for one point of an experiment, over the others; a deployment does not keep these."""
+    scale: float = 1.0
+    """Counts of nodes are multiplied by it."""
+    also: Path | None = None
+    """A file with more workloads and experiments."""
+
+    def load(self) -> Testbed:
+        """The testbed; raises FileInvalidError or UsageError."""
+        return load_testbed(
+            self.file,
+            provider=self.provider,
+            overrides={**self.overrides, **self.varied},
+            scale=self.scale,
+            also=self.also,
+        )
+
+
 def _testbed(file: Path, name: str, content: Mapping[str, Any], machines: Machines, findings: Findings) -> Testbed:
     secrets = resolve_secrets(content, findings)
     services = resolve_services(content, machines.nodes, secrets, findings)
+    workloads = resolve_workloads(content, services, findings)
     return Testbed(
         name=name,
         file=file,
@@ -70,7 +108,8 @@ def _testbed(file: Path, name: str, content: Mapping[str, Any], machines: Machin
         providers=machines.providers,
         clock=ClockGate(**{f"{key}_s": duration_s(text) for key, text in content.get("clock", {}).items()}),
         monitoring=_monitoring(content.get("monitoring", {})),
-        workloads=resolve_workloads(content, services, findings),
+        workloads=workloads,
+        experiments=resolve_experiments(content, services, workloads, findings),
         secrets=secrets,
         twin=machines.twin,
     )

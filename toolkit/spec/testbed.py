@@ -9,6 +9,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal
 
+from toolkit.spec.experiment import Experiment
 from toolkit.spec.workload import Workload
 
 
@@ -164,9 +165,12 @@ class Testbed:
     clock: ClockGate = field(default_factory=ClockGate)
     monitoring: Monitoring = field(default_factory=Monitoring)
     workloads: Mapping[str, Workload] = field(default_factory=dict)
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     twin: bool = False
     """The file asked for other machines and `--provider container` made local twins of them."""
+    scale: float = field(default=1.0, compare=False)
+    """What node counts and events were multiplied by, so that a laptop can play a rack's experiment."""
 
     def node(self, name: str) -> Node:
         """The node of that name; raises KeyError."""

@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import ValidationError
-
 from toolkit.contract.orders import Arrivals
 from toolkit.contract.samples import HEADER_BYTES
 from toolkit.spec import quantities
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.quantities import DURATION, FREQUENCY, SIZE, Quantity
-from toolkit.spec.schema import compiled, validator
 from toolkit.spec.testbed import Service
-from toolkit.spec.wording import explain
-from toolkit.spec.workload import Workload
+from toolkit.spec.workload import Reference, Workload
 from toolkit.spec.yaml import Path
 
 
@@ -44,7 +40,7 @@ class Key:
 
 _SAME = ("publishers", "subscribers", "broker", "connections", "subscriber_connections", "topics", "qos", "messages")
 KEYS: Mapping[str, Key] = {
-    **{name: Key(attribute=name) for name in (*_SAME, "repeat", "seed", "order", "options", "asserts", "reference")},
+    **{name: Key(attribute=name) for name in (*_SAME, "repeat", "seed", "options", "asserts")},
     "duration": Key(attribute="duration_s", quantity=DURATION),
     "payload": Key(attribute="payload_bytes", quantity=SIZE, whole=True),
     "warmup": Key(attribute="warmup_messages"),
@@ -57,7 +53,7 @@ ARRIVAL_KEYS: Mapping[str, Key] = {
     "burst": Key(attribute="burst"),
     "step": Key(attribute="step_s", quantity=DURATION),
 }
-NOT_VARIED = {"repeat", "seed", "order", "options", "asserts", "reference"}
+FIGURES = ("mean", "sd", "min", "p50", "p75", "p90", "p95", "p99", "p999", "max")
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "closed": (),
     "rate": ("rate",),
@@ -76,12 +72,12 @@ def resolve_workloads(
     entries = {name: entry or {} for name, entry in file.get("workloads", {}).items()}
     workloads = {}
     for name in entries:
-        values, origin = _extended(name, entries, findings)
-        workloads[name] = _workload(name, values, origin, services, findings)
+        values, origin = extended(name, entries, findings)
+        workloads[name] = make_workload(name, values, origin, services, findings)
     return workloads
 
 
-def _extended(name: str, entries: Mapping[str, Any], findings: Findings) -> tuple[dict[str, Any], dict[str, Path]]:
+def extended(name: str, entries: Mapping[str, Any], findings: Findings) -> tuple[dict[str, Any], dict[str, Path]]:
     """The entry over those it extends, and where each key stands."""
     chain = [name]
     while "extends" in entries[chain[-1]]:
@@ -109,13 +105,14 @@ def _extended(name: str, entries: Mapping[str, Any], findings: Findings) -> tupl
     return values, origin
 
 
-def _workload(
+def make_workload(
     name: str,
     values: Mapping[str, Any],
     origin: Mapping[str, Path],
     services: tuple[Service, ...],
     findings: Findings,
 ) -> Workload:
+    """The workload of an entry; `origin`: where each of its keys stands."""
     if "messages" in values and "duration" in values:
         findings.add(origin["duration"], "both `messages` and `duration`; keep one", at_key=True)
     given = {KEYS[key].attribute: KEYS[key].read(value) for key, value in values.items() if key in KEYS}
@@ -123,14 +120,16 @@ def _workload(
         given["messages"] = None
     if "arrivals" in values:
         given["arrivals"] = _arrivals(values["arrivals"], origin["arrivals"], findings)
-    if "matrix" in values:
-        given["matrix"] = _matrix(values["matrix"], origin["matrix"], services, findings)
+    if "reference" in values:
+        given["reference"] = references(values["reference"])
+        if any(reference.where for reference in given["reference"]):
+            findings.add(
+                origin["reference"], "a workload has no points, so that `where` means nothing; see experiments"
+            )
     workload = Workload(**(given | {"name": name}))
-    sizes = (workload.payload_bytes, *workload.matrix.get("payload_bytes", ()))
-    if min(sizes) < HEADER_BYTES:
-        place = origin.get("payload") if workload.payload_bytes < HEADER_BYTES else (*origin["matrix"], "payload")
-        message = f"a payload of {min(sizes)}B has no room for the {HEADER_BYTES}-byte header of measured messages"
-        findings.add(place or ("workloads", name), message)
+    if workload.payload_bytes < HEADER_BYTES:
+        message = f"a payload of {workload.payload_bytes}B has no room for the {HEADER_BYTES}-byte header"
+        findings.add(origin.get("payload", ("workloads", name)), f"{message} of measured messages")
     for key in ("publishers", "subscribers", "broker"):
         wanted = getattr(workload, key)
         if not any(wanted in (service.name, service.role) for service in services):
@@ -167,63 +166,21 @@ def _arrivals(written: str | Mapping[str, Any], place: Path, findings: Findings)
     return Arrivals(**(given | {"kind": kind, "offsets_ns": offsets}))
 
 
-def _matrix(
-    written: Mapping[str, list[Any]], place: Path, services: tuple[Service, ...], findings: Findings
-) -> dict[str, tuple[Any, ...]]:
-    """Attribute (`payload_bytes`, `arrivals.rate_per_s`) or `services.NAME.settings.KEY` -> values."""
-    matrix: dict[str, tuple[Any, ...]] = {}
-    for key, values in written.items():
-        here = (*place, key)
-        if key.startswith("services."):
-            matrix[key] = _varied_setting(key, values, here, services, findings)
-            continue
-        table: Mapping[str, Key]
-        table, prefix, short = (ARRIVAL_KEYS, "arrivals.", key[9:]) if key.startswith("arrivals.") else (KEYS, "", key)
-        if short not in table or short in NOT_VARIED:
-            known = [*(k for k in KEYS if k not in NOT_VARIED), *(f"arrivals.{k}" for k in ARRIVAL_KEYS)]
-            known += [f"services.{s.name}.settings.{setting}" for s in services for setting in s.settings]
-            hint = did_you_mean(key, known) or "; write a key of workloads, arrivals.KEY or services.NAME.settings.KEY"
-            findings.add(here, f"cannot vary {key!r}{hint}", at_key=True)
-            continue
-        entries = [{"arrivals": {short: value}} if prefix else {short: value} for value in values]
-        good = [v for i, v in enumerate(values) if _fits("workload", entries[i], (*here, i), findings)]
-        matrix[prefix + table[short].attribute] = tuple(table[short].read(value) for value in good)
-    return matrix
-
-
-def _varied_setting(
-    key: str, values: list[Any], here: Path, services: tuple[Service, ...], findings: Findings
-) -> tuple[Any, ...]:
-    parts = key.split(".")
-    service = next((s for s in services if s.name == parts[1]), None)
-    if service is None:
-        findings.add(
-            here, f"undefined service {parts[1]!r}{did_you_mean(parts[1], [s.name for s in services])}", at_key=True
+def references(written: list[Mapping[str, Any]]) -> tuple[Reference, ...]:
+    """Published figures as values."""
+    return tuple(
+        Reference(
+            source=entry.get("source", "published"),
+            hop=entry.get("hop", "end_to_end"),
+            where=entry.get("where", {}),
+            figures={
+                name: tuple(entry[name]) if isinstance(entry[name], list) else float(entry[name])
+                for name in FIGURES
+                if name in entry
+            },
         )
-        return ()
-    wanted = 4
-    if len(parts) != wanted or parts[2] != "settings":
-        findings.add(here, f"cannot vary {key!r}; write services.{service.name}.settings.KEY", at_key=True)
-        return ()
-    if parts[3] not in service.settings:
-        hint = did_you_mean(parts[3], service.settings)
-        findings.add(here, f"image {service.image.name!r} has no setting {parts[3]!r}{hint}", at_key=True)
-        return ()
-    for index, value in enumerate(values):
-        _fits(f"settings:{service.image.name}", {parts[3]: value}, (*here, index), findings)
-    return tuple(values)
-
-
-def _fits(name: str, entry: Mapping[str, Any], place: Path, findings: Findings) -> bool:
-    """Whether one value of a matrix may stand where it is going to stand."""
-    try:
-        validator(name).validate_python(entry)
-    except ValidationError as error:
-        for problem in explain(error, compiled()[name], entry, findings.document, place):
-            _, _, wrong = problem.message.partition(": ")
-            findings.add(place, f"cannot vary {place[-2]} so: {wrong or problem.message}")
-        return False
-    return True
+        for entry in written
+    )
 
 
 def written_workload(workload: Workload) -> dict[str, Any]:
@@ -236,9 +193,19 @@ def written_workload(workload: Workload) -> dict[str, Any]:
             entry[key] = how.write(value)
     if workload.arrivals != plain.arrivals:
         entry["arrivals"] = _written_arrivals(workload.arrivals)
-    if workload.matrix:
-        entry["matrix"] = {_written_key(key): _written_values(key, values) for key, values in workload.matrix.items()}
+    if workload.reference:
+        entry["reference"] = written_references(workload.reference)
     return entry
+
+
+def written_references(found: tuple[Reference, ...]) -> list[dict[str, Any]]:
+    """What reads back as the same references."""
+    return [
+        {"source": each.source, "hop": each.hop}
+        | ({"where": dict(each.where)} if each.where else {})
+        | {name: list(value) if isinstance(value, tuple) else value for name, value in each.figures.items()}
+        for each in found
+    ]
 
 
 def _written_arrivals(arrivals: Arrivals) -> dict[str, Any]:
@@ -251,21 +218,3 @@ def _written_arrivals(arrivals: Arrivals) -> dict[str, Any]:
     if arrivals.kind == "trace":
         entry["trace"] = [f"{offset}ns" for offset in arrivals.offsets_ns]
     return entry
-
-
-def _key_of(attribute: str) -> tuple[str, Key]:
-    arrivals = attribute.startswith("arrivals.")
-    table, short = (ARRIVAL_KEYS, attribute[9:]) if arrivals else (KEYS, attribute)
-    key, how = next((key, how) for key, how in table.items() if how.attribute == short)
-    return (f"arrivals.{key}" if arrivals else key), how
-
-
-def _written_key(attribute: str) -> str:
-    return attribute if attribute.startswith("services.") else _key_of(attribute)[0]
-
-
-def _written_values(attribute: str, values: tuple[Any, ...]) -> list[Any]:
-    if attribute.startswith("services."):
-        return list(values)
-    how = _key_of(attribute)[1]
-    return [how.write(value) for value in values]

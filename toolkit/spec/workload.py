@@ -10,8 +10,20 @@ from toolkit.contract.orders import Arrivals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Published figures to print beside ours."""
+
+    source: str = "published"
+    hop: str = "end_to_end"
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the points it is for; empty: all of them."""
+    figures: Mapping[str, float | tuple[float, float]] = field(default_factory=dict)
+    """mean, sd, min, p50 … max -> ms; two numbers where a range was published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The traffic of a run; the product of `matrix` times `repeat` makes several."""
+    """The traffic of a run."""
 
     name: str
     publishers: str = "publisher"
@@ -32,10 +44,7 @@ class Workload:
     drain_s: float = 2.0
     repeat: int = 1
     seed: int = 1
-    order: str = "shuffled"
-    matrix: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     asserts: Mapping[str, str] = field(default_factory=dict)
     """KPI -> condition, for example `lost: "== 0"`; a broken one is exit code 7."""
-    reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Published figures to print beside ours, in ms."""
+    reference: tuple[Reference, ...] = ()

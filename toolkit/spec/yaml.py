@@ -57,12 +57,16 @@ class Document:
     """Where relative paths in the file start."""
     overridden: dict[Path, str] = field(default_factory=dict)
     """Paths whose value came from elsewhere, and from where."""
+    joined: Mapping[Path, Document] = field(default_factory=dict)
+    """Paths that stand in another file."""
 
     def problem(self, path: Path, message: str, *, at_key: bool = False) -> Problem:
         """A problem at a path, or at the nearest thing above it that the file has."""
         for parent in (path[:n] for n in range(len(path), -1, -1)):
             if parent in self.overridden:
                 return Problem(file=self.overridden[parent], line=1, column=1, message=message)
+            if parent in self.joined:
+                return self.joined[parent].problem(path, message, at_key=at_key)
             places = self.keys if at_key or parent != path else self.values
             if parent in places:
                 line, column = places[parent]

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from toolkit.contract.orders import Arrivals, RunOrder, RunStatus
+from toolkit.contract.orders import RunOrder, RunStatus
 from toolkit.contract.samples import STAMP, Point, StampsInfo
 from toolkit.controller.control import Process
-from toolkit.controller.experiment import (
-    Limits,
-    make_points,
-    run_experiment,
-    with_parameters,
-)
+from toolkit.controller.experiment import run_experiment
+from toolkit.controller.points import make_points
+from toolkit.controller.stage import Limits
 from toolkit.errors import UnreachableError, UsageError, WorkloadError
 from toolkit.events import Event
+from toolkit.measure.experiments import list_experiments
 from toolkit.measure.store import RunFolder, list_runs
+from toolkit.report.html import write_experiment
+from toolkit.report.sweep import sweep_document, sweep_rows
+from toolkit.spec.experiment import Cell, Experiment, plain_experiment
 from toolkit.spec.testbed import Image, Link, Node, Service, Testbed
-from toolkit.spec.workload import Workload
+from toolkit.spec.workload import Reference, Workload
 from toolkit.state import Deployment, Host, SshAccess
 
 FAST = Limits(
@@ -167,12 +171,22 @@ def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 HELLO = Workload(name="hello", messages=100, drain_s=0.02)
 
 
-def experiment(tmp_path: Path, nodes: FakeNodes, workload: Workload = HELLO, **more: Any) -> list[RunFolder]:
+def experiment(
+    tmp_path: Path, nodes: FakeNodes, workload: Workload | Experiment = HELLO, **more: Any
+) -> list[RunFolder]:
     events: list[Event] = []
     given = {"limits": FAST} | more
-    return run_experiment(
-        make_testbed(tmp_path), make_deployment(), workload, control=nodes, collector=nodes, emit=events.append, **given
+    asked = workload if isinstance(workload, Experiment) else plain_experiment(workload)
+    outcome = run_experiment(
+        make_testbed(tmp_path),
+        make_deployment(),
+        asked,
+        control=lambda _: nodes,
+        collector=lambda _: nodes,
+        emit=events.append,
+        **given,
     )
+    return outcome.runs
 
 
 def test_a_run_goes_through_its_phases_and_is_saved(tmp_path: Path):
@@ -262,50 +276,145 @@ def test_a_process_that_cannot_take_part_stops_the_others(tmp_path: Path):
     assert run.manifest()["status"] == "failed"
 
 
-MATRIX = dataclasses.replace(HELLO, matrix={"payload_bytes": (64, 128), "arrivals.rate_per_s": (1000, 2000)}, repeat=2)
+def sweep(*cells: Cell, **more: Any) -> Experiment:
+    return Experiment(**({"name": "sweep", "workload": "hello", "repeat": 2, "cells": cells} | more))
 
 
-def test_a_matrix_is_played_in_seeded_order_and_resumed(tmp_path: Path):
+def with_payload(size: int, **more: Any) -> Cell:
+    workload = dataclasses.replace(HELLO, payload_bytes=size)
+    return Cell(parameters={"payload": f"{size}B"}, workload=workload, **more)
+
+
+def test_rounds_are_shuffled_by_the_seed_and_each_has_every_point():
+    experiment = sweep(*map(with_payload, range(64, 76)))
+    points = make_points(experiment)
+    assert points == make_points(experiment)
+    first, second = points[:12], points[12:]
+    assert [p.cell.name for p in first] != [p.cell.name for p in second]
+    assert {p.cell.name for p in first} == {p.cell.name for p in second}
+    assert {p.repetition for p in first} == {1}
+    assert points != make_points(dataclasses.replace(experiment, seed=2))
+    listed = make_points(dataclasses.replace(experiment, order="listed"))
+    assert [p.cell for p in listed[:12]] == list(experiment.cells)
+    assert first[0].workload.seed != second[0].workload.seed
+
+
+def test_an_experiment_goes_on_where_it_stopped(tmp_path: Path):
+    experiment_ = sweep(with_payload(64), with_payload(128))
     nodes = FakeNodes(step=100)
-    workload = dataclasses.replace(MATRIX, arrivals=Arrivals(kind="rate", rate_per_s=1.0))
-    points = make_points(workload)
-    assert points == make_points(workload)
-    assert points != make_points(dataclasses.replace(workload, seed=2))
-    assert sorted(map(str, points)) == sorted(map(str, make_points(dataclasses.replace(workload, order="listed"))))
-    first = experiment(tmp_path, nodes, workload)
-    assert len(first) == 8
-    assert [run.manifest()["parameters"] for run in first] == [dict(point.parameters) for point in points]
-    assert first[0].manifest()["workload"]["payload_bytes"] == points[0].parameters["payload_bytes"]
+    first = experiment(tmp_path, nodes, experiment_)
+    assert [run.manifest()["parameters"] for run in first] == [
+        dict(p.cell.parameters) for p in make_points(experiment_)
+    ]
+    assert len(first) == 4
     gone = first.pop(3)
-    for file in gone.path.rglob("*"):
-        if file.is_file():
-            file.unlink()
-    again = experiment(tmp_path, nodes, workload, resume=True)
-    assert [run.path for i, run in enumerate(again) if i != 3] == [run.path for run in first]
+    shutil.rmtree(gone.path)
+    again = experiment(tmp_path, nodes, experiment_, resume=True)
+    assert [run.path for run in again[:3]] == [run.path for run in first]
     assert again[3].path != gone.path
+    [folder] = list_experiments("fake")
+    assert [run.name for _, _, run in folder.runs()] == [run.name for run in again]
+    more = experiment(tmp_path, nodes, dataclasses.replace(experiment_, repeat=3), resume=True)
+    assert [run.path for run in more[:4]] == [run.path for run in again]
+    assert len(more) == 6
+    assert len(experiment(tmp_path, nodes, experiment_)) == 4
+    assert len(list_experiments("fake")) == 2  # without --resume it begins anew
 
 
-def test_settings_need_a_deploy_between_runs(tmp_path: Path):
-    name = "services.broker.settings.thread_pool_size"
-    workload = dataclasses.replace(HELLO, matrix={name: (4, 8)}, order="listed")
-    with pytest.raises(UsageError, match=f"varies {name}, which needs a deploy between runs"):
-        experiment(tmp_path, FakeNodes(), workload)
-    applied = []
-
-    def apply_settings(testbed: Testbed, settings: Mapping[str, Any]) -> tuple[Testbed, Deployment]:
-        applied.append(dict(settings))
-        return testbed, make_deployment()
-
-    runs = experiment(tmp_path, FakeNodes(), workload, apply_settings=apply_settings)
-    assert applied == [{name: 4}, {name: 8}, {}]  # at the end as the file says
-    assert [run.manifest()["parameters"] for run in runs] == applied[:2]
+def test_runs_of_another_testbed_are_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    nodes, experiment_ = FakeNodes(step=100), sweep(with_payload(64), with_payload(128))
+    first = experiment(tmp_path, nodes, experiment_)
+    other = make_testbed(tmp_path)
+    faster = tuple(dataclasses.replace(node, cpus=4.0) for node in other.nodes)
+    monkeypatch.setitem(globals(), "make_testbed", lambda _: dataclasses.replace(other, nodes=faster))
+    second = experiment(tmp_path, nodes, experiment_, resume=True)
+    assert not {run.name for run in first} & {run.name for run in second}
+    assert len(list_experiments("fake")) == 2
 
 
-def test_a_matrix_over_something_unknown_is_an_error():
-    with pytest.raises(UsageError, match="'rate', which is no field"):
-        with_parameters(HELLO, {"rate": 3})
-    with pytest.raises(UsageError, match="arrivals has no 'speed'"):
-        with_parameters(HELLO, {"arrivals.speed": 3})
+class FakeRedeploy:
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self.applied: list[Mapping[str, str]] = []
+        self.refuse: str | None = None
+
+    def check(self, overrides: Mapping[str, str]) -> Testbed:
+        if self.refuse in overrides.values():
+            raise UsageError("no testbed")
+        return self.testbed
+
+    def apply(self, overrides: Mapping[str, str]) -> tuple[Testbed, Deployment]:
+        self.applied.append(overrides)
+        return self.testbed, make_deployment()
+
+
+POOL = "services.broker.settings.thread_pool_size"
+
+
+def with_pool(size: int) -> Cell:
+    return Cell(parameters={POOL: size}, overrides={POOL: str(size)}, workload=HELLO)
+
+
+def test_settings_are_deployed_before_their_runs_and_taken_back_at_the_end(tmp_path: Path):
+    with pytest.raises(UsageError, match=f"varies {POOL}, which needs a deploy between runs"):
+        experiment(tmp_path, FakeNodes(), sweep(with_pool(4)))
+    redeploy = FakeRedeploy(make_testbed(tmp_path))
+    asked = sweep(with_pool(4), with_pool(8), order="listed", repeat=1)
+    runs = experiment(tmp_path, FakeNodes(), asked, redeploy=redeploy)
+    assert redeploy.applied == [{POOL: "4"}, {POOL: "8"}, {}]  # at the end as the file says
+    assert [run.manifest()["parameters"] for run in runs] == [{POOL: 4}, {POOL: 8}]
+    assert runs[0].manifest()["overrides"] == {POOL: "4"}
+
+
+def test_nothing_is_played_if_one_point_is_no_testbed(tmp_path: Path):
+    nodes, redeploy = FakeNodes(), FakeRedeploy(make_testbed(tmp_path))
+    redeploy.refuse = "8"
+    with pytest.raises(UsageError, match="no testbed"):
+        experiment(tmp_path, nodes, sweep(with_pool(4), with_pool(8)), redeploy=redeploy)
+    assert not nodes.asked
+    assert not redeploy.applied
+
+
+def test_an_interrupt_in_the_middle_leaves_the_testbed_as_the_file_says(tmp_path: Path):
+    nodes, redeploy = FakeNodes(), FakeRedeploy(make_testbed(tmp_path))
+    nodes.interrupt_at = 50
+    with pytest.raises(KeyboardInterrupt):
+        experiment(tmp_path, nodes, sweep(with_pool(4), with_pool(8)), redeploy=redeploy)
+    assert redeploy.applied[1:] == [{}]
+    [folder] = list_experiments("fake")
+    assert folder.runs() == []
+    [run] = list_runs("fake")
+    assert run.manifest()["status"] == "interrupted"
+
+
+def test_the_result_stands_beside_what_was_published(tmp_path: Path):
+    published = Reference(source="thesis", figures={"mean": 3.5, "max": (4.0, 6.0)})
+    nodes = FakeNodes(step=100)
+    nodes.lose = frozenset({7})
+    experiment(tmp_path, nodes, sweep(with_payload(64, reference=(published,)), with_payload(128), repeat=3))
+    [folder] = list_experiments("fake")
+    document = sweep_document(folder)
+    small, large = document["points"]
+    assert (small["name"], large["name"]) == ("payload=64B", "payload=128B")
+    assert small["hops"]["end_to_end"]["mean_ms"] == {"value": 3.0, "low": 3.0, "high": 3.0}
+    assert small["loss"]["lost"] == 6
+    assert small["loss"]["offered"] == 600
+    rows = sweep_rows(document)
+    assert rows[0][:2] == ["payload=64B", "3"]
+    assert rows[0][4] == "6/600"
+    assert rows[0][5:6] == ["3.000"]
+    assert rows[1] == ["  thesis", "", "", "", "", "3.5", "", "", "", "4 to 6", ""]
+    files = write_experiment(folder)
+    assert [file.name for file in files] == ["table.md", "table.csv", "table.tex", "report.html", "end_to_end.svg"]
+    assert "| thesis |" in files[0].read_text()
+    lines = list(csv.DictReader(io.StringIO(files[1].read_text())))
+    assert [line["source"] for line in lines if line["hop"] == "end_to_end"] == ["measured", "thesis", "measured"]
+    assert lines[0]["mean_ms"]
+    page = files[3].read_text()
+    assert "payload=128B" in page
+    assert "<svg" in page
+    before = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in write_experiment(folder)] == before
 
 
 def test_a_workload_without_its_services_says_what_there_is(tmp_path: Path):

@@ -56,7 +56,7 @@ def make_run(folder: Path, *, slower_ms: float = 0.0, seed: int = 1, n: int = 30
         },
     }  # fmt: skip
     run.write("kpis.json", kpis | changes)
-    workload = {"name": "hello", "messages": n, "payload_bytes": 71, "qos": 0, "reference": {}}
+    workload = {"name": "hello", "messages": n, "payload_bytes": 71, "qos": 0}
     testbed = {"name": "lab", "twin": False, "text": "name: lab # </script><b>"}
     run.write(
         "manifest.json",

@@ -10,6 +10,7 @@ from toolkit.contract.orders import Arrivals
 from toolkit.errors import FileInvalidError, UsageError
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Architecture, Health, Image
+from toolkit.spec.workload import Reference
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SERVICES = """
@@ -59,7 +60,9 @@ def test_the_quickstart():
 def test_scenario_e_has_its_eleven_nodes_and_three_pools():
     testbed = load_testbed(EXAMPLES / "thesis" / "scenario-e" / "testbed.yml")
     assert len(testbed.nodes) == 11
-    assert testbed.workloads["scenario-e"].matrix == {"services.broker.settings.thread_pool_size": (4, 32, 64)}
+    cells = testbed.experiments["scenario-e"].cells
+    assert [cell.name for cell in cells] == ["thread_pool_size=4", "thread_pool_size=32", "thread_pool_size=64"]
+    assert [cell.reference[0].figures["max"] for cell in cells] == [96, 49, 450]
 
 
 class TestPrecedence:
@@ -252,19 +255,13 @@ workloads:
     payload: 1K
     arrivals: {kind: ramp, rate: 100/s, to: 5000/s}
     drain: 500ms
-    matrix: {payload: [64B, 1K], arrivals.rate: [10/s], services.broker.settings.mode: [direct, original]}
     asserts: {lost: "== 0"}
-    reference: {published: {mean: 8.95, max: 32}}
+    reference: [{mean: 8.95, max: [20, 32]}]
 """
         ).workloads["w"]
         assert (workload.messages, workload.duration_s, workload.payload_bytes) == (None, 10.0, 1024)
         assert workload.arrivals == Arrivals(kind="ramp", rate_per_s=100.0, to_rate_per_s=5000.0)
-        assert workload.matrix == {
-            "payload_bytes": (64, 1024),
-            "arrivals.rate_per_s": (10.0,),
-            "services.broker.settings.mode": ("direct", "original"),
-        }
-        assert workload.reference == {"published": {"mean": 8.95, "max": 32.0}}
+        assert workload.reference == (Reference(figures={"mean": 8.95, "max": (20.0, 32.0)}),)
 
     def test_a_rate_alone_means_a_fixed_rate(self, load):
         text = "nodes: {base: {}}" + SERVICES + "workloads: {w: {arrivals: {rate: 20/s}}}"

@@ -78,12 +78,27 @@ WORKLOADS = entries(
     drain=DURATIONS,
     warmup=st.integers(0, 10),
     seed=st.integers(0, 2**40),
-    matrix=entries(
-        **{"qos": st.just([0, 1]), "payload": st.just(["40B", "1.5K"]), "arrivals.rate": st.just(["1/s", "7/m"])}
-    ),
     asserts=st.just({"lost": "== 0"}),
-    reference=st.just({"published": {"mean": 8.95}}),
+    reference=st.just([{"hop": "deliver", "mean": 8.95, "max": [1, 3.5]}]),
     options=st.just({"tls": False, "nested": {"list": [1, "on", None]}}),
+)
+
+EXPERIMENTS = entries(
+    workload=st.just("w"),
+    description=TEXTS,
+    vary=entries(
+        **{
+            "qos": st.just([0, 1]),
+            "payload": st.just(["40B", "1.5K"]),
+            "arrivals": st.just(["closed", {"rate": "7/m"}]),
+            "nodes.extra.count": st.just([1, 2]),
+        }
+    ),
+    points=st.just([{"label": "x", "options.a": [1, {"b": None}]}, {"services.broker.settings.mode": "direct"}]),
+    repeat=st.integers(1, 9),
+    order=st.just("listed"),
+    seed=st.integers(0, 9),
+    reference=st.just([{"source": "a", "mean": 3}]),
 )
 
 
@@ -105,7 +120,8 @@ def files(draw):
             "publisher": {"on": "all", "secrets": {"KEY": "key"}},
             "subscriber": {"on": place},
         },
-        "workloads": draw(st.dictionaries(st.sampled_from(["w", "v"]), WORKLOADS)),
+        "workloads": draw(st.dictionaries(st.sampled_from(["w", "v"]), WORKLOADS)) | {"w": draw(WORKLOADS)},
+        "experiments": draw(st.dictionaries(st.just("w"), EXPERIMENTS)),
         "secrets": {"key": "${env.KEY}"},
         "clock": draw(entries(max_offset=DURATIONS, within=DURATIONS)),
         "monitoring": draw(entries(scrape_interval=DURATIONS, grafana=st.one_of(st.just(False), st.just("grafana:1")))),

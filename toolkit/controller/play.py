@@ -1,0 +1,93 @@
+"""One run from orders to KPIs. What was measured is saved whatever happens."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from toolkit.controller.cast import make_cast
+from toolkit.controller.control import Control
+from toolkit.controller.manifest import make_manifest
+from toolkit.controller.points import Point
+from toolkit.controller.stage import Limits, Stage
+from toolkit.errors import MeasurementError, ToolkitError
+from toolkit.events import Emit, Event
+from toolkit.measure.collect import Collector
+from toolkit.measure.compute import compute
+from toolkit.measure.store import RunFolder, new_run
+from toolkit.spec.testbed import Testbed
+from toolkit.state import Deployment
+
+
+def play(
+    testbed: Testbed,
+    deployment: Deployment,
+    point: Point,
+    *,
+    key: str,
+    experiment: str,
+    control: Control,
+    collector: Collector,
+    emit: Emit,
+    limits: Limits,
+) -> RunFolder:
+    """Prepare, start, watch, drain, stop, collect, compute, seal; an interrupt goes on up once the run is saved."""
+    workload = point.workload
+    run = new_run(testbed.name, workload.name)
+    cast = make_cast(testbed, deployment, workload, run.name)
+    manifest = make_manifest(testbed, deployment, point, cast, key=key, experiment=experiment)
+    run.write("manifest.json", manifest)
+    stage = Stage(cast, control, emit, limits, workload)
+    interrupted = False
+    try:
+        stage.prepare()
+        manifest["start_ns"] = stage.start()
+        stage.watch()
+        stage.drain()
+        manifest["status"] = "complete"
+    except KeyboardInterrupt:
+        interrupted = True
+        manifest["status"] = "interrupted"
+    except ToolkitError as error:
+        manifest["status"] = "failed"
+        manifest["problems"].append(str(error))
+        if not stage.started:
+            stage.stop()
+            _save(run, manifest, stage)
+            raise
+    stage.stop()
+    _save(run, manifest, stage)
+    emit(Event(stage="collect", message="fetching samples", state="started"))
+    failed = collector.fetch(run.name, [process.node for process in cast.processes], run.raw)
+    manifest["problems"] += list(failed.values())
+    _save(run, manifest, stage)
+    kpis = _compute(run, manifest, emit)
+    run.seal()
+    if not failed:
+        collector.forget(run.name, [process.node for process in cast.processes])
+    for fault in kpis.get("faults", ()):
+        emit(Event(stage="run", message=fault, level="warning"))
+    emit(Event(stage="run", message=f"saved {run.path}", state="done"))
+    if interrupted:
+        raise KeyboardInterrupt
+    return run
+
+
+def _save(run: RunFolder, manifest: dict[str, Any], stage: Stage) -> None:
+    manifest["problems"] = list(dict.fromkeys([*manifest["problems"], *stage.problems]))
+    manifest["watched_until_ns"] = stage.watched_until_ns
+    manifest["ended_at"] = time.time()
+    run.write("manifest.json", manifest)
+
+
+def _compute(run: RunFolder, manifest: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    """KPIs; samples that cannot be joined stay in `raw/` and the run says why."""
+    try:
+        return compute(run)
+    except MeasurementError as error:
+        manifest["status"] = "failed"
+        manifest["problems"].append(str(error))
+        run.write("manifest.json", manifest)
+        run.seal()
+        emit(Event(stage="run", message=str(error), level="error", state="failed"))
+        raise

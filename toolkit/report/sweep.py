@@ -1,0 +1,187 @@
+"""The result of an experiment: each point's runs summed up, beside what others published."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from toolkit.measure.experiments import ExperimentFolder
+from toolkit.measure.kpis import wilson
+from toolkit.report.table import COLUMNS, HOP_TITLES, in_ms, is_virtual, published_rows
+from toolkit.report.text import latex_table, markdown_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SUMMED = ("mean_ms", "sd_ms", "p50_ms", "p75_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms")
+"""Averaged over a point's runs; the smallest and the largest delay are those of all its runs."""
+
+
+def sweep_document(folder: ExperimentFolder) -> dict[str, Any]:
+    """`points.<i>.{name, parameters, runs, valid, hops.<hop>.<figure>, sent_per_s, loss, reference}` and what it is."""
+    document = folder.document()
+    runs = folder.runs()
+    manifests = [run.manifest() for _, _, run in runs]
+    points = []
+    for point in document["points"]:
+        found = [run.kpis() for cell, _, run in runs if cell == point["name"]]
+        points.append({**point, "runs": [kpis["run"] for kpis in found], **_summary(found)})
+    return {
+        "path": str(folder.path),
+        **{key: document[key] for key in ("experiment", "description", "testbed", "twin", "scale", "repeat", "varied")},
+        "virtual": any(is_virtual(manifest) for manifest in manifests),
+        "points": points,
+    }
+
+
+def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    books = [kpis["ledger"]["total"] for kpis in runs]
+    lost = sum(book["lost"] for book in books)
+    offered = sum(book["expected"] - book["refused"] for book in books)
+    hops = [hop for hop in HOP_TITLES if any(kpis["hops"][hop]["count"] for kpis in runs)]
+    return {
+        "valid": sum(bool(kpis["valid"]) for kpis in runs),
+        "faults": sorted({fault for kpis in runs for fault in kpis["faults"]}),
+        "hops": {hop: _hop([kpis["hops"][hop] for kpis in runs if kpis["hops"][hop]["count"]]) for hop in hops},
+        "sent_per_s": _spread([kpis["throughput"]["sent_per_s"] for kpis in runs]),
+        "delivered_per_s": _spread([kpis["throughput"]["delivered_per_s"] for kpis in runs]),
+        "loss": {
+            "lost": lost, "offered": offered, "ratio": lost / offered if offered else None,
+            "ratio_95": wilson(lost, offered) if offered else None,
+            "duplicates": sum(book["duplicates"] for book in books),
+        },
+    }  # fmt: skip
+
+
+def _hop(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One hop over the runs of a point."""
+    few = {name for hop in runs for name in hop["few"]}
+    bounds = [hop["clock_bound_ms"] for hop in runs]
+    return {
+        "count": sum(hop["count"] for hop in runs),
+        **{name: _spread([hop[name] for hop in runs]) for name in SUMMED},
+        "min_ms": {"value": min(hop["min_ms"] for hop in runs)},
+        "max_ms": {"value": max(hop["max_ms"] for hop in runs)},
+        "few": sorted(few),
+        "clock_bound_ms": None if None in bounds else max(bounds),
+        "resolved": all(hop["resolved"] is not False for hop in runs),
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """The mean over runs and, from two runs on, its 95 % interval by Student's t."""
+    if not values:
+        return {"value": None, "low": None, "high": None}
+    mean = fmean(values)
+    if len(values) == 1:
+        return {"value": mean, "low": None, "high": None}
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return {"value": mean, "low": mean - half, "high": mean + half}
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def sweep_title(document: Mapping[str, Any]) -> str:
+    """What was varied on what; smaller or virtual testbeds are never taken for the real ones."""
+    twin = " (local twin)" if document["twin"] else " (virtual nodes)" if document["virtual"] else ""
+    scale = "" if document["scale"] == 1 else f", scaled to {document['scale']:g}"
+    return f"{document['experiment']} on {document['testbed']}{twin}{scale}"
+
+
+HEADER = ("point", "runs", "sent/s", "delivered/s", "lost", *(name for name, _ in COLUMNS), "mean, 95 %")
+
+
+def sweep_rows(document: Mapping[str, Any], hop: str = "end_to_end") -> list[list[str]]:
+    """A row per point, published figures below the point they belong to; times in ms."""
+    rows = []
+    for point in document["points"]:
+        loss, summary = point["loss"], point["hops"].get(hop)
+        runs = f"{len(point['runs'])}" + ("" if point["valid"] == len(point["runs"]) else f" ({point['valid']} valid)")
+        rates = [_per_s(point[name]["value"]) for name in ("sent_per_s", "delivered_per_s")]
+        cells = [point["name"] or point["workload"], runs, *rates, f"{loss['lost']}/{loss['offered']}"]
+        if summary is None:
+            cells += ["-"] * (len(HEADER) - len(cells))
+        else:
+            few = {f"{name}_ms" for name in summary["few"]}
+            mean = summary["mean_ms"]
+            cells += ["-" if name in few else in_ms(summary[name]["value"]) for _, name in COLUMNS]
+            cells += ["-" if mean["low"] is None else f"{in_ms(mean['low'])} to {in_ms(mean['high'])}"]
+        rows.append(cells)
+        rows += [[name, "", "", "", "", *figures, ""] for name, figures in published_rows(point["reference"], hop)]
+    return rows
+
+
+def _per_s(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def shown_hops(document: Mapping[str, Any]) -> list[str]:
+    """End to end, and every hop that figures were published for."""
+    published = {reference["hop"] for point in document["points"] for reference in point["reference"]}
+    there = {hop for point in document["points"] for hop in point["hops"]}
+    return [hop for hop in HOP_TITLES if hop in there and (hop == "end_to_end" or hop in published)]
+
+
+def sweep_table(document: Mapping[str, Any], hop: str) -> Table:
+    """The table for a terminal."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=sweep_title(document),
+        caption=f"{HOP_TITLES[hop]}, times in ms; means over runs, max of all runs",
+        box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left",
+    )  # fmt: skip
+    for name in HEADER:
+        table.add_column(name, justify="left" if name == "point" else "right", no_wrap=True)
+    for row in sweep_rows(document, hop):
+        table.add_row(*row)
+    return table
+
+
+def sweep_markdown(document: Mapping[str, Any]) -> str:
+    """A section per hop."""
+    parts = [
+        f"## {sweep_title(document)}: {HOP_TITLES[hop]} (ms)\n\n{markdown_table(HEADER, sweep_rows(document, hop))}"
+        for hop in shown_hops(document)
+    ]
+    return "\n".join(parts)
+
+
+def sweep_latex(document: Mapping[str, Any]) -> str:
+    """A booktabs table per hop."""
+    return "\n".join(
+        latex_table(f"{sweep_title(document)}: {HOP_TITLES[hop]} (ms)", HEADER, sweep_rows(document, hop))
+        for hop in shown_hops(document)
+    )
+
+
+def sweep_csv(document: Mapping[str, Any]) -> str:
+    """One line per point and hop, and one per published figure's source, in full precision."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    figures = [*SUMMED, "min_ms", "max_ms"]
+    head = ["experiment", "testbed", "twin", "scale", "point", *document["varied"], "runs", "valid"]
+    writer.writerow([*head, "sent_per_s", "delivered_per_s", "lost", "offered", "hop", "source", "count", *figures,
+                     "mean_low_ms", "mean_high_ms"])  # fmt: skip
+    for point in document["points"]:
+        cell = [point["parameters"].get(name, "") for name in document["varied"]]
+        what = [document[name] for name in ("experiment", "testbed", "twin", "scale")]
+        start = [*what, point["name"], *cell, len(point["runs"]), point["valid"]]
+        rates = [point["sent_per_s"]["value"], point["delivered_per_s"]["value"]]
+        for hop, summary in point["hops"].items():
+            mean = summary["mean_ms"]
+            writer.writerow([*start, *rates, point["loss"]["lost"], point["loss"]["offered"], hop, "measured",
+                             summary["count"], *(summary[name]["value"] for name in figures),
+                             mean["low"], mean["high"]])  # fmt: skip
+        for reference in point["reference"]:
+            given = [reference["figures"].get(name.removesuffix("_ms"), "") for name in figures]
+            texts = ["-".join(map(str, value)) if isinstance(value, list | tuple) else value for value in given]
+            writer.writerow([*start, "", "", "", "", reference["hop"], reference["source"], "", *texts, "", ""])
+    return out.getvalue()
