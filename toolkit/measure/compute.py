@@ -11,9 +11,9 @@ from toolkit.measure.collect import CLOCK_LOGS
 from toolkit.measure.join import join
 from toolkit.measure.kpis import (
     DELAYS,
-    HOPS,
     HopSummary,
     counter_problems,
+    hops_of,
     ledger_document,
     summarise,
     throughput,
@@ -33,7 +33,7 @@ SCHEDULE_LIMIT_MS = 10.0
 def compute(run: RunFolder) -> dict[str, Any]:
     """Join the raw files, write both tables and `kpis.json`, and return what is in it."""
     manifest = run.manifest()
-    files = read_files(run.raw)
+    files = read_files(run.raw, {process: order["role"] for process, order in manifest.get("orders", {}).items()})
     clocks = read_clocks(run, files, manifest.get("nodes", {}))
     joined = join(
         files,
@@ -77,21 +77,24 @@ def summarise_hops(
     run: RunFolder, joined: Joined, files: Sequence[StampsFile], clocks: Mapping[str, NodeClock]
 ) -> dict[str, HopSummary]:
     """Every hop and delay; one column at a time, so that long runs need little memory."""
+    way = way_of(files)
     nodes = {
-        "publisher": {file.node for file in files if file.role == "publisher"},
+        **{role: {file.node for file in files if file.role == role} for role in ("publisher", "gateway", "hub")},
         "broker": {file.node for file in files if file.role in {"broker", "probe"} and len(file)},
         "subscriber": {subscriber.node for subscriber in files if subscriber.role == "subscriber"},
     }
     ends = {
-        "publish": ("publisher", "broker"),
-        "deliver": ("broker", "subscriber"),
+        "uplink": ("publisher", "gateway"),
+        "publish": ("gateway" if way["gateway"] else "publisher", "broker"),
+        "deliver": ("broker", "hub" if way["hub"] else "subscriber"),
+        "downlink": ("hub", "subscriber"),
         "end_to_end": ("publisher", "subscriber"),
         "transport": ("publisher", "subscriber"),
     }
 
     def bound(hop: str) -> int | None:
         if hop not in ends:
-            same = nodes["broker"] if hop == "broker" else nodes["publisher"]
+            same = nodes.get(hop, nodes["publisher"])
             return max((clocks[node].resolution_ns for node in same), default=None)
         one, other = ends[hop]
         bounds = [
@@ -108,8 +111,14 @@ def summarise_hops(
     tables = {"messages": run.messages, "samples": run.samples}
     return {
         hop: summarise(read_column(tables[table], delay, rows), lost=lost.get(hop), bound_ns=bound(hop))
-        for hop, (table, delay, rows) in {**HOPS, **DELAYS}.items()
+        for hop, (table, delay, rows) in {**hops_of(way), **DELAYS}.items()
     }
+
+
+def way_of(files: Sequence[StampsFile]) -> dict[str, bool]:
+    """Whether messages pass a gateway and a hub."""
+    roles = {file.role for file in files}
+    return {"gateway": "gateway" in roles, "hub": "hub" in roles}
 
 
 def kpi_document(
@@ -132,14 +141,16 @@ def kpi_document(
         "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",
         "valid": not faults,
         "faults": faults,
-        "hops": {hop: dataclasses.asdict(summaries[hop]) for hop in HOPS},
+        "way": way_of(files),
+        "hops": {hop: dataclasses.asdict(summaries[hop]) for hop in hops_of(way_of(files))},
         "delays": {name: dataclasses.asdict(summaries[name]) for name in DELAYS},
         "ledger": ledger_document(joined.ledgers, joined.total),
         "throughput": throughput(joined, int(workload["payload_bytes"])),
         "counters": {
             name: getattr(joined, name)
-            for name in ("messages", "refused", "acknowledged", "broker_received", "broker_sent", "excluded", "foreign",
-                         "unrecorded", "unmatched_flows")
+            for name in ("messages", "refused", "acknowledged", "gateway_received", "gateway_sent", "broker_received",
+                         "broker_sent", "broker_lost", "hub_received", "hub_sent", "excluded", "foreign", "unrecorded",
+                         "unmatched_flows")
         },
         "clocks": {node: clock_document(clock, joined) for node, clock in clocks.items()},
         "processes": [

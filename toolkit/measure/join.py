@@ -73,7 +73,11 @@ def _join_partitions(spool: Spool, layout: Layout, terms: Terms, tables: TableWr
         joined.refused += int(np.count_nonzero(part.counted & part.refused & ~part.sent))
         joined.acknowledged += int(np.count_nonzero(part.counted & (part.t5 != 0)))
         joined.broker_received += int(np.count_nonzero(part.counted & (part.t2 != 0)))
-        joined.broker_sent += int(np.count_nonzero(part.t3[part.due] != 0))
+        joined.gateway_received += int(np.count_nonzero(part.counted & (part.gateway_in != 0)))
+        joined.gateway_sent += int(np.count_nonzero(part.counted & (part.gateway_out != 0)))
+        joined.broker_sent += int(np.count_nonzero(part.t3[part.due & part.lead] != 0))
+        joined.hub_received += int(np.count_nonzero(part.hub_in[part.due & part.lead] != 0))
+        joined.hub_sent += int(np.count_nonzero(part.hub_out[part.due] != 0))
         joined.excluded += part.excluded
         joined.unrecorded += part.unrecorded
         part.write(number, tables)
@@ -84,7 +88,15 @@ def _join_partitions(spool: Spool, layout: Layout, terms: Terms, tables: TableWr
     for i, subscriber in enumerate(layout.subscribers):
         for name, values in tallies.items():
             setattr(joined.ledgers[subscriber.name], name, int(values[i]))
+    leads = layout.leads
+    joined.broker_lost = sum(
+        joined.ledgers[s.name].lost_in_broker for s, lead in zip(layout.subscribers, leads, strict=True) if lead
+    )
     stamped = {"publish": joined.broker_received, "broker": joined.broker_sent, "deliver": joined.broker_sent}
+    if layout.gateways:
+        stamped |= {"uplink": joined.gateway_received, "gateway": joined.gateway_received}
+    if layout.hubs:
+        stamped |= {"hub": joined.hub_received, "downlink": joined.hub_sent}
     joined.lost = {hop: lost[hop] if seen else None for hop, seen in stamped.items()}
     joined.bins = {name: dict(sorted(counts.items())) for name, counts in sorted(bins.items())}
 
@@ -93,7 +105,7 @@ def _records(
     files: Sequence[StampsFile], layout: Layout, clocks: Mapping[str, NodeClock], joined: Joined
 ) -> Iterator[Records]:
     """Every stamp that counts, with its row, its subscriber and its clock's offset taken off."""
-    subscriber_of = _subscriber_of_flow(files, layout.subscribers)
+    subscriber_of = _subscriber_of_flow(files, layout)
     stamped_by_broker = any(file.role == "broker" and len(file) for file in files)
     for file in files:
         if file.role == "probe" and stamped_by_broker:
@@ -110,9 +122,12 @@ def _records(
             joined.excluded += int(np.count_nonzero(probe | stale))
             joined.foreign += int(np.count_nonzero((rows == FOREIGN) & ~probe & ~stale))
             received = block["point"] == Point.RECEIVED
+            at_hub = block["point"] == Point.HUB_RECEIVED
             joined.unrecorded += int(np.count_nonzero((rows == UNRECORDED) & received & ~probe & ~stale))
-            addressed = received | (block["point"] == Point.BROKER_SENT)
+            addressed = received | at_hub | (block["point"] == Point.BROKER_SENT) | (block["point"] == Point.HUB_SENT)
             sub = np.where(addressed, subscriber_of_peer[block["peer"]], -1)
+            if file.process in layout.hubs:
+                sub[at_hub] = len(layout.subscribers) + layout.hubs.index(file.process)
             stray = addressed & (sub < 0) & (rows >= 0) & ~probe & ~stale
             joined.unmatched_flows += int(np.count_nonzero(stray))
             keep = (rows >= 0) & ~probe & ~stale & ~stray
@@ -126,13 +141,18 @@ def _records(
             yield out
 
 
-def _subscriber_of_flow(files: Sequence[StampsFile], subscribers: Sequence[Subscriber]) -> dict[tuple[str, int], int]:
-    """Address and port of every subscriber's connections, as subscribers themselves report them."""
-    flows = {}
+def _subscriber_of_flow(files: Sequence[StampsFile], layout: Layout) -> dict[tuple[str, int], int]:
+    """Address and port of every subscriber's connections, and of every hub's own, as they themselves report them."""
+    flows: dict[tuple[str, int], int] = {}
+    for number, hub in enumerate(layout.hubs):
+        for file in files:
+            if file.process == hub and file.info is not None:
+                ends = [file.flow(int(peer)) for peer in file.info.flows]
+                flows |= {end: len(layout.subscribers) + number for end in ends if end}
     for file in files:
-        if file.info is None or file.role in {"broker", "probe", "publisher"}:
+        if file.info is None or file.role in {"broker", "probe", "publisher", "gateway", "hub"}:
             continue
-        of_peer = _subscriber_of_peer(file, {}, subscribers)
+        of_peer = _subscriber_of_peer(file, {}, layout.subscribers)
         for peer in file.info.flows:
             end = file.flow(int(peer))
             if end and of_peer[int(peer)] >= 0:

@@ -20,13 +20,36 @@ from toolkit.measure.ledger import Joined, Ledger
 
 Ints: TypeAlias = NDArray[np.int64]
 
-HOPS: Mapping[str, tuple[str, str, str]] = {
+Hop = tuple[str, str, str]
+"""Its table, its delay, the rows that count."""
+HOPS: Mapping[str, Hop] = {
     "publish": ("messages", "t2_ns - t1_ns", "refused = false"),
     "broker": ("samples", "t3_ns - t2_ns", "NOT late"),
     "deliver": ("samples", "t4_ns - t3_ns", "NOT late"),
     "end_to_end": ("samples", "t4_ns - t0_ns", "NOT late"),
 }
-"""Hop -> its table, its delay, the rows that count."""
+"""Hop -> what it is, between a publisher, a broker and a subscriber."""
+_IN: Mapping[str, Hop] = {
+    "uplink": ("messages", "gateway_in_ns - t1_ns", "refused = false"),
+    "gateway": ("messages", "gateway_out_ns - gateway_in_ns", "refused = false"),
+    "publish": ("messages", "t2_ns - gateway_out_ns", "refused = false"),
+}
+"""What a gateway puts in the place of `publish`."""
+_OUT: Mapping[str, Hop] = {
+    "deliver": ("samples", "hub_in_ns - t3_ns", "NOT late"),
+    "hub": ("samples", "hub_out_ns - hub_in_ns", "NOT late"),
+    "downlink": ("samples", "t4_ns - hub_out_ns", "NOT late"),
+}
+"""What a hub puts in the place of `deliver`."""
+
+
+def hops_of(way: Mapping[str, bool]) -> Mapping[str, Hop]:
+    """The hops of a run in the order in which messages meet them; `way`: whether there is a `gateway`, a `hub`."""
+    before = _IN if way.get("gateway") else {"publish": HOPS["publish"]}
+    after = _OUT if way.get("hub") else {"deliver": HOPS["deliver"]}
+    return {**before, "broker": HOPS["broker"], **after, "end_to_end": HOPS["end_to_end"]}
+
+
 DELAYS: Mapping[str, tuple[str, str, str]] = {
     "schedule": ("messages", "t1_ns - t0_ns", "refused = false"),
     "transport": ("samples", "t4_ns - t1_ns", "NOT late"),
@@ -175,9 +198,15 @@ def counter_problems(
         for _, role, c in counts
         if role == "broker"
     ]
-    ours = joined.total.lost_in_broker
+    ours = joined.broker_lost
     if any(native) and sum(native) != ours:
         problems.append(f"the broker counted {sum(native)} messages dropped, the books show {ours} lost in it")
+    for end, lost in (("gateway", joined.lost.get("gateway")), ("hub", joined.lost.get("hub"))):
+        dropped = sum(
+            value for _, role, c in counts if role == end for name, value in c.items() if name.startswith("dropped")
+        )
+        if lost is not None and dropped > lost + warm_up:
+            problems.append(f"the {end} counted {dropped} messages dropped, the books show {lost} lost in it")
     return problems
 
 

@@ -43,6 +43,8 @@ class Subscriber:
     process: str
     connection: int
     topics: frozenset[str]
+    hub: str = ""
+    """Process of the hub that it is a customer of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,12 @@ class Layout:
     """Per stream: the subscribers due to get it."""
     cuts: Ints
     """Rows at which partitions begin, and the number of rows at the end."""
+    hubs: Sequence[str] = ()
+    """Processes; hub `h` is addressed as subscriber `len(subscribers) + h`, in the place of all its customers."""
+    customers: Sequence[NDArray[np.int32]] = ()
+    """Per hub: its customers."""
+    gateways: bool = False
+    """Whether messages come in through gateways."""
 
     @classmethod
     def of(cls, files: Sequence[StampsFile], streams: Sequence[Stream], subscribers: Sequence[Subscriber]) -> Layout:
@@ -86,7 +94,23 @@ class Layout:
         wanted = wanted.reshape(len(ordered), len(subscribers))
         rank = np.where(wanted, np.cumsum(wanted, axis=1) - 1, -1).astype(np.int32)
         due = [np.flatnonzero(row).astype(np.int32) for row in wanted]
-        return cls(ids, first, base, rank, subscribers, due, _cut(base, wanted.sum(axis=1)))
+        hubs = sorted({subscriber.hub for subscriber in subscribers} - {""})
+        customers = [np.flatnonzero([s.hub == hub for s in subscribers]).astype(np.int32) for hub in hubs]
+        gateways = any(file.role == "gateway" for file in files)
+        return cls(
+            ids, first, base, rank, subscribers, due, _cut(base, wanted.sum(axis=1)), hubs, customers, gateways
+        )  # fmt: skip
+
+    @property
+    def leads(self) -> NDArray[np.bool_]:
+        """Shape (subscribers,): those that stand for a connection of the broker: of a hub's customers only the first.
+
+        What happens up to the hub happens once for all of its customers.
+        """
+        lead = np.ones(len(self.subscribers), dtype=bool)
+        for customers in self.customers:
+            lead[customers[1:]] = False
+        return lead
 
     def rows(self, stamps: Stamps) -> Ints:
         """The row of each stamp's message; or FOREIGN, or UNRECORDED."""

@@ -30,11 +30,16 @@ class Ledger:
     """Of the duplicates, those the broker marked as such."""
     reordered: int = 0
     """First copies that came after one with a higher number (RFC 4737); beside the classes."""
+    lost_before_gateway: int = 0
+    """Of the dropped, those last seen at the device that sent them; without a gateway there are none."""
+    lost_in_gateway: int = 0
     lost_before_broker: int = 0
-    """Of the dropped, those that no broker stamped as received."""
+    """Of the dropped, those that left for the broker and that no broker stamped as received."""
     lost_in_broker: int = 0
-    """Of the dropped, those received and never sent on to this subscriber."""
+    """Of the dropped, those received and never sent on to this subscriber, or to its hub."""
     lost_after_broker: int = 0
+    lost_in_hub: int = 0
+    lost_after_hub: int = 0
 
     @property
     def classified(self) -> int:
@@ -47,6 +52,11 @@ class Ledger:
         return self.classified == self.expected
 
 
+PLACES = (
+    "lost_before_gateway", "lost_in_gateway", "lost_before_broker", "lost_in_broker", "lost_after_broker",
+    "lost_in_hub", "lost_after_hub",
+)  # fmt: skip
+"""Where the dropped were seen last, in the order of the way; they add up to `dropped`."""
 CLASSES = ("delivered", "late", "dropped", "refused", "unconfirmed", "in_flight")
 
 
@@ -69,8 +79,15 @@ class Joined:
     """Counted messages that were sent (without warm-up and probes)."""
     refused: int = 0
     acknowledged: int = 0
+    gateway_received: int = 0
+    gateway_sent: int = 0
     broker_received: int = 0
     broker_sent: int = 0
+    """Sends to subscribers and to hubs."""
+    broker_lost: int = 0
+    """Of those, the ones that were due and never left it."""
+    hub_received: int = 0
+    hub_sent: int = 0
     excluded: int = 0
     """Stamps of warm-up, probe and retained messages."""
     foreign: int = 0
@@ -82,7 +99,8 @@ class Joined:
     lost: dict[str, int | None] = field(default_factory=dict)
     """Hop -> messages that entered and did not leave it; None where the hop has no stamps."""
     bins: dict[str, dict[int, int]] = field(default_factory=dict)
-    """offered, sent, accepted, broker_in, broker_out, delivered -> second since the epoch -> events in it."""
+    """offered, sent, accepted, gateway_in, gateway_out, broker_in, broker_out, hub_in, hub_out, delivered, dropped (at
+    the instant of sending) -> second since the epoch -> events in it."""
     first_ns: int = 0
     last_ns: int = 0
 

@@ -43,6 +43,8 @@ class Partition:
         self.excluded = int(np.count_nonzero(offered_rows & ~self.counted))
         self.t2 = self._earliest(records, point == Point.BROKER_RECEIVED, row, size)
         self.t5 = self._earliest(records, point == Point.ACKED, row, size)
+        self.gateway_in = self._earliest(records, point == Point.GATEWAY_RECEIVED, row, size)
+        self.gateway_out = self._earliest(records, point == Point.GATEWAY_SENT, row, size)
         self._fill_pairs(records)
 
     def _lay_out(self, first: int, end: int) -> None:
@@ -84,14 +86,13 @@ class Partition:
 
     def _fill_pairs(self, records: Records) -> None:
         size = len(self.block)
-        self.t3, self.t4 = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+        self.t4 = np.zeros(size, dtype=np.int64)
         self.order = np.full(size, NEVER, dtype=np.int64)
         self.due: Mask = self.counted[self.pair_row]
-        sends = records[records["point"] == Point.BROKER_SENT]
-        pair = self._pairs(sends)
-        by_time = np.argsort(sends["at"], kind="stable")
-        by_time = by_time[pair[by_time] >= 0]
-        _keep_first(self.t3, pair[by_time], sends["at"][by_time])
+        self.lead: Mask = self.layout.leads[self.sub]
+        self.t3 = self._earliest_of_pairs(records, Point.BROKER_SENT)
+        self.hub_in = self._earliest_of_pairs(records, Point.HUB_RECEIVED)
+        self.hub_out = self._earliest_of_pairs(records, Point.HUB_SENT)
         receipts = records[records["point"] == Point.RECEIVED]
         pair = self._pairs(receipts)
         receipts, pair = receipts[pair >= 0], pair[pair >= 0]
@@ -102,6 +103,24 @@ class Partition:
         self.copies = np.bincount(pair[known], minlength=size)
         again = known & (receipts["order"] != self.order[pair])
         self.redeliveries = np.bincount(pair[again & ((receipts["flags"] & Flag.REDELIVERED) != 0)], minlength=size)
+
+    def _earliest_of_pairs(self, records: Records, point: Point) -> Ints:
+        """The first instant of each pair at a point; what a hub got, all of its customers were to get."""
+        out = np.zeros(len(self.block), dtype=np.int64)
+        mine = records[records["point"] == point]
+        parts = [mine[mine["sub"] < len(self.layout.subscribers)]]
+        for hub, customers in enumerate(self.layout.customers):
+            at_hub = mine[mine["sub"] == len(self.layout.subscribers) + hub]
+            for customer in customers:
+                copy = at_hub.copy()
+                copy["sub"] = customer
+                parts.append(copy)
+        mine = np.concatenate(parts)
+        pair = self._pairs(mine)
+        by_time = np.argsort(mine["at"], kind="stable")
+        by_time = by_time[pair[by_time] >= 0]
+        _keep_first(out, pair[by_time], mine["at"][by_time])
+        return out
 
     def classify(self, terms: Terms, tallies: dict[str, Ints], lost: Counter[str]) -> None:
         """Put every pair into its class."""
@@ -118,22 +137,45 @@ class Partition:
         in_flight = open_still & (self.t1[row] > until[self.sub] - terms.settle_ns)
         unconfirmed = open_still & ~in_flight & (terms.qos > 0) & (self.t5[row] == 0)
         dropped = open_still & ~in_flight & ~unconfirmed
-        reached, left = self.t2[row] != 0, self.t3 != 0
         masks = {
             "expected": due, "delivered": due & in_time, "late": due & arrived & ~in_time, "dropped": dropped,
             "refused": refused, "unconfirmed": unconfirmed, "in_flight": in_flight,
-            "lost_before_broker": dropped & ~reached & ~left, "lost_in_broker": dropped & reached & ~left,
-            "lost_after_broker": dropped & left,
+            **self._last_seen(dropped),
         }  # fmt: skip
-        self.late = masks["late"]
+        self.late, self.dropped = masks["late"], dropped
         for name, mask in masks.items():
             tallies[name] += self._by_subscriber(mask.astype(np.int64))
         tallies["duplicates"] += self._by_subscriber(np.maximum(self.copies - 1, 0))
         tallies["redelivered"] += self._by_subscriber(self.redeliveries)
         message = self.counted & self.sent
-        lost["publish"] += int(np.count_nonzero(message & (self.t2 == 0)))
-        lost["broker"] += int(np.count_nonzero(due & reached & ~left & ~arrived))
-        lost["deliver"] += int(np.count_nonzero(due & left & ~arrived))
+        at_gateway, off_gateway = self.gateway_in != 0, self.gateway_out != 0
+        reached, left, at_hub, off_hub = self.t2[row] != 0, self.t3 != 0, self.hub_in != 0, self.hub_out != 0
+        handed_over = arrived | at_hub | off_hub
+        lost["uplink"] += int(np.count_nonzero(message & ~at_gateway))
+        lost["gateway"] += int(np.count_nonzero(message & at_gateway & ~off_gateway))
+        lost["publish"] += int(np.count_nonzero(message & (off_gateway | (not self.layout.gateways)) & (self.t2 == 0)))
+        lost["broker"] += int(np.count_nonzero(due & reached & ~left & ~handed_over))
+        lost["deliver"] += int(np.count_nonzero(due & left & ~handed_over))
+        lost["hub"] += int(np.count_nonzero(due & at_hub & ~off_hub & ~arrived))
+        lost["downlink"] += int(np.count_nonzero(due & off_hub & ~arrived))
+
+    def _last_seen(self, dropped: Mask) -> dict[str, Mask]:
+        """The dropped by the last place that stamped them, from the end of the way to its beginning."""
+        row = self.pair_row
+        way = (
+            ("lost_after_hub", self.hub_out != 0),
+            ("lost_in_hub", self.hub_in != 0),
+            ("lost_after_broker", self.t3 != 0),
+            ("lost_in_broker", self.t2[row] != 0),
+            ("lost_before_broker", (self.gateway_out[row] != 0) | (not self.layout.gateways)),
+            ("lost_in_gateway", self.gateway_in[row] != 0),
+            ("lost_before_gateway", np.ones(len(row), dtype=bool)),
+        )
+        found, left = {}, dropped
+        for place, stamped in way:
+            found[place] = left & stamped
+            left = left & ~stamped
+        return found
 
     def _by_subscriber(self, values: Ints) -> Ints:
         counts = np.bincount(self.sub, weights=values, minlength=len(self.layout.subscribers))
@@ -171,7 +213,12 @@ class Partition:
             "sent": self.t1[message],
             "accepted": self.t5[self.counted & (self.t5 != 0)],
             "broker_in": self.t2[self.counted & (self.t2 != 0)],
-            "broker_out": self.t3[self.due & (self.t3 != 0)],
+            "broker_out": self.t3[self.due & self.lead & (self.t3 != 0)],
+            "gateway_in": self.gateway_in[self.counted & (self.gateway_in != 0)],
+            "gateway_out": self.gateway_out[self.counted & (self.gateway_out != 0)],
+            "hub_in": self.hub_in[self.due & self.lead & (self.hub_in != 0)],
+            "hub_out": self.hub_out[self.due & (self.hub_out != 0)],
+            "dropped": self.t1[self.pair_row[self.dropped]],
             "delivered": self.t4[self.due & (self.t4 != 0) & ~self.late],
         }
 
@@ -199,6 +246,7 @@ class Partition:
             {
                 "stream": stream[rows].astype(np.uint32), "seq": seq[rows], "t0_ns": self.t0[rows],
                 "t1_ns": self.t1[rows], "t2_ns": self.t2[rows], "t5_ns": self.t5[rows],
+                "gateway_in_ns": self.gateway_in[rows], "gateway_out_ns": self.gateway_out[rows],
                 "refused": (self.refused & ~self.sent)[rows], "deliveries": copies[rows].astype(np.uint32),
             },
         )  # fmt: skip
@@ -210,7 +258,8 @@ class Partition:
             {
                 "stream": stream[row].astype(np.uint32), "seq": seq[row], "subscriber": self.sub[pairs],
                 "t0_ns": self.t0[row], "t1_ns": self.t1[row], "t2_ns": self.t2[row], "t3_ns": self.t3[pairs],
-                "t4_ns": self.t4[pairs], "late": self.late[pairs],
+                "t4_ns": self.t4[pairs], "gateway_in_ns": self.gateway_in[row], "gateway_out_ns": self.gateway_out[row],
+                "hub_in_ns": self.hub_in[pairs], "hub_out_ns": self.hub_out[pairs], "late": self.late[pairs],
                 "copies": np.minimum(self.copies[pairs], 65535).astype(np.uint16),
             },
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -74,13 +74,13 @@ def plain_address(address: str) -> str:
     return address.removeprefix("::ffff:")
 
 
-def read_files(raw: Path) -> list[StampsFile]:
-    """Every process that left something in `raw/<node>/`, sorted by name."""
+def read_files(raw: Path, roles: Mapping[str, str] | None = None) -> list[StampsFile]:
+    """Every process that left something in `raw/<node>/`, sorted by name; `roles`: process -> role, where it was killed."""
     stems = {file.with_suffix("") for suffix in ("stamps", "json") for file in raw.glob(f"*/*-*.{suffix}")}
-    return [_read(stem) for stem in sorted(stems)]
+    return [_read(stem, roles or {}) for stem in sorted(stems)]
 
 
-def _read(stem: Path) -> StampsFile:
+def _read(stem: Path, roles: Mapping[str, str]) -> StampsFile:
     service, _, instance = stem.name.rpartition("-")
     info = _read_info(stem.parent / f"{stem.name}.json")
     return StampsFile(
@@ -88,7 +88,7 @@ def _read(stem: Path) -> StampsFile:
         node=stem.parent.name,
         service=service,
         instance=int(instance) if instance.isdigit() else 0,
-        role=info.role if info else "",
+        role=info.role if info else roles.get(f"{stem.parent.name}/{stem.name}", ""),
         info=info,
     )
 
