@@ -75,7 +75,7 @@ def plain_address(address: str) -> str:
 
 
 def read_files(raw: Path, roles: Mapping[str, str] | None = None) -> list[StampsFile]:
-    """Every process that left something in `raw/<node>/`, sorted by name; `roles`: process -> role, where it was killed."""
+    """Every process that left something in `raw/<node>/`, sorted by name; `roles` (by process) of those killed."""
     stems = {file.with_suffix("") for suffix in ("stamps", "json") for file in raw.glob(f"*/*-*.{suffix}")}
     return [_read(stem, roles or {}) for stem in sorted(stems)]
 

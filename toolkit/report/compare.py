@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import UsageError
-from toolkit.measure.kpis import HOPS
+from toolkit.measure.kpis import hops_of
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
 from toolkit.report.table import HOP_TITLES, in_ms
@@ -69,8 +69,11 @@ def compare(a: Sequence[RunFolder], b: Sequence[RunFolder], *, seed: int = 1, dr
     rng = np.random.default_rng(seed)
     kpis_a, kpis_b = [run.kpis() for run in a], [run.kpis() for run in b]
     differences, deltas = [], {}
-    for hop in HOPS:
-        side_a, side_b = [_delays_ms(run, hop) for run in a], [_delays_ms(run, hop) for run in b]
+    ways = [hops_of(k.get("way", {})) for k in (*kpis_a, *kpis_b)]
+    for hop in ways[0]:
+        if not all(hop in way for way in ways):
+            continue
+        side_a, side_b = [_delays_ms(run, *ways[0][hop]) for run in a], [_delays_ms(run, *ways[-1][hop]) for run in b]
         side_a, side_b = [d for d in side_a if len(d)], [d for d in side_b if len(d)]
         if not side_a or not side_b:
             continue
@@ -89,9 +92,8 @@ def compare(a: Sequence[RunFolder], b: Sequence[RunFolder], *, seed: int = 1, dr
     )
 
 
-def _delays_ms(run: RunFolder, hop: str) -> Floats:
+def _delays_ms(run: RunFolder, table: str, delay: str, rows: str) -> Floats:
     """Delays in sending order, thinned evenly."""
-    table, delay, rows = HOPS[hop]
     delays = read_column(run.messages if table == "messages" else run.samples, delay, rows)
     return delays[:: max(1, -(-len(delays) // MOST_SAMPLES))] / 1e6
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.measure.kpis import HOPS, nearest_rank
+from toolkit.measure.kpis import hops_of, nearest_rank
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
 
@@ -17,7 +17,10 @@ Ints: TypeAlias = NDArray[np.int64]
 CURVE_POINTS = 240
 TIME_BINS = 160
 DELAY_BINS = 60
-SERIES = ("offered", "sent", "accepted", "broker_in", "broker_out", "delivered")
+SERIES = (
+    "offered", "sent", "accepted", "gateway_in", "gateway_out", "broker_in", "broker_out", "hub_in", "hub_out",
+    "delivered", "dropped",
+)  # fmt: skip
 
 
 def run_figures(run: RunFolder, kpis: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def run_figures(run: RunFolder, kpis: Mapping[str, Any]) -> dict[str, Any]:
     first, last = int(kpis["first_ns"]), int(kpis["last_ns"])
     figures: dict[str, Any] = {"cdf": {}, "percentiles": {}, "heat": None, "rates": rate_series(kpis["throughput"])}
     tables = {"messages": run.messages, "samples": run.samples}
-    for hop, (table, delay, rows) in HOPS.items():
+    for hop, (table, delay, rows) in hops_of(kpis.get("way", {})).items():
         delays = read_column(tables[table], delay, rows)
         if hop == "end_to_end" and len(delays):
             sent = read_column(tables[table], "t0_ns", f"{rows} AND t4_ns IS NOT NULL")

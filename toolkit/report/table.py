@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 COLUMNS = (("mean", "mean_ms"), ("p50", "p50_ms"), ("p90", "p90_ms"), ("p99", "p99_ms"), ("max", "max_ms"))
 HOP_TITLES: Mapping[str, str] = {
+    "uplink": "uplink",
+    "gateway": "gateway",
     "publish": "publish",
     "broker": "broker",
     "deliver": "deliver",
+    "hub": "hub",
+    "downlink": "downlink",
     "end_to_end": "end to end",
 }
 VIRTUAL = {"container", "vm"}
