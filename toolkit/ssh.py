@@ -540,8 +540,11 @@ def socket_dir(file: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"toolkit-{os.getuid()}" / short
 
 
-def close_shared(file: Path) -> None:
-    """End the shared OpenSSH connections of a configuration and remove their sockets (before hosts are released)."""
+def close_shared(file: Path, *, last: bool = False) -> None:
+    """End the shared OpenSSH connections of a configuration; `last` (before hosts are released): there will be no more.
+
+    Until then the folder of their sockets stays, so that `ssh -F` with the configuration goes on working.
+    """
     sockets = socket_dir(file)
     for control in sockets.glob("*") if sockets.is_dir() else ():
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -556,5 +559,6 @@ def close_shared(file: Path) -> None:
         time.sleep(0.02)
     for left in sockets.glob("*") if sockets.is_dir() else ():
         left.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        sockets.rmdir()
+    if last:
+        with contextlib.suppress(OSError):
+            sockets.rmdir()

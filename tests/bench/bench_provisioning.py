@@ -189,7 +189,7 @@ def main() -> None:
             _measure(_prepare(got.hosts, image, directory, nodes), options)
         finally:
             ssh.disconnect()
-            ssh.close_shared(directory / "ssh_config")
+            ssh.close_shared(directory / "ssh_config", last=True)
             provider.release(NAME, None, directory, lambda _: None)
 
 
@@ -209,7 +209,7 @@ def _measure(bench: Bench, options: argparse.Namespace) -> None:
     seconds: dict[str, list[float]] = {}
     for _ in range(options.repeat):
         for way, act in ways.items():
-            ssh.close_shared(bench.directory / "ssh_config")
+            ssh.close_shared(bench.directory / "ssh_config", last=True)
             write_ssh_config(bench.hosts, bench.directory)
             for occasion in ("new", "same"):
                 seconds.setdefault(f"{way}_{occasion}", []).append(_timed(act))

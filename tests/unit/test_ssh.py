@@ -278,6 +278,16 @@ def test_sockets_have_short_paths(tmp_path: Path) -> None:
     assert deep != ssh.socket_dir(tmp_path / ("e" * 90) / "ssh_config")
 
 
+def test_the_folder_of_sockets_stays_until_the_last_connection(tmp_path: Path) -> None:
+    sockets = ssh.socket_dir(tmp_path / "ssh_config")
+    sockets.mkdir(parents=True)
+    (sockets / "stale").touch()
+    ssh.close_shared(tmp_path / "ssh_config")
+    assert list(sockets.iterdir()) == []
+    ssh.close_shared(tmp_path / "ssh_config", last=True)
+    assert not sockets.exists()
+
+
 def test_a_bug_is_not_taken_for_a_host(place: Place) -> None:
     def broken(_: Host) -> None:
         raise ZeroDivisionError

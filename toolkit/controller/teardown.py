@@ -47,7 +47,7 @@ def teardown(name: str, *, emit: Emit) -> Removal:
             done, left = _clear_hosts(deployment, tuple(deployment.hosts), emit)
             removed += done
             ssh.disconnect()
-            ssh.close_shared(paths.testbed_dir(name) / SSH_CONFIG)
+            ssh.close_shared(paths.testbed_dir(name) / SSH_CONFIG, last=True)
         providers = _providers(deployment)
         for provider in providers:
             removed += provider.release(name, None, paths.testbed_dir(name), emit)

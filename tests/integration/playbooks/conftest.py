@@ -37,7 +37,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield Lab(hosts=got.hosts, image=image, directory=directory)
     finally:
         ssh.disconnect()
-        ssh.close_shared(directory / "ssh_config")
+        ssh.close_shared(directory / "ssh_config", last=True)
         provider.release(NAME, None, directory, lambda _: None)
 
 
