@@ -1,15 +1,18 @@
 """What node processes reach on this machine: direct Event Handler beside Mosquitto, send rate, what sampling costs.
 
-Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5] [--only latency,modes,rate,sampling,jitter,fanout]
-Every pair is measured in turns (A B A B …) and compared by the median of its repeats.
+Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5] [--only latency,modes,rate,sampling,jitter,fanout,idle]
+What is compared is measured in turns (A B A B …) and compared by the median of its repeats. What sampling costs is the
+median over many short pairs of runs, of the ratio within each pair: the load of a shared machine changes more slowly.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -81,6 +84,17 @@ class Tables:
         )
         return run
 
+    def stream(self, event_type: str, handler: NodeProcess | None = None) -> socket.socket:
+        """A subscriber that reads nothing but the answer's head."""
+        stream = socket.socket()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream.connect(("127.0.0.1", (handler or self.handler).port))
+        stream.sendall(
+            f"GET /eventhandler/subscription HTTP/1.1\r\nHost: x\r\neventtype: {event_type}\r\n\r\n".encode()
+        )
+        assert stream.recv(4096).startswith(b"HTTP/1.1 200")
+        return stream
+
     def transport_us(self, run: str) -> list[float]:
         """T4 - T1 of every delivery."""
         sent = {s[3:5]: s[5] for s in of_point(self.publisher.stamps(run), Point.SENT) if not s[1]}
@@ -109,7 +123,7 @@ def in_turns(repeats: int, **variants: Callable[[], Any]) -> dict[str, list[Any]
 
 def latency(tables: Tables, repeats: int) -> None:
     """Scenario A on loopback: one publisher, one subscriber, closed loop."""
-    plain = {"messages": 2000, "warmup_messages": 200, "payload_bytes": 71}
+    plain: dict[str, Any] = {"messages": 2000, "warmup_messages": 200, "payload_bytes": 71}
     found = in_turns(
         repeats,
         direct=lambda: tables.transport_us(tables.run("sse", **plain)),
@@ -128,14 +142,14 @@ def latency(tables: Tables, repeats: int) -> None:
 
 def modes(tables: Tables, repeats: int) -> None:
     """Scenario A on loopback in each mode of the Event Handler; `original` with a connection for each publish, too."""
-    plain = {"messages": 2000, "warmup_messages": 200, "payload_bytes": 71}
+    plain: dict[str, Any] = {"messages": 2000, "warmup_messages": 200, "payload_bytes": 71}
     handlers = {
         mode: tables.bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"mode": mode}))
         for mode in ("enhanced", "original")
     }
 
     def measure(mode: str) -> list[float]:
-        original = {"options": {"reuse": False}} if mode == "original" else {}
+        original: dict[str, Any] = {"options": {"reuse": False}} if mode == "original" else {}
         protocol = "http" if mode == "original" else "sse"
         return tables.transport_us(tables.run(protocol, handler=handlers.get(mode), **plain, **original))
 
@@ -169,29 +183,87 @@ def rate(tables: Tables, repeats: int) -> None:
     """Highest QoS 0 rate of one publisher process, 100-byte payloads, to Mosquitto."""
     found = in_turns(
         repeats,
-        qos0=lambda: tables.rate_per_s(
+        publisher=lambda: tables.rate_per_s(
             tables.run("mqtt", subscribers=False, qos=0, messages=40_000, payload_bytes=100)
         ),
+        **peer_rates(tables),
     )
-    print(f"rate mqtt QoS 0, 100 B, n=40000 x {repeats}: {[round(r) for r in found['qos0']]} messages/s (20000 wanted)")
+    ours = statistics.median(found["publisher"])
+    for name, rates in found.items():
+        median = statistics.median(rates)
+        wanted = " (20000 wanted)" if name == "publisher" else f", publisher / {name} {ours / median:.2f}"
+        print(f"rate mqtt QoS 0, 100 B, n=40000 x {repeats}: {name} {median:.0f} messages/s{wanted}")
+
+
+def cpu_ns(pid: int) -> int:
+    """What all threads of a process have had of the processors."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
 def sampling(tables: Tables, repeats: int) -> None:
-    """The same with and without stamps."""
+    """The same with and without stamps: rate, and processor time of each process, which load changes less."""
+    processes = {"publisher": tables.publisher, "subscriber": tables.subscriber, "broker": tables.handler}
 
-    def measure(protocol: str, record: bool, messages: int) -> float:
-        return tables.rate_per_s(
-            tables.run(protocol, record=record, messages=messages, payload_bytes=100, subscribers=protocol == "sse")
-        )
+    def measure(record: bool, order: dict[str, Any]) -> dict[str, float]:
+        before = {name: cpu_ns(process.process.pid) for name, process in processes.items()}
+        rate = tables.rate_per_s(tables.run(record=record, payload_bytes=100, drain_s=0.05, **order))
+        spent = {name: cpu_ns(process.process.pid) - before[name] for name, process in processes.items()}
+        return {"rate": rate} | {name: ns / order["messages"] / 1000 for name, ns in spent.items()}
 
-    for protocol, messages in (("mqtt", 40_000), ("sse", 10_000)):
-        found = in_turns(
-            repeats,
-            on=lambda protocol=protocol, messages=messages: measure(protocol, True, messages),
-            off=lambda protocol=protocol, messages=messages: measure(protocol, False, messages),
+    cases: dict[str, dict[str, Any]] = {
+        "mqtt QoS 0": {"protocol": "mqtt", "messages": 10_000, "subscribers": False},
+        "mqtt QoS 1": {"protocol": "mqtt", "messages": 3000, "qos": 1},
+        "sse direct": {"protocol": "sse", "messages": 3000},
+    }
+    pairs = 6 * repeats
+    for name, order in cases.items():
+        found: list[tuple[dict[str, float], dict[str, float]]] = []
+        for number in range(pairs):  # the first of a pair is not always the same
+            first, second = measure(number % 2 == 0, order), measure(number % 2 == 1, order)
+            found.append((first, second) if number % 2 == 0 else (second, first))
+        costs = [1 - on["rate"] / off["rate"] for on, off in found]
+        print(
+            f"sampling {name} n={order['messages']} x {pairs} pairs: "
+            f"on {statistics.median(on['rate'] for on, _ in found):.0f}/s, "
+            f"off {statistics.median(off['rate'] for _, off in found):.0f}/s; costs {statistics.median(costs):+.1%} "
+            f"of the rate (quartiles {quantile(costs, 0.25):+.1%} {quantile(costs, 0.75):+.1%}; below 5 % wanted)"
         )
-        on, off = statistics.median(found["on"]), statistics.median(found["off"])
-        print(f"sampling {protocol} n={messages} x {repeats}: on {on:.0f}/s off {off:.0f}/s, costs {1 - on / off:+.1%}")
+        for process in processes:
+            on, off = (statistics.median(pair[which][process] for pair in found) for which in (0, 1))
+            if off > 1:
+                print(f"         {process}: {on:.1f} us of processor time a message, {off:.1f} without stamps")
+
+
+def peer_rates(tables: Tables) -> dict[str, Callable[[], float]]:
+    """The rates of other clients that this machine has, from starting to send to the last message handed over."""
+    line = b"x" * 100 + b"\n"
+    port = str(tables.mosquitto_port)
+
+    def mosquitto_pub() -> float:
+        command = ["mosquitto_pub", "-p", port, "-t", "pressure", "-l"]
+        started_s = time.monotonic()
+        subprocess.run(command, input=line * 40_000, check=True)
+        return 40_000 / (time.monotonic() - started_s)
+
+    def paho() -> float:
+        program = (
+            "import sys, time, paho.mqtt.client as m\n"
+            "c = m.Client(m.CallbackAPIVersion.VERSION2) if hasattr(m, 'CallbackAPIVersion') else m.Client()\n"
+            "c.max_queued_messages_set(0); c.connect('127.0.0.1', int(sys.argv[1])); c.loop_start()\n"
+            "while not c.is_connected(): time.sleep(0.01)\n"
+            "p = b'x' * 100; s = time.monotonic()\n"
+            "for _ in range(20_000): i = c.publish('pressure', p)\n"
+            "i.wait_for_publish(); print(20_000 / (time.monotonic() - s))\n"
+        )
+        answer = subprocess.run([sys.executable, "-c", program, port], capture_output=True, text=True, check=True)
+        return float(answer.stdout)
+
+    found: dict[str, Callable[[], float]] = {}
+    if shutil.which("mosquitto_pub"):
+        found["mosquitto_pub"] = mosquitto_pub
+    if importlib.util.find_spec("paho"):
+        found["paho"] = paho
+    return found
 
 
 def jitter(tables: Tables, repeats: int) -> None:
@@ -209,7 +281,37 @@ def jitter(tables: Tables, repeats: int) -> None:
         print(f"jitter T1 - T0 at 2000/s {summary(late)} (p99 below 1000 wanted)")
 
 
-MEASURES = {"latency": latency, "modes": modes, "fanout": fanout, "rate": rate, "sampling": sampling, "jitter": jitter}
+def idle(tables: Tables, repeats: int) -> None:
+    """What 1,000 streams without events cost the broker, and what one that takes nothing costs the others."""
+    del repeats
+    before = tables.handler.rss_bytes()
+    streams = [tables.stream("idle") for _ in range(1000)]
+    cost = (tables.handler.rss_bytes() - before) / 1e6
+    print(f"idle 1,000 streams: {cost:.1f} MB (60 wanted)")
+    for stream in streams:
+        stream.close()
+    plain: dict[str, Any] = {"messages": 2000, "warmup_messages": 200, "payload_bytes": 71}
+    handler = tables.bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"overflow": "drop-oldest", "queue_limit": 64}))
+    stuck = [tables.stream("pressure", handler)]
+    found = in_turns(
+        3,
+        alone=lambda: tables.transport_us(tables.run("sse", **plain)),
+        beside=lambda: tables.transport_us(tables.run("sse", handler=handler, **plain)),
+    )
+    for name, repeated in found.items():
+        print(f"stuck subscriber, others {name}: {summary([v for values in repeated for v in values])}")
+    stuck[0].close()
+
+
+MEASURES = {
+    "latency": latency,
+    "modes": modes,
+    "fanout": fanout,
+    "rate": rate,
+    "sampling": sampling,
+    "jitter": jitter,
+    "idle": idle,
+}
 
 
 def main() -> None:
