@@ -118,6 +118,28 @@ def deployed_names() -> list[str]:
     return sorted(f.parent.name for f in home.glob("*/state.json")) if home.is_dir() else []
 
 
+def file_of(deployment: Deployment) -> Path:
+    """The file a testbed was deployed from; the copy that was kept where that is gone."""
+    file = Path(deployment.file)
+    return file if file.is_file() else paths.testbed_dir(deployment.name) / "testbed.yml"
+
+
+def lock_holder(name: str) -> str | None:
+    """Who holds a testbed's lock, in words; None where it is free. Looking does not get in anybody's way."""
+    try:
+        with (paths.testbed_dir(name) / "lock").open("r+") as handle:
+            if not handle.read():  # whoever holds it writes so: a free lock is not even tried
+                return None
+            handle.seek(0)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return handle.read().strip() or "another process"
+    except FileNotFoundError:
+        pass
+    return None
+
+
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold the testbed's lock; raises LockedError naming who holds it. The kernel frees it when the process ends."""

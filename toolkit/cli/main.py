@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "inventory": ("inventory",),
     "doctor": ("doctor",),
     "graph": ("graph",),
+    "console": ("console",),
     "gc": ("gc",),
     "teardown": ("teardown", "down", "destroy"),
     "images": ("images",),

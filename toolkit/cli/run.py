@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolkit.cli.progress import progress
-from toolkit.cli.target import JsonOption, SetOption, TestbedOption, as_deployed, deployed, settings
+from toolkit.cli.target import JsonOption, SetOption, TestbedOption, deployed, settings
 from toolkit.errors import UsageError
-from toolkit.spec.experiment import Experiment, plain_experiment
 from toolkit.spec.names import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from toolkit.controller.experiment import Outcome
+    from toolkit.spec.experiment import Experiment
     from toolkit.spec.load import Asked
     from toolkit.spec.testbed import Testbed
 
@@ -53,17 +53,13 @@ def run(
 
     The results stay in folders of their own: toolkit results list.
     """
-    from toolkit.controller.control import ssh_control
-    from toolkit.controller.deploy import Variation
-    from toolkit.controller.experiment import run_experiment
-    from toolkit.measure.collect import SshCollector
+    from toolkit.controller.asked import as_deployed
+    from toolkit.controller.run import check_whole, find_experiment, play_experiment
     from toolkit.spec.scale import scale_traffic
-    from toolkit.state import locked
 
     file, chosen = _split(names or [])
     deployment = deployed(_target(testbed, file))
-    if deployment.stage != "deployed":
-        raise UsageError(f"testbed {deployment.name} is not deployed whole; first: toolkit deploy {deployment.file}")
+    check_whole(deployment)
     asked = dataclasses.replace(as_deployed(deployment), also=file)
     base = asked.load()
     names_found = _chosen(base, chosen, file)
@@ -71,20 +67,11 @@ def run(
     base = scale_traffic(base, scale or deployment.scale)
     outcomes = []
     for name in names_found:
-        experiment = _changed(_found(base, name), messages=messages, repeat=repeat, seed=seed, places=_places(sets))
-        with progress(quiet=quiet or json_output) as emit, locked(base.name):
-            outcomes.append(
-                run_experiment(
-                    base,
-                    deployment,
-                    experiment,
-                    control=lambda there: ssh_control(there.hosts),
-                    collector=lambda there: SshCollector(base.name, there.hosts),
-                    emit=emit,
-                    redeploy=Variation(as_deployed(deployment), emit),
-                    resume=resume,
-                )
-            )
+        experiment = _changed(
+            find_experiment(base, name), messages=messages, repeat=repeat, seed=seed, places=_places(sets)
+        )
+        with progress(quiet=quiet or json_output) as emit:
+            outcomes.append(play_experiment(base, deployment, experiment, emit=emit, resume=resume))
         _print(outcomes[-1], quietly=json_output)
     if json_output:
         typer.echo(json.dumps(_document(outcomes)))
@@ -126,13 +113,11 @@ def _chosen(testbed: Testbed, names: list[str], file: Path | None) -> list[str]:
     return [*testbed.experiments, *(name for name in others if name not in testbed.experiments)]
 
 
-def _found(testbed: Testbed, name: str) -> Experiment:
-    return testbed.experiments.get(name) or plain_experiment(testbed.workloads[name])
-
-
 def _with(asked: Asked, testbed: Testbed, names: list[str], given: Mapping[str, str]) -> Testbed:
     """The testbed with `--set`: places of the file as they are, keys of a workload in every workload played."""
-    played = {cell.workload.name for name in names for cell in _found(testbed, name).cells}
+    from toolkit.controller.run import find_experiment
+
+    played = {cell.workload.name for name in names for cell in find_experiment(testbed, name).cells}
     own = {key: value for key, value in given.items() if not _is_place(key)}
     more = {f"workloads.{name}.{key}": value for name in sorted(played) for key, value in own.items()}
     if not given:

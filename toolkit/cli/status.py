@@ -12,7 +12,6 @@ from toolkit.cli.progress import progress
 from toolkit.cli.target import JsonOption, TestbedArgument, loaded
 
 if TYPE_CHECKING:
-    from toolkit.provisioning.observe import Observed
     from toolkit.spec.testbed import Testbed
     from toolkit.state import Deployment
 
@@ -31,6 +30,7 @@ def status(
     json_output: JsonOption = False,
 ) -> None:
     """Show every node, its containers, their health and its clock. Example: toolkit status --nodes role:broker"""
+    from toolkit.controller.status import node_row
     from toolkit.provisioning.observe import observe
     from toolkit.spec.selectors import select
 
@@ -39,7 +39,7 @@ def status(
     hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
     while True:
         seen = observe(hosts, asked.name)
-        rows = [_row(asked, deployment, node, seen.get(node)) for node in chosen]
+        rows = [node_row(asked, deployment, node, seen.get(node)) for node in chosen]
         if json_output:
             document = {"testbed": asked.name, "stage": deployment.stage, "twin": deployment.twin, "nodes": rows}
             typer.echo(json.dumps(document))
@@ -48,39 +48,6 @@ def status(
         if not watch:
             return
         time.sleep(2)
-
-
-def _row(testbed: Testbed, deployment: Deployment, node: str, seen: Observed | Exception | None) -> dict[str, Any]:
-    asked = testbed.node(node)
-    host = deployment.hosts.get(node)
-    row: dict[str, Any] = {
-        "node": node,
-        "kind": asked.kind,
-        "provider": asked.provider,
-        "address": host.address if host else asked.address,
-        "state": "absent" if host is None else "unreachable",
-        "services": {},
-        "clock": None,
-        "error": deployment.failed.get(node),
-    }
-    if seen is None:
-        return row
-    if isinstance(seen, Exception):
-        return {**row, "error": str(seen)}
-    services = {c.name.removeprefix(f"toolkit-{testbed.name}-"): c for c in seen.containers.values()}
-    well = bool(services) and all(c.well for c in services.values())
-    return {
-        **row,
-        "state": "up" if well else "unwell" if services else "empty",
-        "services": {
-            name: {"state": c.state, "health": c.health, "image": c.image} for name, c in sorted(services.items())
-        },
-        "engine": seen.engine_version,
-        "clock": seen.clock,
-        "load": seen.load,
-        "disk": {path: dict(sizes) for path, sizes in seen.disk.items()},
-        "memory": dict(seen.memory),
-    }
 
 
 def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]], *, clear: bool) -> None:

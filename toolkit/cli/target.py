@@ -9,10 +9,9 @@ import typer
 
 from toolkit import paths
 from toolkit.errors import UsageError
-from toolkit.state import Deployment, deployed_names, load_deployment
+from toolkit.state import Deployment, deployed_names, file_of, load_deployment
 
 if TYPE_CHECKING:
-    from toolkit.spec.load import Asked
     from toolkit.spec.testbed import Testbed
 
 DEFAULT_FILE = Path("testbed.yml")
@@ -57,9 +56,7 @@ def testbed_file(target: str | None) -> Path:
         return DEFAULT_FILE
     if target is not None and (Path(target).suffix in {".yml", ".yaml"} or Path(target).is_file()):
         return Path(target)
-    deployment = deployed(target)
-    file = Path(deployment.file)
-    return file if file.is_file() else paths.testbed_dir(deployment.name) / "testbed.yml"
+    return file_of(deployed(target))
 
 
 def deployed(target: str | None) -> Deployment:
@@ -99,20 +96,10 @@ def name_of(target: str | None) -> str:
 
 def loaded(target: str | None) -> tuple[Testbed, Deployment]:
     """A deployed testbed: what was asked for, as it was deployed, and what exists."""
+    from toolkit.controller.asked import as_deployed
+
     deployment = deployed(target)
     return as_deployed(deployment).load(), deployment
-
-
-def as_deployed(deployment: Deployment) -> Asked:
-    """What the testbed was deployed from: its file, as the same twin if it is one, with what was set and scaled."""
-    from toolkit.spec.load import Asked
-
-    return Asked(
-        file=testbed_file(deployment.name),
-        provider=deployment.provider or None,
-        overrides=deployment.overrides,
-        scale=deployment.scale,
-    )
 
 
 def settings(given: list[str] | None) -> dict[str, str]:

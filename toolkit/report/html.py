@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 HOME = paths.TEMPLATES / "report"
+ECHARTS = paths.TEMPLATES / "vendor" / "echarts" / "echarts.min.js"
+"""The one copy of it; the console serves the same file."""
 
 
 def write_report(runs: Sequence[RunFolder], to: Path, *, comparisons: Sequence[Comparison] = ()) -> Path:
@@ -109,7 +111,7 @@ def render_report(runs: Sequence[RunFolder], *, comparisons: Sequence[Comparison
             data=_script_safe({"titles": dict(HOP_TITLES), "runs": figures}),
             style=(HOME / "report.css").read_text(),
             program=(HOME / "report.js").read_text(),
-            echarts=(HOME / "echarts" / "echarts.min.js").read_text(),
+            echarts=ECHARTS.read_text(),
         )
     )
 

@@ -1,0 +1,254 @@
+// A dashboard's page: the JSON that Grafana is given, its choices, and its queries asked again and again.
+import { drawPanel, element } from "./panels.js";
+import { chosen, instant, interpolate, intervals, legend, onGrid, seconds, spoken } from "./queries.js";
+import { readDashboard, unknownIn } from "./reading.js";
+
+const board = document.getElementById("board");
+const choices = document.getElementById("choices");
+const trouble = document.getElementById("trouble");
+const address = new URLSearchParams(location.search);
+const ranges = [["now-5m", "5 minutes"], ["now-15m", "15 minutes"], ["now-1h", "hour"], ["now-6h", "6 hours"], ["now-24h", "day"], ["now-7d", "week"]];
+const rates = [["", "off"], ["1s", "1 s"], ["5s", "5 s"], ["30s", "30 s"]];
+const scrapeS = Number(board.dataset.scrapeInterval);
+const state = { variables: [], values: {}, panels: [], annotations: [], connected: [] };
+
+class PrometheusError extends Error {}
+
+async function ask(what, parameters) {
+  const answer = await fetch(`${board.dataset.prometheus}/api/v1/${what}?${new URLSearchParams(parameters)}`);
+  let told;
+  try { told = await answer.json(); } catch { throw new PrometheusError(`the console answered with status ${answer.status}`); }
+  if (told.status !== "success") throw new PrometheusError(told.error ?? `status ${answer.status}`);
+  return told.data;
+}
+
+const span = () => {
+  const now = Date.now() / 1000;
+  return [instant(address.get("from") ?? state.time.from, now), instant(address.get("to") ?? state.time.to, now)];
+};
+const remember = () => {
+  history.replaceState(null, "", `?${address}`);
+  document.querySelectorAll("a[data-board]").forEach((link) => { link.search = String(address); });
+};
+
+// -- variables --
+
+const inQueries = () => Object.fromEntries(state.variables.map((variable) => [variable.name, chosen(variable, state.values[variable.name])]));
+
+async function findValues(variable) {
+  const [, series, label] = /^label_values\((.*), *(\w+)\)$/s.exec(variable.query.query);
+  const [start, end] = span();
+  const found = await ask(`label/${label}/values`, { "match[]": interpolate(series, inQueries()), start: String(start), end: String(end) });
+  return found.sort();
+}
+
+async function fillChoices() {
+  const offered = state.variables.filter(({ name }) => name !== "testbed"); // the page is this testbed's
+  const parts = await Promise.all(offered.map(async (variable) => {
+    const found = await findValues(variable).catch((error) => {
+      if (error instanceof PrometheusError) return []; // the panels say so
+      throw error;
+    });
+    return picker(variable, [...new Set([...found, ...state.values[variable.name].filter((value) => value !== "$__all")])]);
+  }));
+  choices.querySelectorAll(".pick:not([data-kept])").forEach((old) => old.remove());
+  choices.prepend(...parts);
+}
+
+function picker(variable, offered) {
+  const selected = state.values[variable.name];
+  const all = selected.includes("$__all");
+  const words = all ? "All" : selected.join(", ");
+  const change = () => {
+    const ticked = [...list.querySelectorAll("input:checked")].map((box) => box.value).filter((value) => value !== "$__all");
+    address.delete(`var-${variable.name}`);
+    ticked.forEach((value) => address.append(`var-${variable.name}`, value));
+    state.values[variable.name] = ticked.length ? ticked : ["$__all"];
+    summary.textContent = ticked.length ? ticked.join(", ") : "All";
+    every.checked = !ticked.length;
+    remember();
+    refresh();
+  };
+  const box = (value, text, checked, onchange) => {
+    const input = element("input", { type: "checkbox", value, onchange });
+    input.checked = checked;
+    return element("label", {}, input, text);
+  };
+  const summary = element("summary", { "aria-label": `${variable.label}: ${words}` }, words);
+  const everyLabel = box("$__all", "All", all, () => {
+    list.querySelectorAll("input").forEach((input) => { input.checked = false; });
+    change();
+  });
+  const every = everyLabel.querySelector("input");
+  const list = element("div", { class: "list", role: "group", "aria-label": variable.label }, everyLabel,
+    ...offered.map((value) => box(value, value, !all && selected.includes(value), change)));
+  return element("div", { class: "pick", "data-variable": variable.name }, variable.label, element("details", {}, summary, list));
+}
+
+function select(label, options, value, onchange) {
+  const made = element("select", { onchange: (event) => onchange(event.target.value) },
+    ...options.map(([key, words]) => element("option", { value: key, selected: key === value }, words)));
+  return element("label", { class: "pick", "data-kept": true }, label, made);
+}
+
+// -- panels --
+
+function makePanels(document_) {
+  board.replaceChildren(...document_.panels.map((panel) => {
+    const unknown = unknownIn(panel);
+    if (panel.type === "row" && !unknown) return element("h2", {}, panel.title);
+    const body = element("div", { class: "body" });
+    const told = element("p", { class: "told", role: "tooltip", hidden: true }, panel.description ?? "");
+    const help = element("button", { class: "help", "aria-label": `What ${panel.title} shows`, "aria-expanded": "false", onclick: () => {
+      told.hidden = !told.hidden;
+      help.setAttribute("aria-expanded", String(!told.hidden));
+    } }, "?");
+    const home = element("section", { class: "panel", "aria-label": panel.title, "data-type": panel.type, "data-w": panel.gridPos?.w ?? 8 },
+      element("h3", {}, element("span", { class: "what", title: panel.title }, panel.title), help), told, body);
+    home.style.setProperty("--full", panel.gridPos?.w ?? 8);
+    home.style.setProperty("--h", panel.gridPos?.h ?? 8);
+    if (unknown) {
+      body.append(element("p", { class: "unknown" }, unknown));
+      console.error(unknown);
+    } else {
+      state.panels.push({ panel, home, body, seen: false, drawn: 0 });
+    }
+    return home;
+  }));
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      const found = state.panels.find(({ home }) => home === entry.target);
+      found.seen = entry.isIntersecting;
+      if (found.seen && found.drawn < state.round) update(found).catch(report);
+    }
+  }, { rootMargin: "120px" });
+  state.panels.forEach(({ home }) => watcher.observe(home));
+}
+
+async function update(each) {
+  if (each.running) return;
+  each.running = true;
+  each.drawn = state.round;
+  try {
+    await askAndDraw(each);
+  } catch (error) {
+    if (error instanceof PrometheusError) throw error;
+    each.body.replaceChildren(element("p", { class: "unknown" }, error.message));
+    console.error(error);
+  } finally {
+    each.running = false;
+  }
+}
+
+async function askAndDraw({ panel, home, body }) {
+  const [from, to] = span();
+  const { step, rate } = intervals(to - from, home.clientWidth / 2, panel.interval ? Math.max(scrapeS, seconds(panel.interval)) : scrapeS);
+  const [start, end] = [Math.floor(from / step) * step, Math.floor(to / step) * step];
+  const values = { ...inQueries(), __rate_interval: spoken(rate), __interval: spoken(step), __range: spoken(to - from) };
+  const answers = await Promise.all(panel.targets.map(({ expr }) =>
+    ask("query_range", { query: interpolate(expr, values), start: String(start), end: String(end), step: spoken(step) })));
+  const series = answers.flatMap(({ result }, index) => result.map(({ metric, values: points }) => ({
+    labels: metric, name: legend(panel.targets[index].legendFormat, metric), values: onGrid(points, start, end, step),
+  })));
+  const context = { start, end, step, echarts: board.dataset.echarts, marks: state.annotations, share };
+  await drawPanel(body, panel, series, context);
+  home.classList.remove("stale");
+  home.dataset.drawn = String(Date.now());
+}
+
+// The pointer's line is drawn in every panel (the dashboard's `graphTooltip`).
+function share(chart) {
+  state.connected = state.connected.filter((other) => !other.isDisposed());
+  chart.getZr().on("mousemove", ({ offsetX, offsetY }) => {
+    if (!chart.containPixel("grid", [offsetX, offsetY]) || chart.getOption().xAxis[0].type !== "time") return;
+    const at = chart.convertFromPixel({ xAxisIndex: 0 }, offsetX);
+    for (const other of state.connected) {
+      if (other === chart || other.isDisposed() || other.getOption()?.xAxis?.[0].type !== "time") continue;
+      other.dispatchAction({ type: "updateAxisPointer", currTrigger: "mousemove", x: other.convertToPixel({ xAxisIndex: 0 }, at), y: 30 });
+    }
+  });
+  state.connected.push(chart);
+}
+
+async function annotate() {
+  const [start, end] = span();
+  const { step } = intervals(end - start, 600, scrapeS);
+  state.annotations = (await Promise.all(state.alertQueries.map(async ({ expr, titleFormat, textFormat }) => {
+    const { result } = await ask("query_range", { query: interpolate(expr, inQueries()), start: String(start), end: String(end), step: spoken(step) });
+    return result.map(({ metric, values }) => ({ at: values[0][0], last: values.at(-1)[0], words: `${legend(titleFormat, metric)} ${legend(textFormat, metric)}` }));
+  }))).flat();
+  const firing = address.get("to") ? [] : state.annotations.filter(({ last }) => end - last < 3 * Math.max(step, scrapeS));
+  return [...new Set(firing.map(({ words }) => words))];
+}
+
+function report(error) {
+  const words = error instanceof PrometheusError ? `No figures: ${error.message}` : String(error.message ?? error);
+  trouble.textContent = words;
+  state.panels.forEach(({ home }) => home.classList.add("stale"));
+  if (!(error instanceof PrometheusError)) console.error(error);
+}
+
+let busy = false;
+async function refresh() {
+  state.round = (state.round ?? 0) + 1;
+  if (busy) return;
+  busy = true;
+  try {
+    // One failure is told once: the others have the same cause.
+    const [firing] = await Promise.all([annotate(), ...state.panels.filter(({ seen }) => seen).map(update)]);
+    trouble.textContent = firing.length ? `Firing: ${firing.join(", ")}` : "";
+    board.dataset.ready = "yes";
+  } catch (error) {
+    report(error);
+  } finally {
+    busy = false;
+  }
+}
+
+function beat() {
+  clearInterval(state.timer);
+  const every = address.get("refresh") ?? state.refresh;
+  if (every) state.timer = setInterval(() => { if (!document.hidden) refresh(); }, seconds(every) * 1000);
+}
+
+async function start() {
+  const answer = await fetch(board.dataset.document);
+  if (!answer.ok) throw new Error(`the dashboard did not load (status ${answer.status})`);
+  const document_ = readDashboard(await answer.json());
+  state.time = document_.time;
+  state.refresh = address.get("to") && address.get("to") !== "now" ? "" : document_.refresh;
+  state.variables = document_.templating.list.filter(({ type }) => type === "query");
+  state.alertQueries = document_.annotations.list;
+  for (const { name, current } of state.variables) {
+    const given = address.getAll(`var-${name}`);
+    const values = given.length ? given : [current?.value ?? []].flat();
+    state.values[name] = values.includes("$__all") || !values.length ? ["$__all"] : values;
+  }
+  state.values.testbed = [board.dataset.testbed];
+  const given = address.get("from");
+  const known = ranges.some(([key]) => key === (given ?? state.time.from));
+  choices.append(
+    select("Time", known ? ranges : [[given, "as linked"], ...ranges], given ?? state.time.from, (value) => {
+      address.set("from", value);
+      address.delete("to");
+      state.refresh = document_.refresh;
+      remember();
+      fillChoices().then(refresh).catch(report);
+      beat();
+    }),
+    select("Refresh", rates, address.get("refresh") ?? state.refresh, (value) => {
+      address.set("refresh", value);
+      remember();
+      beat();
+    }),
+  );
+  state.round = 1;
+  makePanels(document_);
+  remember();
+  await Promise.all([fillChoices(), refresh()]);
+  beat();
+  setInterval(() => { if (!document.hidden && !choices.contains(document.activeElement)) fillChoices().catch(report); }, 15000);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => location.reload());
+}
+
+start().catch(report);

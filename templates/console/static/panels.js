@@ -1,0 +1,265 @@
+// Draws one panel of each kind from series on a grid of steps. Numbers and states are text in the page; curves are canvas.
+import { bands, lastOf, mostOf, stretches, thresholdColour } from "./queries.js";
+import { format } from "./units.js";
+
+const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const palette = () => [1, 2, 3, 4, 5, 6, 7, 8].map((n) => style(`--s${n}`));
+const named = (name) => ({ green: style("--good"), yellow: style("--warn"), red: style("--bad"), blue: style("--s1") })[name];
+const turbo = ["#30123b", "#4145ab", "#4675ed", "#39a2fc", "#1bcfd4", "#24eca6", "#61fc6c", "#a4fc3b", "#d1e834", "#f3c63a", "#fe9b2d", "#f36315", "#d93806", "#b11901", "#7a0402"];
+
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value !== false && value !== undefined) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+const svg = (name, attributes) => {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+};
+
+let library;
+/** The charts' library, fetched when the first panel needs it. */
+const charts = (url) => (library ??= new Promise((loaded, failed) => {
+  const script = element("script", { src: url });
+  script.onload = () => loaded(window.echarts);
+  script.onerror = () => failed(new Error("the charts' library did not load"));
+  document.head.append(script);
+}));
+
+function empty(body, panel) {
+  drop(body);
+  body.replaceChildren(element("p", { class: "empty" }, panel.fieldConfig.defaults.noValue ?? "No data"));
+}
+
+/** Takes a panel's chart off, so that its canvas is given back. */
+function drop(body) {
+  body.chart?.dispose();
+  body.chart = undefined;
+  body.watcher?.disconnect();
+}
+
+async function canvas(body, context) {
+  const echarts = await charts(context.echarts);
+  if (body.chart?.getDom().isConnected) return body.chart;
+  drop(body);
+  const home = element("div", { class: "chart", "aria-hidden": "true" });
+  const legend = element("div", { class: "legend" });
+  body.replaceChildren(home, legend);
+  body.chart = echarts.init(home);
+  body.watcher = new ResizeObserver(() => body.chart?.resize());
+  body.watcher.observe(home);
+  context.share(body.chart);
+  return body.chart;
+}
+
+const clock = (rangeS) => (at) => {
+  const date = new Date(at);
+  const two = (n) => String(n).padStart(2, "0");
+  const time = `${two(date.getHours())}:${two(date.getMinutes())}`;
+  if (rangeS <= 600) return `${time}:${two(date.getSeconds())}`;
+  return rangeS > 86400 ? `${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}` : time;
+};
+
+const axes = (context) => {
+  const [soft, line] = [style("--soft"), style("--line")];
+  return {
+    animation: false,
+    textStyle: { fontFamily: "system-ui, sans-serif" },
+    grid: { left: 6, right: 14, top: 10, bottom: 4, containLabel: true },
+    xAxis: {
+      type: "time", min: context.start * 1000, max: context.end * 1000, splitLine: { show: false }, axisLine: { lineStyle: { color: line } },
+      axisLabel: { color: soft, hideOverlap: true, formatter: clock(context.end - context.start) }, axisPointer: { show: true, type: "line", label: { show: false } },
+    },
+    tooltip: { renderMode: "richText", confine: true, backgroundColor: style("--card"), borderColor: line, textStyle: { color: style("--ink"), fontSize: 12 } },
+    soft, line,
+  };
+};
+
+const draw = {
+  stat(body, panel, series) {
+    const { unit, thresholds } = panel.fieldConfig.defaults;
+    const shown = series.map((each) => ({ ...each, last: lastOf(each.values) })).filter((each) => each.last !== null);
+    if (!shown.length) return empty(body, panel);
+    body.replaceChildren(...shown.map(({ name, values, last }) => {
+      const colour = thresholds ? named(thresholdColour(thresholds, last)) : style("--ink");
+      const figure = element("div", { class: "figure", "data-value": last }, format(last, unit));
+      figure.style.color = colour;
+      const box = element("div", { class: "stat" }, figure, sparkline(values, thresholds ? colour : style("--s1")));
+      if (shown.length > 1) box.prepend(element("div", { class: "series" }, name));
+      return box;
+    }));
+  },
+
+  async timeseries(body, panel, series, context) {
+    const { unit, custom } = panel.fieldConfig.defaults;
+    const log = custom?.scaleDistribution?.type === "log";
+    if (!series.some(({ values }) => values.some((value) => value !== null))) return empty(body, panel);
+    const chart = await canvas(body, context);
+    const base = axes(context);
+    const colours = palette();
+    const muted = (body.muted ??= new Set());
+    const lines = series.map(({ name, values }, index) => ({
+      id: String(index), name, type: "line", showSymbol: false, connectNulls: false, color: colours[index % colours.length],
+      lineStyle: { width: custom.lineWidth + 0.4 }, areaStyle: { opacity: custom.fillOpacity / 100, origin: log ? "start" : "auto" }, emphasis: { disabled: true },
+      data: muted.has(name) ? [] : values.map((value, at) => [(context.start + at * context.step) * 1000, log && value !== null && value <= 0 ? null : value]),
+    }));
+    if (context.marks.length) {
+      lines[0].markLine = {
+        silent: true, symbol: "none", lineStyle: { color: named("red"), type: "dashed" }, label: { show: false },
+        data: context.marks.map(({ at }) => ({ xAxis: at * 1000 })),
+      };
+    }
+    chart.setOption({
+      ...base,
+      yAxis: {
+        type: log ? "log" : "value", logBase: 10, min: log || custom?.axisSoftMin === undefined ? undefined : ({ min }) => Math.min(custom.axisSoftMin, min),
+        axisLabel: { color: base.soft, hideOverlap: true, formatter: (value) => format(value, unit) }, splitLine: { lineStyle: { color: base.line } }, splitNumber: 4,
+      },
+      tooltip: {
+        ...base.tooltip, trigger: "axis", formatter: (near) => [
+          new Date(near[0].value[0]).toLocaleTimeString(),
+          ...near.filter(({ value }) => value[1] !== null && value[1] !== undefined).sort((a, b) => b.value[1] - a.value[1])
+            .slice(0, 20).map((point) => `${point.marker} ${point.seriesName || panel.title}: ${format(point.value[1], unit)}`),
+        ].join("\n"),
+      },
+      series: lines,
+    }, { replaceMerge: ["series"] });
+    legend(body, panel, series, lines.map(({ color }) => color), () => draw.timeseries(body, panel, series, context));
+  },
+
+  async heatmap(body, panel, series, context) {
+    const { unit } = panel.options.yAxis;
+    const { color, cellGap, filterValues } = panel.options;
+    const rows = bands(series);
+    const cells = rows.flatMap(({ values }, row) => values.map((value, at) => [at, row, value]))
+      .filter(([, , value]) => value !== null && value > filterValues.le);
+    if (!cells.length) return empty(body, panel);
+    const chart = await canvas(body, context);
+    const base = axes(context);
+    const most = Math.max(...cells.map(([, , value]) => value));
+    const used = cells.map(([, row]) => row);
+    const [lowest, highest] = [Math.max(0, Math.min(...used) - 1), Math.min(rows.length - 1, Math.max(...used) + 1)];
+    const named = rows.map(({ le }) => (le === Infinity ? "∞" : format(le, unit)));
+    const times = rows[0].values.map((_, at) => (context.start + at * context.step) * 1000);
+    const told = clock(context.end - context.start);
+    chart.setOption({
+      ...base,
+      grid: { ...base.grid, top: 34 },
+      xAxis: { type: "category", data: times, axisLine: { lineStyle: { color: base.line } }, axisTick: { show: false }, axisLabel: { color: base.soft, hideOverlap: true, formatter: (at) => told(Number(at)) } },
+      yAxis: { type: "category", data: named.slice(lowest, highest + 1), axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: base.soft, hideOverlap: true } },
+      visualMap: {
+        type: "continuous", min: 0, max: 1, dimension: 2, orient: "horizontal", right: 6, top: 0, itemWidth: 10, itemHeight: 90, calculable: false, textStyle: { color: base.soft },
+        text: [format(most, "short"), "0"], inRange: { color: turbo },
+      },
+      tooltip: {
+        ...base.tooltip, formatter: ({ data }) => `${new Date(times[data[0]]).toLocaleTimeString()}\n${named[data[1] + lowest - 1] ?? "0"} to ${named[data[1] + lowest]}: ${format(data[3], "short")}`,
+      },
+      series: [{
+        type: "heatmap", progressive: 0, itemStyle: { borderWidth: cellGap / 2, borderColor: style("--card") }, emphasis: { disabled: true },
+        data: cells.map(([at, row, value]) => [at, row - lowest, (value / most) ** color.exponent, value]),
+      }],
+    }, { replaceMerge: ["series"] });
+  },
+
+  "state-timeline"(body, panel, series, context) {
+    const { mappings = [] } = panel.fieldConfig.defaults;
+    const { perPage, rowHeight } = panel.options;
+    const states = Object.assign({}, ...mappings.map(({ options }) => options));
+    const lanes = series.filter(({ values }) => values.some((value) => value !== null)).sort((a, b) => (a.name < b.name ? -1 : 1));
+    if (!lanes.length) return empty(body, panel);
+    const pages = Math.ceil(lanes.length / perPage);
+    body.page = Math.min(body.page ?? 0, pages - 1);
+    const shown = lanes.slice(body.page * perPage, (body.page + 1) * perPage);
+    const count = lanes[0].values.length;
+    const timeline = element("div", { class: "timeline", tabindex: "0", role: "group", "aria-label": panel.title });
+    for (const { name, values } of shown) {
+      const now = lastOf(values);
+      const band = element("div", { class: "band", role: "img", "aria-label": `${name}: ${states[now]?.text ?? now}` });
+      band.style.height = `${rowHeight * 100}%`;
+      for (const [from, to, value] of stretches(values)) {
+        const part = element("i", { title: `${states[value]?.text ?? value}, ${new Date((context.start + from * context.step) * 1000).toLocaleTimeString()} to ${new Date((context.start + to * context.step) * 1000).toLocaleTimeString()}` }, states[value]?.text ?? String(value));
+        part.style.left = `${(from / count) * 100}%`;
+        part.style.width = `${((to - from) / count) * 100}%`;
+        part.style.backgroundColor = named(states[value]?.color) ?? style("--soft");
+        band.append(part);
+      }
+      timeline.append(element("div", { class: "lane" }, element("span", { title: name }, name), band));
+    }
+    const told = clock(context.end - context.start);
+    const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => element("span", {}, told((context.start + share * (context.end - context.start)) * 1000)));
+    timeline.append(element("div", { class: "ticks" }, element("span"), element("div", {}, ...ticks)));
+    const parts = [timeline];
+    if (pages > 1) {
+      const turn = (by) => () => {
+        body.page += by;
+        draw["state-timeline"](body, panel, series, context);
+      };
+      parts.push(element("div", { class: "pager" },
+        element("button", { onclick: turn(-1), disabled: body.page === 0, "aria-label": "Page before" }, "‹"),
+        `${body.page * perPage + 1} to ${Math.min(lanes.length, (body.page + 1) * perPage)} of ${lanes.length}`,
+        element("button", { onclick: turn(1), disabled: body.page === pages - 1, "aria-label": "Next page" }, "›")));
+    }
+    const key = Object.values(states).sort((a, b) => a.index - b.index).map(({ text, color }) => {
+      const swatch = element("i", { class: "swatch" });
+      swatch.style.backgroundColor = named(color);
+      return element("span", {}, swatch, text);
+    });
+    parts.push(element("div", { class: "states" }, ...key));
+    body.replaceChildren(...parts);
+  },
+};
+
+function sparkline(values, colour) {
+  const there = values.map((value, at) => [at, value]).filter(([, value]) => value !== null);
+  const picture = svg("svg", { viewBox: "0 0 100 24", preserveAspectRatio: "none", "aria-hidden": "true" });
+  if (there.length < 2) return picture;
+  const [low, high] = [Math.min(0, ...there.map(([, v]) => v)), Math.max(...there.map(([, v]) => v))];
+  const x = (at) => ((at / (values.length - 1)) * 100).toFixed(2);
+  const y = (value) => (23 - ((value - low) / (high - low || 1)) * 22).toFixed(2);
+  const line = there.map(([at, value], i) => `${i ? "L" : "M"}${x(at)} ${y(value)}`).join("");
+  picture.append(
+    svg("path", { d: `${line}L${x(there.at(-1)[0])} 24L${x(there[0][0])} 24Z`, fill: colour, opacity: "0.15" }),
+    svg("path", { d: line, fill: "none", stroke: colour, "stroke-width": "1.2", "vector-effect": "non-scaling-stroke" }),
+  );
+  return picture;
+}
+
+const reducers = { lastNotNull: ["Last", lastOf], max: ["Max", mostOf] };
+
+function legend(body, panel, series, colours, again) {
+  const { calcs } = panel.options.legend;
+  const { unit } = panel.fieldConfig.defaults;
+  const head = element("tr", {}, element("th", { scope: "col" }, "Name"), ...calcs.map((calc) => element("th", { scope: "col", class: "number" }, reducers[calc][0])));
+  const rows = series.map(({ name, values }, index) => {
+    const swatch = element("i", { class: "swatch" });
+    swatch.style.backgroundColor = colours[index];
+    const toggle = element("button", {
+      "aria-pressed": String(!body.muted.has(name)), title: "Show or hide this line", onclick: () => {
+        if (!body.muted.delete(name)) body.muted.add(name);
+        again();
+      },
+    }, swatch, name || panel.title);
+    const cells = calcs.map((calc) => {
+      const value = reducers[calc][1](values);
+      return element("td", { class: "number", "data-calc": calc, "data-value": value ?? "" }, format(value, unit));
+    });
+    return element("tr", { "data-series": name }, element("th", { scope: "row" }, toggle), ...cells);
+  });
+  const focused = body.querySelector(".legend button:focus")?.textContent;
+  const home = body.querySelector(".legend");
+  const scrolled = home.scrollTop;
+  home.replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
+  home.scrollTop = scrolled;
+  if (focused) [...home.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+}
+
+/** Draws the panel's series into its body. */
+export async function drawPanel(body, panel, series, context) {
+  await draw[panel.type](body, panel, series, context);
+}

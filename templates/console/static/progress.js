@@ -1,0 +1,79 @@
+// Follows an action's journal: the same events that a terminal shows, from the first one on, whenever the page is opened.
+const marks = { done: "✓", failed: "✗", started: "·", note: "" };
+
+function element(name, kind, text = "") {
+  const made = document.createElement(name);
+  if (kind) made.className = kind;
+  made.textContent = text;
+  return made;
+}
+
+function follow(home) {
+  const started = Number(home.dataset.started);
+  const steps = element("ol");
+  steps.setAttribute("aria-label", "Steps");
+  const nodes = element("div", "nodes");
+  const outcome = element("p", "outcome");
+  outcome.setAttribute("role", "status");
+  home.append(steps, nodes, outcome);
+  const rows = new Map();
+
+  const latestOfNode = (event) => {
+    if (!rows.has(event.node)) {
+      const row = element("div");
+      row.append(element("span", "dot"), element("strong", "", event.node), element("span"));
+      row.dataset.node = event.node;
+      rows.set(event.node, row);
+      nodes.append(row);
+    }
+    const [dot, , words] = rows.get(event.node).children;
+    dot.dataset.health = event.level === "error" || event.state === "failed" ? "failed" : event.state === "done" ? "done" : "running";
+    words.textContent = words.title = event.message;
+  };
+
+  const step = (event) => {
+    if (event.node) latestOfNode(event);
+    if (event.node && event.level === "info") return;
+    const line = element("li");
+    const words = element("span", `words ${event.level} ${event.state}`, `${event.node ? `${event.node}: ` : ""}${event.message}`);
+    line.append(
+      element("span", "at", `${Math.max(0, event.at - started).toFixed(1)} s`),
+      element("span", "mark", marks[event.state] ?? ""),
+      element("span", "stage", event.stage),
+      words,
+    );
+    if (event.duration_s !== null) line.append(element("span", "took", `${event.duration_s.toFixed(1)} s`));
+    // A stage that says again how far it is takes the place of what it said before.
+    const last = steps.lastElementChild;
+    const same = last?.dataset.key === `${event.stage}/note` && event.state === "note" && event.level === "info";
+    line.dataset.key = event.level === "info" ? `${event.stage}/${event.state}` : "kept";
+    if (same && event.stage === "run") last.replaceWith(line);
+    else steps.append(line);
+  };
+
+  const end = (result) => {
+    outcome.classList.add(result.state);
+    const words = result.message ?? "its process ended without saying how; the log in the workspace may tell";
+    outcome.textContent = [words, ...(result.notes ?? [])].join("\n");
+    if (!result.ended_at) return;
+    document.getElementById("stop")?.remove();
+    home.dataset.over = result.state;
+    if (result.runs && !document.querySelector("a.opens-run")) {
+      const testbed = document.querySelector(".crumbs a")?.textContent;
+      for (const run of testbed ? result.runs : []) {
+        const link = element("a", "button main opens-run", `Open ${run}`);
+        link.href = `/testbeds/${testbed}/runs/${run}`;
+        outcome.after(link);
+      }
+    }
+  };
+
+  const source = new EventSource(home.dataset.events);
+  source.addEventListener("step", (message) => step(JSON.parse(message.data)));
+  source.addEventListener("outcome", (message) => {
+    source.close();
+    end(JSON.parse(message.data));
+  });
+}
+
+document.querySelectorAll(".progress[data-events]").forEach(follow);

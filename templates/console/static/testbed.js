@@ -1,0 +1,111 @@
+// The topology, alive: health, rates and hops once a second, and the wires between the nodes.
+import { format } from "./units.js";
+
+const picture = document.querySelector(".picture");
+const pulse = document.getElementById("pulse");
+const alerts = document.getElementById("alerts");
+const wires = picture?.querySelector(".wires");
+const links = (picture?.dataset.links ?? "").trim().split(" ").filter(Boolean).map((link) => link.split(">"));
+const paths = new Map();
+
+function place() {
+  const home = picture.getBoundingClientRect();
+  for (const [from, to] of links) {
+    const a = document.getElementById(`node-${from}`).getBoundingClientRect();
+    const b = document.getElementById(`node-${to}`).getBoundingClientRect();
+    const key = `${from}>${to}`;
+    if (!paths.has(key)) {
+      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      wires.append(path);
+      paths.set(key, path);
+    }
+    const [x1, y1] = [a.right - home.left, a.top + a.height / 2 - home.top];
+    const [x2, y2] = [b.left - home.left, b.top + b.height / 2 - home.top];
+    const bend = Math.max(20, (x2 - x1) / 2);
+    paths.get(key).setAttribute("d", `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`);
+  }
+}
+
+const healthOf = (services) => {
+  const states = Object.values(services ?? {}).map((service) => service.up).filter((up) => up !== undefined);
+  if (!states.length) return "unknown";
+  return states.every((up) => up === 1) ? "up" : states.some((up) => up === 1) ? "partly" : "down";
+};
+const said = { up: "up", partly: "partly up", down: "down", unknown: "" };
+// Services that Prometheus watches under another name than the file's.
+const watchedAs = { ntp: "clock", monitor: "prometheus" };
+const perSecond = (value) => format(value, "mps");
+
+function ratesOf(role, found) {
+  if (!found) return "";
+  const shown = [];
+  const add = (mark, value) => value !== undefined && shown.push(`${mark} ${perSecond(value)}`);
+  if (role === "broker") {
+    add("in", found.in);
+    add("out", found.out);
+  } else {
+    add("↑", found.sent);
+    add("↓", found.received);
+  }
+  return shown.join(" · ");
+}
+
+function show(figures) {
+  if (figures.error) {
+    pulse.textContent = `no live figures: ${figures.error}`;
+    picture.querySelectorAll(".node").forEach((card) => paint(card, "unknown"));
+    return;
+  }
+  pulse.textContent = `live, ${new Date(figures.at * 1000).toLocaleTimeString()}`;
+  const moving = new Set();
+  for (const card of picture.querySelectorAll(".node")) {
+    const services = figures.services[card.dataset.node];
+    paint(card, healthOf(services), figures.hot[card.dataset.node]);
+    for (const item of card.querySelectorAll("[data-service]")) {
+      const { service, role } = item.dataset;
+      const found = services?.[watchedAs[role] ?? service];
+      item.querySelector(".dot").dataset.health = found?.up === undefined ? "unknown" : found.up === 1 ? "up" : "down";
+      item.querySelector(".rate").textContent = ratesOf(role, found);
+      if (found && (found.sent > 0 || found.received > 0 || found.in > 0)) moving.add(card.dataset.node);
+    }
+  }
+  for (const [key, path] of paths) {
+    const [from, to] = key.split(">");
+    path.classList.toggle("flows", moving.has(from) && moving.has(to));
+    path.classList.toggle("broken", [from, to].some((node) => healthOf(figures.services[node]) === "down"));
+  }
+  for (const hop of picture.querySelectorAll("[data-hop]")) {
+    const delay = figures.hops[hop.dataset.hop];
+    hop.querySelector(".value").textContent = delay === undefined ? "–" : format(delay, "s");
+  }
+  alerts.replaceChildren(...figures.alerts.map(({ name, node, service }) => {
+    const alert = document.createElement("span");
+    alert.textContent = `${name}: ${[node, service].filter(Boolean).join(" ")}`;
+    return alert;
+  }));
+}
+
+function paint(card, health, hot) {
+  card.dataset.health = health;
+  card.querySelector(".health").textContent = [said[health], hot === undefined ? "" : format(hot, "celsius")].filter(Boolean).join(" · ");
+  if (health === "unknown") card.querySelectorAll(".dot").forEach((dot) => { dot.dataset.health = "unknown"; });
+}
+
+if (picture) {
+  place();
+  new ResizeObserver(place).observe(picture);
+  if (picture.dataset.live) {
+    let source;
+    const open = () => {
+      source = new EventSource(picture.dataset.live);
+      source.onmessage = (message) => show(JSON.parse(message.data));
+      source.onerror = () => { pulse.textContent = "the console does not answer"; };
+    };
+    open();
+    // A page that nobody looks at asks for nothing.
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) source.close();
+      else if (source.readyState === EventSource.CLOSED) open();
+    });
+  }
+}

@@ -1,0 +1,183 @@
+"""What the dashboards' page makes of the JSON that Grafana is given: strict reading, queries, units, bands."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.unit.console.browser_code import run_module
+from toolkit.console.pages import VENDOR, VENDORED, _file
+from toolkit.provisioning.dashboards import dashboards
+
+UNITS = [
+    (0.0123, "s", "12.3 ms"), (0.000375, "s", "375 µs"), (2.5e-8, "s", "25 ns"), (0, "s", "0 s"),
+    (61, "s", "1.02 mins"), (-0.0123, "s", "-12.3 ms"), (197.2, "mps", "197 msg/s"),
+    (2048, "mps", "2.05 K msg/s"), (0.9731, "percentunit", "97.3%"),
+    (0, "percentunit", "0%"), (1536, "bytes", "1.50 KiB"), (1500, "Bps", "1.50 kB/s"), (1234567, "short", "1.23 Mil"),
+    (41, "celsius", "41 °C"), (12, "pps", "12 p/s"), (3, "short", "3"),
+]  # fmt: skip
+
+
+def test_numbers_are_written_with_their_units() -> None:
+    calls = ", ".join(f"format({value}, {json.dumps(unit)})" for value, unit, _ in UNITS)
+    assert run_module("units.js", f"[{calls}]", "format") == [words for _, _, words in UNITS]
+
+
+def test_an_unknown_unit_is_an_error_and_nothing_is_a_dash() -> None:
+    told = run_module(
+        "units.js", "(() => { try { return format(1, 'furlongs'); } catch (e) { return e.message; } })()", "format"
+    )
+    assert "furlongs" in told
+    assert run_module("units.js", "[format(null, 's'), format(NaN, 's'), format(Infinity, 's')]", "format") == [
+        "\N{EN DASH}",
+        "\N{EN DASH}",
+        "∞",
+    ]
+
+
+def unknown(panels: list[dict[str, Any]]) -> list[str]:
+    return list(run_module("reading.js", f"{json.dumps(panels)}.map(unknownIn)", "unknownIn"))
+
+
+def read(document: dict[str, Any]) -> str:
+    """What reading a dashboard complains of; empty: nothing."""
+    call = (
+        f"(() => {{ try {{ readDashboard({json.dumps(document)}); return ''; }} catch (e) {{ return e.message; }} }})()"
+    )
+    return str(run_module("reading.js", call, "readDashboard"))
+
+
+@pytest.mark.parametrize("name", dashboards())
+def test_every_panel_that_grafana_is_given_is_drawn_here(name: str) -> None:
+    document = json.loads(dashboards()[name])
+    assert read(document) == ""
+    assert set(unknown(document["panels"])) == {""}
+
+
+def panel_of(kind: str) -> dict[str, Any]:
+    everything = [panel for text in dashboards().values() for panel in json.loads(text)["panels"]]
+    return copy.deepcopy(next(panel for panel in everything if panel["type"] == kind))
+
+
+def changed(kind: str, **changes: Any) -> dict[str, Any]:
+    """A panel with values put in at dotted places."""
+    panel = panel_of(kind)
+    for place, value in changes.items():
+        *way, last = place.split("__")
+        inner = panel
+        for key in way:
+            inner = inner[int(key)] if isinstance(inner, list) else inner[key]
+        inner[last] = value
+    return panel
+
+
+def test_what_is_not_drawn_is_named_never_ignored() -> None:
+    wrong = [
+        (changed("stat", type="gauge"), "gauge"),
+        (changed("stat", options__sparkle=True), "options.sparkle"),
+        (changed("stat", options__graphMode="none"), "graphMode"),
+        (changed("stat", options__reduceOptions__calcs=["mean"]), "calcs"),
+        (changed("stat", fieldConfig__defaults__unit="furlongs"), "unit"),
+        (changed("stat", transformations=[{"id": "merge"}]), "transformations"),
+        (changed("timeseries", fieldConfig__defaults__custom__stacking={"mode": "normal"}), "stacking"),
+        (changed("timeseries", options__legend__displayMode="hidden"), "displayMode"),
+        (changed("timeseries", fieldConfig__overrides=[{"matcher": {}}]), "overrides"),
+        (changed("timeseries", targets__0__instant=True), "instant"),
+        (changed("heatmap", options__color__scheme="Blues"), "scheme"),
+        (changed("heatmap", targets__0__format="table"), "format"),
+        (changed("state-timeline", options__mergeValues=False), "mergeValues"),
+        (changed("row", collapsed=True), "collapsed"),
+    ]
+    for (panel, word), told in zip(wrong, unknown([panel for panel, _ in wrong]), strict=True):
+        assert word in told, panel
+        assert panel["title"] in told
+
+
+def test_a_dashboard_of_another_kind_is_refused_whole() -> None:
+    document = json.loads(dashboards()["kpis.json"])
+    assert "schemaVersion" in read({**document, "schemaVersion": 43})
+    assert "custom" in read({**document, "templating": {"list": [{"type": "custom", "name": "x"}]}})
+    other = copy.deepcopy(document)
+    other["templating"]["list"][2]["query"]["query"] = "query_result(up)"
+    assert "label_values" in read(other)
+
+
+def test_intervals_are_at_least_four_scrapes_and_steps_are_round() -> None:
+    calls = "[intervals(900, 450, 1), intervals(300, 1000, 1), intervals(86400, 600, 1), intervals(900, 450, 5)]"
+    assert run_module("queries.js", calls, "intervals") == [
+        {"step": 2, "rate": 4}, {"step": 1, "rate": 4}, {"step": 300, "rate": 301}, {"step": 5, "rate": 20},
+    ]  # fmt: skip
+
+
+def test_choices_become_what_grafana_would_ask() -> None:
+    variable = '{multi: true, allValue: ".*"}'
+    picks = [["$__all"], ["a"], ["a.b", "c"]]
+    calls = f'[...{json.dumps(picks)}.map((picked) => chosen({variable}, picked)), chosen({{multi: false}}, ["x"])]'
+    assert run_module("queries.js", calls, "chosen") == [".*", "a", "(a\\\\.b|c)", "x"]
+    expr = 'interpolate("rate(x{run=~\\"$run\\"}[$__rate_interval])", {run: ".*", __rate_interval: "4s"})'
+    assert run_module("queries.js", expr, "interpolate") == 'rate(x{run=~".*"}[4s])'
+    failing = '(() => { try { return interpolate("$other", {}); } catch (e) { return e.message; } })()'
+    assert "$other" in run_module("queries.js", failing, "interpolate")
+
+
+def test_every_name_in_every_query_is_given() -> None:
+    for text in dashboards().values():
+        document = json.loads(text)
+        names = {variable["name"] for variable in document["templating"]["list"]}
+        for panel in document["panels"]:
+            for target in panel.get("targets", ()):
+                used = set(re.findall(r"\$(\w+)", target["expr"]))
+                assert used <= names | {"__rate_interval", "__interval", "__range"}
+
+
+def test_series_lie_on_a_grid_and_gaps_stay_gaps() -> None:
+    call = 'onGrid([[100, "1"], [102, "NaN"], [104, "3"], [106, "+Inf"]], 100, 108, 2)'
+    assert run_module("queries.js", call, "onGrid") == [1, None, 3, None, None]  # JSON has no infinity
+    assert run_module(
+        "queries.js", "[lastOf([1, null]), mostOf([1, 5, null, 2]), lastOf([null])]", "lastOf", "mostOf"
+    ) == [1, 5, None]
+
+
+def test_buckets_become_bands_sorted_by_their_bound() -> None:
+    series = json.dumps(
+        [
+            {"labels": {"le": le}, "values": values}
+            for le, values in (("+Inf", [9, None]), ("0.1", [2, 1]), ("0.5", [6, 1]))
+        ]
+    )
+    found = run_module("queries.js", f"bands({series})", "bands")
+    assert [band["values"] for band in found] == [[2, 1], [4, 0], [3, None]]
+
+
+def test_states_are_merged_and_thresholds_colour() -> None:
+    assert run_module("queries.js", "stretches([1, 1, 0, null, 0, 1])", "stretches") == [
+        [0, 2, 1],
+        [2, 3, 0],
+        [4, 5, 0],
+        [5, 6, 1],
+    ]
+    steps = '{steps: [{value: null, color: "green"}, {value: 0.1, color: "yellow"}, {value: 1, color: "red"}]}'
+    calls = f"[...[0, 0.1, 5].map((value) => thresholdColour({steps}, value)), thresholdColour(undefined, 5)]"
+    assert run_module("queries.js", calls, "thresholdColour") == ["green", "yellow", "red", None]
+
+
+def test_vendored_files_are_those_that_were_published() -> None:
+    import hashlib
+
+    told = (VENDOR / "README.md").read_text()
+    for name, path in VENDORED.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in told, name
+        assert (path.parent / "LICENSE").is_file()
+
+
+def test_no_module_asks_for_anything_from_elsewhere() -> None:
+    from toolkit.console.pages import HOME
+
+    for file in [*(HOME / "static").iterdir(), *HOME.glob("*.j2")]:
+        addresses = set(re.findall(r"https?://[^\s\"'`)]+", file.read_text())) - {"http://www.w3.org/2000/svg"}
+        assert not addresses, file.name
+    assert len(_file("htmx.min.js").packed) < 20_000

@@ -1,0 +1,246 @@
+"""Actions: a controller's story in a process of its own, with its events in a journal that anybody can follow.
+
+`<workspace>/.console/actions/<id>/`: `order.json` (what was asked for), `events.jsonl` (one event a line, as the
+terminal shows them), `outcome.json` (how it ended), `log` (whatever the process printed). The process outlives the
+page, the browser and the console; `<workspace>/.console/<testbed>.busy` is locked as long as it lives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from toolkit import paths
+from toolkit.errors import LockedError, UsageError
+from toolkit.state import lock_holder
+
+Verb = Literal["deploy", "redeploy", "teardown", "run"]
+State = Literal["running", "done", "failed", "interrupted", "lost"]
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+KEPT = 50
+"""Journals that stay; older ones go when a new action starts."""
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]{1,120}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What an action is to do."""
+
+    verb: Verb
+    testbed: str
+    file: str = ""
+    provider: str | None = None
+    workload: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One action, running or ended, as its folder tells."""
+
+    id: str
+    order: Order
+    started_at: float
+    process: int
+    state: State
+    """lost: its process ended without saying how, for example when the machine was switched off."""
+    outcome: dict[str, Any] = field(default_factory=dict)
+    """message, exit_code, ended_at, and what the story returned."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is written down."""
+        return _home() / "actions" / self.id
+
+    @property
+    def title(self) -> str:
+        """What it does, in words."""
+        what = f"run {self.order.workload} on" if self.order.verb == "run" else self.order.verb
+        return f"{what} {self.order.testbed}"
+
+
+class Actions:
+    """Starts actions and finds them again; several consoles on one workspace see the same ones."""
+
+    def __init__(self) -> None:
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, order: Order) -> Action:
+        """Start an action; raises LockedError where another one, or a command, works on the testbed."""
+        home = _home()
+        (home / "actions").mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _busy_file(order.testbed).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise LockedError(f"testbed {order.testbed} is busy with {lock.read() or 'another action'}") from None
+            if holder := lock_holder(order.testbed):
+                raise LockedError(f"testbed {order.testbed} is busy: {holder} works on it")
+            folder = _new_folder(order)
+            (folder / "events.jsonl").touch()
+            lock.truncate(0)
+            lock.write(folder.name)
+            lock.flush()
+            child = _spawn(folder, lock.fileno())
+            written = {"order": dataclasses.asdict(order), "started_at": time.time(), "process": child.pid}
+            write_json(folder / "order.json", written)
+        self._children.append(child)
+        _prune(home / "actions")
+        return self.find(folder.name)
+
+    def find(self, name: str) -> Action:
+        """The action of this id; raises UsageError where there is none."""
+        folder = _home() / "actions" / name
+        if not _ID.fullmatch(name) or not (folder / "order.json").is_file():
+            raise UsageError(f"there is no action {name!r}; the console keeps the newest {KEPT}")
+        written = json.loads((folder / "order.json").read_text())
+        order = Order(**written["order"])
+        outcome = read_json(folder / "outcome.json")
+        if outcome is None and _busy_with(order.testbed) == name:
+            state: State = "running"
+        else:
+            outcome = outcome or read_json(folder / "outcome.json")  # it may have ended between two looks
+            state = outcome["state"] if outcome else "lost"
+        return Action(
+            id=name,
+            order=order,
+            started_at=written["started_at"],
+            process=written["process"],
+            state=state,
+            outcome=outcome or {},
+        )
+
+    def running(self, testbed: str) -> Action | None:
+        """What a console does to this testbed right now."""
+        name = _busy_with(testbed)
+        if not name:
+            return None
+        try:
+            return self.find(name)
+        except UsageError:
+            return None  # it is just being written down
+
+    def latest(self, testbed: str | None = None, *, most: int = 10) -> list[Action]:
+        """The newest actions, newest first."""
+        self._children = [child for child in self._children if child.poll() is None]
+        home = _home() / "actions"
+        names = sorted((f.name for f in home.iterdir()), reverse=True) if home.is_dir() else []
+        found = []
+        for name in names:
+            try:
+                action = self.find(name)
+            except UsageError:
+                continue
+            if testbed in {None, action.order.testbed}:
+                found.append(action)
+            if len(found) == most:
+                break
+        return found
+
+    def stop(self, name: str) -> None:
+        """Interrupt a running action, as Ctrl-C does: the state is saved and the same button goes on from there."""
+        action = self.find(name)
+        if action.state == "running":
+            os.killpg(action.process, signal.SIGINT)
+
+
+def release(testbed: str) -> None:
+    """Say that an action is over; what it was is in its folder."""
+    _busy_file(testbed).write_text("")
+
+
+def _spawn(folder: Path, lock: int) -> subprocess.Popen[bytes]:
+    """The action's process. It lets signals in when it is ready to write down that it was interrupted."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    try:
+        with (folder / "log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "toolkit.console.acting", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C ends the console, not what it has started
+                pass_fds=(lock,),  # the kernel frees the lock when the process has ended, however
+                env={**os.environ, "TOOLKIT_HOME": str(paths.workspace())},
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def read_events(folder: Path, after: int) -> tuple[list[str], int]:
+    """Whole lines of a journal from a byte on, and where the next ones begin."""
+    with (folder / "events.jsonl").open("rb") as journal:
+        journal.seek(after)
+        whole, _, _ = journal.read().rpartition(b"\n")
+    if not whole:
+        return [], after
+    return whole.decode().split("\n"), after + len(whole) + 1
+
+
+def write_json(file: Path, document: dict[str, Any]) -> None:
+    """The old or the new document is there, never half of one."""
+    draft = file.with_suffix(".new")
+    draft.write_text(json.dumps(document, indent=1))
+    draft.replace(file)
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """The document, or None where there is none (yet)."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _home() -> Path:
+    return paths.workspace() / ".console"
+
+
+def _busy_file(testbed: str) -> Path:
+    return _home() / f"{testbed}.busy"
+
+
+def _busy_with(testbed: str) -> str:
+    """The id of the action that holds a testbed's busy file; empty: none."""
+    try:
+        with _busy_file(testbed).open() as handle:
+            if not handle.read():  # a free lock is not even tried, so that looking gets in nobody's way
+                return ""
+            handle.seek(0)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return handle.read()
+    except FileNotFoundError:
+        pass
+    return ""
+
+
+def _new_folder(order: Order) -> Path:
+    home = _home() / "actions"
+    stem = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{order.verb}-{order.testbed}"
+    for number in range(1, 1000):
+        folder = home / f"{stem}{f'-{number}' if number > 1 else ''}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise LockedError(f"{stem}: a thousand actions in one second")
+
+
+def _prune(home: Path) -> None:
+    for folder in sorted(home.iterdir())[:-KEPT]:
+        if (folder / "outcome.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
