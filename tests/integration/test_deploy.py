@@ -30,6 +30,7 @@ services:
   subscriber: {on: sub}
 workloads:
   few: {messages: 300, asserts: {lost: "== 0"}}
+  impossible: {messages: 50, asserts: {lost: "> 0"}}
 """
 
 
@@ -74,6 +75,13 @@ def test_a_run_prints_every_hop_and_leaves_a_sealed_folder(lab: Lab) -> None:
     assert 0 < hops["publish"]["p50_ms"] < hops["end_to_end"]["p50_ms"] < 1000
     lab.run("results", "verify", "latest")
     assert lab.run("results", "show", "latest", "--json").document["hops"] == hops
+
+
+def test_a_kpi_that_does_not_hold_is_exit_7_and_its_run_is_kept(lab: Lab) -> None:
+    ran = lab.run("run", "impossible", expect=7)
+    assert "lost" in ran.stderr
+    assert "> 0" in ran.stderr
+    assert lab.run("results", "show", "latest", "--json").document["hops"]["end_to_end"]["count"] == 50
 
 
 def test_two_more_subscribers_touch_nothing_else(lab: Lab) -> None:

@@ -128,6 +128,25 @@ def lab(tmp_path_factory: pytest.TempPathFactory, identity_file: Path, before: d
         made.run("teardown", expect=None)
 
 
+def test_machines_that_do_not_answer_are_exit_4_each_named(tmp_path: Path, identity_file: Path) -> None:
+    nobody = Lab(folder=tmp_path, name="test-deploy-nobody")
+    nobody.write(
+        f"""\
+name: NAME
+provider: rack
+providers:
+  rack: {{type: ssh, user: toolkit, identity_file: {identity_file}, trust_on_first_use: true, port: 9}}
+nodes:
+  one: {{kind: host, address: {ADDRESSES["eh"]}}}
+  two: {{kind: host, address: {ADDRESSES["pub"]}}}
+"""
+    )
+    ran = nobody.run("deploy", expect=4)
+    assert "node one" in ran.stderr
+    assert "node two" in ran.stderr
+    nobody.run("teardown")
+
+
 def test_images_came_over_ssh_and_services_are_healthy(lab: Lab, before: dict[str, Seen]) -> None:
     nodes = lab.status()
     assert {name: node["state"] for name, node in nodes.items()} == dict.fromkeys(ADDRESSES, "up")

@@ -203,7 +203,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
         dataclasses.replace(deployment, hosts=held | hosts, node_hashes=asked, failed=failed, stage="acquired")
     )
     if not hosts:
-        raise UnreachableError("\n".join(f"node {node}: {why}" for node, why in failed.items()))
+        raise UnreachableError("\n".join(_named(node, why) for node, why in failed.items()))
     return deployment
 
 
@@ -266,6 +266,11 @@ def provision(
         )
     )
     return saved, run.changed
+
+
+def _named(node: str, why: str) -> str:
+    """The reason with its node, which most reasons name themselves."""
+    return why if why.startswith(f"node {node}") else f"node {node}: {why}"
 
 
 def running(seen: Mapping[str, Observed | ToolkitError]) -> dict[str, Running]:
@@ -413,7 +418,7 @@ def _secrets(testbed: Testbed, bundles: Mapping[str, Bundle]) -> dict[str, dict[
 
 def _raise_failures(deployment: Deployment) -> None:
     if deployment.failed:
-        lines = [f"node {node}: {why}" for node, why in sorted(deployment.failed.items())]
+        lines = [_named(node, why) for node, why in sorted(deployment.failed.items())]
         raise DeployIncompleteError(
             "\n".join([*lines, "deploy is incomplete; mend what is named above and run the same command again"])
         )

@@ -82,7 +82,9 @@ def test_asserts(asserts: dict[str, str], broken: int):
 
 
 def test_counters_that_contradict_the_stamps_are_told():
-    joined = Joined(ledgers={"s": Ledger(expected=10, delivered=8, dropped=2, lost_in_broker=2)}, messages=10, broker_lost=2)
+    joined = Joined(
+        ledgers={"s": Ledger(expected=10, delivered=8, dropped=2, lost_in_broker=2)}, messages=10, broker_lost=2
+    )
     fits = [("p", "publisher", {"sent": 12}), ("b", "broker", {"dropped_queue_full": 2})]
     assert counter_problems(joined, fits, warm_up=2) == []
     wrong = [("p", "publisher", {"sent": 9}), ("b", "broker", {"dropped_queue_full": 1})]
