@@ -15,6 +15,7 @@ _MODULES = {
     "amqp": "toolkit.node.drivers.amqp",
     "stomp": "toolkit.node.drivers.stomp",
     "xmpp": "toolkit.node.drivers.xmpp",
+    "dds": "toolkit.node.drivers.dds",
 }
 """Imported when asked for: a Pi 1 pays for one protocol only."""
 
