@@ -28,7 +28,9 @@ def main() -> None:
         workspace = Path(folder)
         files = {
             "quickstart": copied(workspace, ROOT / "examples/quickstart/testbed.yml", "test-bench-quickstart"),
-            "scenario-e": copied(workspace, ROOT / "examples/thesis/scenario-e/testbed.yml", "test-bench-e"),
+            "scenario-e": copied(
+                workspace, ROOT / "examples/arrowhead/event-handler/scenario-e/testbed.yml", "test-bench-e"
+            ),
             "large": large(workspace, arguments.nodes),
         }
         files_only(workspace, files["large"], arguments.repeat)

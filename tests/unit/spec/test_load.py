@@ -58,7 +58,7 @@ def test_the_quickstart():
 
 
 def test_scenario_e_has_its_eleven_nodes_and_three_pools():
-    testbed = load_testbed(EXAMPLES / "thesis" / "scenario-e" / "testbed.yml")
+    testbed = load_testbed(EXAMPLES / "arrowhead" / "event-handler" / "scenario-e" / "testbed.yml")
     assert len(testbed.nodes) == 11
     cells = testbed.experiments["scenario-e"].cells
     assert [cell.name for cell in cells] == ["thread_pool_size=4", "thread_pool_size=32", "thread_pool_size=64"]
