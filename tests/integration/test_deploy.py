@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import time
@@ -204,12 +205,13 @@ def test_a_node_killed_in_the_middle_is_reported_and_comes_back(lab: Lab) -> Non
     assert lab.status()["pub"]["state"] == "up"
 
 
-@pytest.mark.parametrize(("after_s", "how"), [(0.7, signal.SIGINT), (4.0, signal.SIGTERM), (9.0, signal.SIGKILL)])
-def test_an_interrupted_deploy_can_be_repeated(lab: Lab, after_s: float, how: signal.Signals) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_deploy_interrupted_anywhere_can_be_repeated(lab: Lab, how: signal.Signals) -> None:
     lab.run("teardown")
+    after_s = random.uniform(0.5, 9.0)
     ended = lab.interrupt(lab.start("deploy"), after_s=after_s, how=how)
-    if how != signal.SIGKILL:
-        assert ended.code == 130, str(ended)
+    if how != signal.SIGKILL and ended.code != 0:  # 0: it was done before
+        assert ended.code == 130, f"after {after_s:.1f} s: {ended}"
         assert "the state is saved" in ended.stderr
     lab.run("deploy")
     lab.run("verify")
@@ -217,7 +219,7 @@ def test_an_interrupted_deploy_can_be_repeated(lab: Lab, after_s: float, how: si
 
 def test_an_interrupted_deploy_can_be_torn_down(lab: Lab) -> None:
     lab.run("teardown")
-    lab.interrupt(lab.start("deploy"), after_s=3.0)
+    lab.interrupt(lab.start("deploy"), after_s=random.uniform(0.5, 9.0))
     lab.run("teardown")
     assert lab.left() == []
     assert [entry.name for entry in (lab.home / lab.name).iterdir()] == ["runs"]
