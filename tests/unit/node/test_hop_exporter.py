@@ -144,7 +144,7 @@ def test_what_is_no_datagram_of_stamps_is_counted_and_harmless(hostile: bytes) -
 
 
 def test_lost_datagrams_lose_hops_but_never_make_wrong_ones() -> None:
-    luck = random.Random(4)  # noqa: S311
+    luck = random.Random(4)
     joiner = HopJoiner()
     for seq in range(300):
         for data in one_message(seq, 10**18 + seq * MS):
