@@ -20,6 +20,7 @@ from toolkit.measure.kpis import (
 )
 from toolkit.measure.layout import Stream, Subscriber, Terms
 from toolkit.measure.ledger import Joined
+from toolkit.measure.probes import PROBED_HOPS, blind_spots, missed_some
 from toolkit.measure.stamps import StampsFile, read_files
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
@@ -108,6 +109,8 @@ def summarise_hops(
     whole = joined.total
     end_to_end_lost = whole.dropped + whole.late
     lost = {**joined.lost, "end_to_end": end_to_end_lost, "transport": end_to_end_lost}
+    if any(file.role == "probe" and missed_some(file.counts) for file in files):
+        lost |= dict.fromkeys(PROBED_HOPS)
     tables = {"messages": run.messages, "samples": run.samples}
     return {
         hop: summarise(read_column(tables[table], delay, rows), lost=lost.get(hop), bound_ns=bound(hop))
@@ -141,6 +144,7 @@ def kpi_document(
         "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",
         "valid": not faults,
         "faults": faults,
+        "notes": blind_spots([(file.process, file.role, file.counts) for file in files]),
         "way": way_of(files),
         "hops": {hop: dataclasses.asdict(summaries[hop]) for hop in hops_of(way_of(files))},
         "delays": {name: dataclasses.asdict(summaries[name]) for name in DELAYS},

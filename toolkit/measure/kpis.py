@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.measure.ledger import Joined, Ledger
+from toolkit.measure.probes import all_seen, probe_problems
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -194,12 +195,12 @@ def counter_problems(
     if sent and not joined.messages <= sum(sent) <= joined.messages + warm_up:
         problems.append(f"publishers counted {sum(sent)} messages sent, their stamps show {joined.messages}")
     native = [
-        sum(value for name, value in c.items() if name.startswith("dropped"))
+        sum(value for name, value in c.items() if name.startswith("native_dropped" if role == "probe" else "dropped"))
         for _, role, c in counts
-        if role == "broker"
+        if role in {"broker", "probe"}
     ]
     ours = joined.broker_lost
-    if any(native) and sum(native) != ours:
+    if any(native) and sum(native) != ours and all_seen(counts):
         problems.append(f"the broker counted {sum(native)} messages dropped, the books show {ours} lost in it")
     for end, lost in (("gateway", joined.lost.get("gateway")), ("hub", joined.lost.get("hub"))):
         dropped = sum(
@@ -207,7 +208,7 @@ def counter_problems(
         )
         if lost is not None and dropped > lost + warm_up:
             problems.append(f"the {end} counted {dropped} messages dropped, the books show {lost} lost in it")
-    return problems
+    return problems + probe_problems(counts)
 
 
 _CONDITION = re.compile(r"^\s*(==|!=|<=|>=|<|>)?\s*(-?[\d.]+(?:e-?\d+)?)\s*(ns|us|ms|s|%)?\s*$")

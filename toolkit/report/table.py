@@ -153,6 +153,7 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
         lines.append("* not resolved by the clocks: the bound is more than half of the median")
     if document["twin"] or document["virtual"]:
         lines.append("virtual nodes: these figures are this machine's, not those of the machines they imitate")
+    lines += document.get("notes", [])
     lines += [f"not to be compared: {fault}" for fault in document["faults"]]
     return lines
 
