@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from toolkit.contract.orders import RunOrder
 from toolkit.controller.control import Process
 from toolkit.errors import WorkloadError
 from toolkit.provisioning.render import PROBE_PORT, metrics_port
-from toolkit.spec.services import built_in
+from toolkit.spec.services import broker_port, built_in, end_port, usual_protocol
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.spec.workload import Workload
 from toolkit.state import Deployment
 
 Part: TypeAlias = tuple[Process, RunOrder]
 
-BROKER_PORTS = {"sse": 8454, "http": 8454, "mqtt": 1883, "amqp": 5672, "stomp": 61613, "xmpp": 5222}
 LIVE_PER_S = 200
 """Sampled messages a second that the live histograms are fed with, where the rate is known."""
-NOT_FOR_NODES = {"protocol", "port", "loss_timeout_s"}
+NOT_FOR_NODES = {"protocol", "port", "loss_timeout_s", "device_protocol", "customer_protocol"}
 """Options of a workload that are used here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cast:
-    """Every process of a run with its order; brokers and probes first, then subscribers, then publishers."""
+    """Every process of a run with its order: brokers and probes, gateways and hubs, subscribers, publishers."""
 
     brokers: tuple[Part, ...]
+    ends: tuple[Part, ...] = ()
+    """Gateways and hubs."""
     subscribers: tuple[Part, ...]
     publishers: tuple[Part, ...]
+    hub_of: Mapping[Process, Process] = field(default_factory=dict)
+    """Subscriber -> the hub that it is a customer of."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """All of them, in the order in which they are prepared."""
-        return self.brokers + self.subscribers + self.publishers
+        return self.brokers + self.ends + self.subscribers + self.publishers
 
     @property
     def processes(self) -> tuple[Process, ...]:
@@ -61,7 +64,7 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
             f"workload {workload.name}: nothing says what protocol {broker.name} speaks; "
             "write options: {protocol: mqtt}"
         )
-    port = int(workload.options.get("port") or broker.settings.get("port") or BROKER_PORTS.get(protocol, 0))
+    port = int(workload.options.get("port") or broker_port(broker, protocol))
     first = (zlib.crc32(run.encode()) & 0xFFFF) << 16
     topics = [f"toolkit-{first >> 16:04x}-{number}" for number in range(workload.topics)]
     publishers = list(_processes(testbed, deployment, publishing))
@@ -93,14 +96,56 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
         arrivals=workload.arrivals,
     )
     receiving = dataclasses.replace(common, role="subscriber", connections=workload.subscriber_connections)
+    gateways, hubs = _Ends(testbed, deployment, workload, "gateway"), _Ends(testbed, deployment, workload, "hub")
+    subscribers = list(_processes(testbed, deployment, subscribing))
     return Cast(
         brokers=tuple(_brokers(testbed, deployment, broker, common)),
-        subscribers=tuple((process, receiving) for process in _processes(testbed, deployment, subscribing)),
+        ends=tuple((end, dataclasses.replace(common, role=ends.role)) for ends in (gateways, hubs) for end in ends),
+        subscribers=tuple((process, hubs.served(receiving, i)) for i, process in enumerate(subscribers)),
         publishers=tuple(
-            (process, dataclasses.replace(sending, streams=list(own), seed=workload.seed + i))
+            (process, gateways.served(dataclasses.replace(sending, streams=list(own), seed=workload.seed + i), i))
             for i, (process, own) in enumerate(zip(publishers, _shares(streams, per_process), strict=True))
         ),
+        hub_of={process: hubs.processes[i % len(hubs)] for i, process in enumerate(subscribers)} if hubs else {},
     )
+
+
+class _Ends:
+    """The gateways, or the hubs, of a run; clients are dealt to them in turn."""
+
+    def __init__(
+        self, testbed: Testbed, deployment: Deployment, workload: Workload, role: Literal["gateway", "hub"]
+    ) -> None:
+        """Raises WorkloadError where the workload wants some and there are none, or clients speak something else."""
+        self.role = role
+        self.processes: list[Process] = []
+        name = workload.gateway if role == "gateway" else workload.hub
+        if not name:
+            return
+        services = find_services(testbed, name, workload)
+        option = "device_protocol" if role == "gateway" else "customer_protocol"
+        self._protocol = str(workload.options.get(option, "mqtt"))
+        self._port = end_port(services[0], self._protocol)
+        if not self._port:
+            raise WorkloadError(
+                f"workload {workload.name}: {services[0].name} does not speak {self._protocol!r}; "
+                f"write options: {{{option}: mqtt}} or rest"
+            )
+        self.processes = list(_processes(testbed, deployment, services))
+        self._addresses = [deployment.hosts[process.node].address for process in self.processes]
+
+    def __len__(self) -> int:
+        return len(self.processes)
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self.processes)
+
+    def served(self, order: RunOrder, number: int) -> RunOrder:
+        """The order of the client of that number; as it is where there are no gateways or hubs."""
+        if not self.processes:
+            return order
+        address = self._addresses[number % len(self)]
+        return dataclasses.replace(order, broker=f"{address}:{self._port}", protocol=self._protocol)
 
 
 def _shares(streams: range, size: int) -> Iterable[range]:
@@ -114,14 +159,6 @@ def find_services(testbed: Testbed, name: str, workload: Workload) -> tuple[Serv
         there = ", ".join(f"{s.name} ({s.role})" for s in testbed.services) or "none"
         raise WorkloadError(f"workload {workload.name} needs a service {name!r}; {testbed.file} has {there}")
     return found
-
-
-def usual_protocol(broker: Service) -> str:
-    """What a built-in broker speaks as it is set; nothing for an image of somebody else's."""
-    known = built_in(broker.image.name)
-    if known is None or not known.protocols:
-        return ""
-    return "http" if broker.settings.get("mode") == "original" else known.protocols[0]
 
 
 def live_every(workload: Workload, publishers: int) -> int:

@@ -72,6 +72,7 @@ def make_manifest(
             {
                 "name": process.name + (f".{connection}" if order.connections > 1 else ""), "process": process.name,
                 "connection": connection, "topics": order.topics,
+                "hub": cast.hub_of[process].name if process in cast.hub_of else "",
             }
             for process, order in cast.subscribers
             for connection in range(order.connections)

@@ -58,8 +58,8 @@ class Stage:
         self.watched_until_ns: dict[str, int] = {}
 
     def prepare(self) -> None:
-        """Orders to everybody: brokers, then subscribers, then publishers; each kind ready before the next begins."""
-        for parts in (self._cast.brokers, self._cast.subscribers, self._cast.publishers):
+        """Orders to everybody: brokers, gateways and hubs, subscribers, publishers; each kind ready before the next."""
+        for parts in (self._cast.brokers, self._cast.ends, self._cast.subscribers, self._cast.publishers):
             self._on_every(parts, lambda part: self._control.prepare(*part))
             self._await_ready([process for process, _ in parts])
 
@@ -169,7 +169,7 @@ class Stage:
 
     def stop(self) -> None:
         """Stop everybody alive, publishers first, and wait until they have saved."""
-        for parts in (self._cast.publishers, self._cast.subscribers, self._cast.brokers):
+        for parts in (self._cast.publishers, self._cast.subscribers, self._cast.ends, self._cast.brokers):
             processes = [p for p, _ in parts if p in self._status and p not in self.dead]
             self._forgiving(processes, self._control.stop)
             until = time.monotonic() + self._limits.save_s

@@ -9,9 +9,10 @@ from typing import Any
 
 from toolkit.contract.bundle import Bundle, BundleFile, Container
 from toolkit.contract.settings import SAMPLES_DIR, ProcessSettings, node_root
+from toolkit.errors import UsageError
 from toolkit.provisioning.dashboards import grafana_files
 from toolkit.provisioning.monitoring import alert_rules, mosquitto_config, prometheus_config, recording_rules
-from toolkit.spec.services import built_in
+from toolkit.spec.services import broker_port, built_in, upstream_broker, usual_protocol
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.state import Host
 
@@ -202,6 +203,8 @@ class _NodeRenderer:
             ]
         elif known and service.settings:
             environment["TOOLKIT_SETTINGS"] = json.dumps(dict(service.settings), sort_keys=True)
+        if known and service.role in {"gateway", "hub"}:
+            environment |= self._upstream(service, instance)
         if service.image.name == "client":
             command = (f"toolkit.node.{service.role}", *service.command)
         self._add(
@@ -223,6 +226,24 @@ class _NodeRenderer:
         )
         if known and known.probed and instance == 0:
             self._probe(service, known.ports)
+
+    def _upstream(self, end: Service, instance: int) -> dict[str, str]:
+        """Where the brokers of a gateway or hub are: of several a gateway has one, a hub all."""
+        broker = upstream_broker(end, self.testbed.services)
+        if broker is None:
+            raise UsageError(
+                f"{end.name} needs a broker to carry messages of; add a service with role broker, "
+                f"or name one in services.{end.name}.settings.broker"
+            )
+        asked = str(end.settings.get("protocol", "auto"))
+        protocol = usual_protocol(broker) if asked == "auto" else asked
+        addresses = [
+            f"{self.hosts[node].address}:{broker_port(broker, protocol)}" for node in broker.nodes if node in self.hosts
+        ]
+        if end.role == "gateway" and addresses:
+            number = end.nodes.index(self.host.node) * end.replicas + instance
+            addresses = [addresses[number % len(addresses)]]
+        return {"TOOLKIT_UPSTREAM": ",".join(addresses), "TOOLKIT_UPSTREAM_PROTOCOL": protocol}
 
     def _probe(self, broker: Service, ports: tuple[int, ...]) -> None:
         environment = {

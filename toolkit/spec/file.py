@@ -267,6 +267,10 @@ class WorkloadEntry(TypedDict, total=False):
     """A service's name or role. Default: subscriber."""
     broker: Name
     """A service's name or role. Default: broker."""
+    gateway: Name
+    """Where publishers hand their messages in, a service's name or role. Default: at the broker."""
+    hub: Name
+    """Where subscribers get their messages, a service's name or role. Default: from the broker."""
     connections: Annotated[int, Field(ge=1, le=100_000)]
     """Per publisher process."""
     subscriber_connections: Annotated[int, Field(ge=1, le=100_000)]

@@ -37,7 +37,7 @@ def resolve_services(
         known = IMAGES.get(image.name)
         _check_secrets(here, entry, secrets, findings)
         settings = _settings(here, entry.get("settings"), image, findings)
-        listens = (settings["port"],) if "port" in settings else known.ports if known else ()
+        listens = _ports(settings, known)
         services.append(
             Service(
                 name=name,
@@ -59,6 +59,12 @@ def resolve_services(
             )
         )
     return tuple(services)
+
+
+def _ports(settings: Mapping[str, Any], known: BuiltinImage | None) -> tuple[int, ...]:
+    """What the service listens on as it is set."""
+    own = [settings[key] for key in ("port", "mqtt_port", "http_port") if key in settings]
+    return tuple(own) or (known.ports if known else ())
 
 
 def _images(file: Mapping[str, Any], findings: Findings) -> dict[str, Image]:

@@ -5,10 +5,10 @@ To add an image: one entry in `IMAGES`; if it takes settings, a class of the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from toolkit.spec.testbed import Architecture
+from toolkit.spec.testbed import Architecture, Service
 
 EVERYWHERE = frozenset(Architecture)
 NOT_ARMV6 = EVERYWHERE - {Architecture.ARMV6}
@@ -86,8 +86,32 @@ IMAGES: Mapping[str, BuiltinImage] = {
             default_for=("publisher", "subscriber"),
             exports=True,
         ),
+        BuiltinImage(
+            name="gateway",
+            summary="the platform's entrance: devices in over MQTT and HTTP, one connection out to the broker",
+            roles=("gateway",),
+            default_for=("gateway",),
+            ports=(1884, 8084),
+            exports=True,
+            protocols=("mqtt", "rest"),
+        ),
+        BuiltinImage(
+            name="hub",
+            summary="the platform's exit: subscribed at the brokers, customers served over MQTT and HTTP",
+            roles=("hub",),
+            default_for=("hub",),
+            ports=(1885, 8085),
+            exports=True,
+            protocols=("mqtt", "rest"),
+        ),
     )
 }
+
+END_PORTS: Mapping[str, Mapping[str, int]] = {
+    "gateway": {"mqtt": 1884, "rest": 8084},
+    "hub": {"mqtt": 1885, "rest": 8085},
+}
+"""Role -> protocol of its clients -> port, unless its settings `mqtt_port` and `http_port` say otherwise."""
 
 ROLES = (
     "ntp",
@@ -115,6 +139,38 @@ AFTER: Mapping[str, tuple[str, ...]] = {
 """Role -> roles whose services are to be healthy first, where the testbed has them and the file says nothing."""
 
 DEFAULT_IMAGE: Mapping[str, str] = {role: image.name for image in IMAGES.values() for role in image.default_for}
+
+
+PROTOCOL_PORTS: Mapping[str, int] = {
+    "sse": 8454, "http": 8454, "mqtt": 1883, "amqp": 5672, "stomp": 61613, "xmpp": 5222,
+}  # fmt: skip
+"""Where a broker listens for clients of a protocol, unless its setting `port` says otherwise."""
+
+
+def usual_protocol(broker: Service) -> str:
+    """What a built-in broker speaks as it is set; nothing for an image of somebody else's."""
+    known = built_in(broker.image.name)
+    if known is None or not known.protocols:
+        return ""
+    return "http" if broker.settings.get("mode") == "original" else known.protocols[0]
+
+
+def broker_port(broker: Service, protocol: str) -> int:
+    """Where a broker listens; 0 where nothing says so."""
+    return int(broker.settings.get("port") or PROTOCOL_PORTS.get(protocol, 0))
+
+
+def end_port(end: Service, protocol: str) -> int:
+    """Where a gateway or hub listens for clients of a protocol; 0 for one that it does not speak."""
+    own = {"mqtt": "mqtt_port", "rest": "http_port"}.get(protocol, "")
+    return int(end.settings.get(own) or END_PORTS.get(end.role, {}).get(protocol, 0))
+
+
+def upstream_broker(end: Service, services: Iterable[Service]) -> Service | None:
+    """The broker whose messages a gateway or hub carries; None where there is none of that name or role."""
+    wanted = end.settings.get("broker", "broker")
+    there = list(services)
+    return next((s for s in there if s.name == wanted), None) or next((s for s in there if s.role == wanted), None)
 
 
 def built_in(image: str) -> BuiltinImage | None:

@@ -75,7 +75,55 @@ class MosquittoSettings(TypedDict, total=False):
     """Largest payload; 0B is the protocol's own limit."""
 
 
+@with_config(_STRICT)
+class EndSettings(TypedDict, total=False):
+    """What gateway and hub have in common."""
+
+    broker: Annotated[str, Field(default="broker")]
+    """The service whose messages it carries, by its name or role."""
+    protocol: Annotated[Literal["auto", "mqtt", "sse", "amqp", "stomp"], Field(default="auto")]
+    """What it speaks to that broker; `auto`: what the broker usually speaks."""
+    mqtt: Annotated[Literal["3.1.1", "5"], Field(default="3.1.1")]
+    """Version of MQTT towards the broker."""
+    queue_limit: Annotated[int, Field(default=1000, ge=1, le=10_000_000)]
+    """Messages that may wait: of a gateway for the broker, of a hub for each customer."""
+    max_inflight: Annotated[int, Field(default=20, ge=1, le=65535)]
+    """QoS 1 messages without an answer, of the broker or of each customer."""
+    max_payload: Annotated[Size, Field(default="1M")]
+    """Larger messages are refused."""
+    max_connections: Annotated[int, Field(default=20_000, ge=1, le=60_000)]
+    """Clients at a time."""
+
+
+@with_config(_STRICT)
+class GatewaySettings(EndSettings, total=False):
+    """The gateway."""
+
+    mqtt_port: Annotated[int, Field(default=1884, ge=1, le=65535)]
+    """Where devices connect over MQTT."""
+    http_port: Annotated[int, Field(default=8084, ge=1, le=65535)]
+    """Where devices POST."""
+    overflow: Annotated[Literal["block", "drop-newest", "drop-oldest"], Field(default="drop-oldest")]
+    """What happens to QoS 0 messages when the queue is full; QoS 1 messages always wait."""
+
+
+@with_config(_STRICT)
+class HubSettings(EndSettings, total=False):
+    """The hub."""
+
+    mqtt_port: Annotated[int, Field(default=1885, ge=1, le=65535)]
+    """Where customers connect over MQTT."""
+    http_port: Annotated[int, Field(default=8085, ge=1, le=65535)]
+    """Where customers read streams."""
+    overflow: Annotated[Literal["block", "drop-newest", "drop-oldest", "disconnect"], Field(default="drop-oldest")]
+    """What happens when a customer's queue is full, at QoS 0 and 1."""
+    send_buffer: Annotated[Size, Field(default="128K")]
+    """What the kernel holds for each customer, beyond the queue."""
+
+
 SETTINGS: dict[str, Any] = {
+    "gateway": GatewaySettings,
+    "hub": HubSettings,
     "event-handler": EventHandlerSettings,
     "mosquitto": MosquittoSettings,
 }

@@ -38,7 +38,10 @@ class Key:
         return value if self.quantity is None else self.quantity.write(value)
 
 
-_SAME = ("publishers", "subscribers", "broker", "connections", "subscriber_connections", "topics", "qos", "messages")
+_SAME = (
+    "publishers", "subscribers", "broker", "gateway", "hub", "connections", "subscriber_connections", "topics", "qos",
+    "messages",
+)  # fmt: skip
 KEYS: Mapping[str, Key] = {
     **{name: Key(attribute=name) for name in (*_SAME, "repeat", "seed", "options", "asserts")},
     "duration": Key(attribute="duration_s", quantity=DURATION),
@@ -130,9 +133,9 @@ def make_workload(
     if workload.payload_bytes < HEADER_BYTES:
         message = f"a payload of {workload.payload_bytes}B has no room for the {HEADER_BYTES}-byte header"
         findings.add(origin.get("payload", ("workloads", name)), f"{message} of measured messages")
-    for key in ("publishers", "subscribers", "broker"):
+    for key in ("publishers", "subscribers", "broker", "gateway", "hub"):
         wanted = getattr(workload, key)
-        if not any(wanted in (service.name, service.role) for service in services):
+        if wanted and not any(wanted in (service.name, service.role) for service in services):
             hint = did_you_mean(wanted, {word for service in services for word in (service.name, service.role)})
             place = origin.get(key, ("workloads", name))
             message = f"workload {name!r} takes its {key} from {wanted!r}, but no service has that name or role{hint}"

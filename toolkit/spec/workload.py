@@ -30,6 +30,10 @@ class Workload:
     """A service's name or role."""
     subscribers: str = "subscriber"
     broker: str = "broker"
+    gateway: str = ""
+    """Where publishers hand their messages in; empty: at the broker itself."""
+    hub: str = ""
+    """Where subscribers get them; empty: from the broker itself."""
     connections: int = 1
     """Per publisher process."""
     subscriber_connections: int = 1

@@ -62,7 +62,8 @@ S = TypeVar("S", bound=EndSettings)
 def read_settings(role: str, kind: type[S], environ: Mapping[str, str] = os.environ) -> S:
     """The defaults, then TOOLKIT_SETTINGS, then TOOLKIT_UPSTREAM; raises ValueError naming what is wrong."""
     values: dict[str, Any] = json.loads(environ.get("TOOLKIT_SETTINGS") or "{}")
-    values.pop("broker", None)  # the service's name: its address is in TOOLKIT_UPSTREAM
+    for name in ("broker", "protocol"):  # what they come to is in TOOLKIT_UPSTREAM and TOOLKIT_UPSTREAM_PROTOCOL
+        values.pop(name, None)
     known = {entry.name: entry.default for entry in fields(kind)}
     if unknown := sorted(values.keys() - known.keys()):
         raise ValueError(f"TOOLKIT_SETTINGS: a {role} has no setting {', '.join(unknown)}")

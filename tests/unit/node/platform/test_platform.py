@@ -225,7 +225,9 @@ def test_answers_to_requests_that_follow_at_once_keep_their_order(fronts) -> Non
         raw.sendall(request % b"a?qos=1" + request % b"a%23" + request % b"b?qos=0")
         answer = b""
         while answer.count(b"\r\n\r\n") < 3:
-            answer += raw.recv(1000)
+            part = raw.recv(1000)
+            assert part, answer
+            answer += part
     assert [line.split()[1] for line in answer.split(b"\r\n") if line.startswith(b"HTTP")] == [b"204", b"404", b"202"]
 
 
