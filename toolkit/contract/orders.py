@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from toolkit.contract.payloads import Payload
+
 Phase = Literal["idle", "preparing", "ready", "running", "draining", "done", "failed"]
 
 
@@ -49,6 +51,8 @@ class RunOrder:
     duration_s: float | None = None
     warmup_messages: int = 0
     payload_bytes: int = 40
+    """Of every message, or of the largest where they differ."""
+    payload: Payload = field(default_factory=Payload)
     arrivals: Arrivals = field(default_factory=Arrivals)
     seed: int = 0
     drain_s: float = 2.0
@@ -80,6 +84,7 @@ def order_from_json(text: str | bytes) -> RunOrder:
     """Read an order; raises TypeError or ValueError on unknown or missing fields."""
     raw = json.loads(text)
     raw["arrivals"] = Arrivals(**raw.get("arrivals", {}))
+    raw["payload"] = Payload(**raw.get("payload", {}))
     return RunOrder(**raw)
 
 

@@ -82,6 +82,7 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
         streams=list(streams),
         qos=workload.qos,
         payload_bytes=workload.payload_bytes,
+        payload=dataclasses.replace(workload.payload, seed=workload.seed),
         seed=workload.seed,
         drain_s=workload.drain_s,
         options=options,

@@ -108,8 +108,8 @@ class Stage:
     def watch(self) -> None:
         """Until every publisher has sent everything, is dead, or takes too long."""
         publishers = [process for process, _ in self._cast.publishers]
-        end = time.monotonic() + self._planned_s() + self._limits.over_s
-        moved, counts, said = time.monotonic(), (-1, -1), time.monotonic()
+        began = moved = said = time.monotonic()
+        counts = (-1, -1)
         while True:
             self._poll(self._cast.processes)
             alive = [p for p in publishers if p not in self.dead]
@@ -121,13 +121,8 @@ class Stage:
             if now - said >= SAY_EVERY_S:
                 said = now
                 self._emit(Event(stage="run", message=f"{seen[0]} sent, {seen[1]} received"))
-            if now > end:
-                self.problems.append(f"the run took {self._limits.over_s:g} s longer than planned and was stopped")
-                break
-            if now - moved > self._limits.stall_s:
-                self.problems.append(
-                    f"nothing was sent or received for {self._limits.stall_s:g} s; the run was stopped"
-                )
+            if over := self._why_over(now - began, now - moved, *seen):
+                self.problems.append(over)
                 break
             time.sleep(self._limits.poll_s)
         for process in publishers:
@@ -135,6 +130,20 @@ class Stage:
                 self.problems.append(f"{process.name}: {self._status[process].error}")
         if len(self.dead) == len(self._cast.parts):
             raise WorkloadError("every process of the run stopped answering")
+
+    def _why_over(self, lasted_s: float, still_s: float, sent: int, received: int) -> str:
+        """Why a run must not go on, in words; empty: it may."""
+        stop, limits = self._workload.stop, self._limits
+        waiting = sent * self._cast.deliveries_per_message - received
+        if stop.after_s is not None and lasted_s > stop.after_s:
+            return f"the run was stopped after {stop.after_s:g} s, as its workload wants"
+        if stop.backlog is not None and waiting > stop.backlog:
+            return f"the run was stopped with {waiting} deliveries waiting; its workload allows {stop.backlog}"
+        if lasted_s > self._planned_s() + limits.over_s:
+            return f"the run took {limits.over_s:g} s longer than planned and was stopped"
+        if still_s > limits.stall_s:
+            return f"nothing was sent or received for {limits.stall_s:g} s; the run was stopped"
+        return ""
 
     def _planned_s(self) -> float:
         workload = self._workload

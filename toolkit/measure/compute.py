@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from toolkit.contract.payloads import Payload
 from toolkit.measure.clocks import NodeClock, node_clock, path_bound_ns, read_log
 from toolkit.measure.collect import CLOCK_LOGS
 from toolkit.measure.join import join
@@ -20,6 +22,7 @@ from toolkit.measure.kpis import (
 )
 from toolkit.measure.layout import Stream, Subscriber, Terms
 from toolkit.measure.ledger import Joined
+from toolkit.measure.payloads import delivered_bytes
 from toolkit.measure.probes import PROBED_HOPS, blind_spots, missed_some
 from toolkit.measure.stamps import StampsFile, read_files
 from toolkit.measure.store import RunFolder
@@ -45,7 +48,10 @@ def compute(run: RunFolder) -> dict[str, Any]:
         folder=run.path,
     )
     summaries = summarise_hops(run, joined, files, clocks)
-    document = kpi_document(manifest, files, clocks, joined, summaries)
+    workload = manifest["workload"]
+    payload = Payload(**workload.get("payload", {}))
+    carried = delivered_bytes(run.samples, replace(payload, seed=workload["seed"]), int(workload["payload_bytes"]))
+    document = kpi_document(manifest, files, clocks, joined, summaries, carried_bytes=carried)
     run.write("kpis.json", document)
     return document
 
@@ -130,6 +136,8 @@ def kpi_document(
     clocks: Mapping[str, NodeClock],
     joined: Joined,
     summaries: Mapping[str, HopSummary],
+    *,
+    carried_bytes: int,
 ) -> dict[str, Any]:
     """`kpis.json`."""
     workload = manifest["workload"]
@@ -149,7 +157,7 @@ def kpi_document(
         "hops": {hop: dataclasses.asdict(summaries[hop]) for hop in hops_of(way_of(files))},
         "delays": {name: dataclasses.asdict(summaries[name]) for name in DELAYS},
         "ledger": ledger_document(joined.ledgers, joined.total),
-        "throughput": throughput(joined, int(workload["payload_bytes"])),
+        "throughput": throughput(joined, carried_bytes),
         "counters": {
             name: getattr(joined, name)
             for name in ("messages", "refused", "acknowledged", "gateway_received", "gateway_sent", "broker_received",

@@ -148,15 +148,18 @@ def rates(bins: Mapping[int, int], first_s: int, last_s: int) -> dict[str, Any]:
     }
 
 
-def throughput(joined: Joined, payload_bytes: int) -> dict[str, Any]:
-    """Rates of offered, sent, accepted, broker in and out, delivered; and what the broker sends for what it gets."""
+def throughput(joined: Joined, carried_bytes: int) -> dict[str, Any]:
+    """Rates of offered, sent, accepted, broker in and out, delivered; and what the broker sends for what it gets.
+
+    `carried_bytes`: payload of all deliveries.
+    """
     first, last = joined.first_ns // 1_000_000_000, joined.last_ns // 1_000_000_000
     out: dict[str, Any] = {name: rates(counts, first, last) for name, counts in joined.bins.items()}
     delivered, span_s = joined.total.delivered, max((joined.last_ns - joined.first_ns) / 1e9, 1e-9)
     out["span_s"] = span_s
     out["sent_per_s"] = joined.messages / span_s
     out["delivered_per_s"] = delivered / span_s
-    out["delivered_payload_bytes_per_s"] = delivered * payload_bytes / span_s
+    out["delivered_payload_bytes_per_s"] = carried_bytes / span_s
     out["out_per_in"] = joined.broker_sent / joined.broker_received if joined.broker_received else None
     return out
 

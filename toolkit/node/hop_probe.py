@@ -16,6 +16,7 @@ from typing import Any
 
 from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
+from toolkit.contract.payloads import size_of
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
 from toolkit.errors import ToolkitError
@@ -67,6 +68,7 @@ class Traffic:
     def __init__(self, ports: Sequence[int], order: RunOrder, writer: StampWriter) -> None:
         self._ports = frozenset(ports)
         self._order = order
+        self._length_of = size_of(order.payload) if order.payload.sizes else lambda _stream, _seq: order.payload_bytes
         self._writer = writer
         self._watched: dict[tuple[End, End], Watched] = {}
         self.flows = Flows()
@@ -134,7 +136,7 @@ class Traffic:
             point=int(Point.BROKER_RECEIVED if inbound else Point.BROKER_SENT),
             peer=peer,
             direction=Direction(),
-            finder=MessageFinder(payload_bytes=self._order.payload_bytes, text=text),
+            finder=MessageFinder(length_of=self._length_of, text=text),
         )
         return watched
 
@@ -163,7 +165,7 @@ class Traffic:
         if self._writer.recording:
             self._writer.add(watched.point, header.flags, watched.peer, header.stream, header.seq, at_ns)
         self.messages[watched.point] += 1
-        self.payload_bytes[watched.point] += self._order.payload_bytes
+        self.payload_bytes[watched.point] += self._length_of(header.stream, header.seq)
 
 
 @dataclass(slots=True)

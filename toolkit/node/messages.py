@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import struct
 import zlib
 
+from toolkit.contract.payloads import fill
 from toolkit.contract.samples import HEADER, HEADER_BYTES, MAGIC, VERSION
 
 _HEAD_BYTES = HEADER_BYTES - 4
@@ -16,13 +16,13 @@ _unpack_from = HEADER.unpack_from
 
 
 class MessageMaker:
-    """Makes payloads of one size: a header, then a fill that is the same for every message of a seed."""
+    """Makes payloads of at most one size: a header, then a fill that is the same for every message of a seed."""
 
-    def __init__(self, *, payload_bytes: int, seed: int) -> None:
+    def __init__(self, *, payload_bytes: int, seed: int, kind: str = "random") -> None:
         """Raises ValueError for a size that cannot hold the header."""
         if payload_bytes < HEADER_BYTES:
             raise ValueError(f"payloads of {payload_bytes} bytes cannot hold the {HEADER_BYTES}-byte header")
-        self.fill = random.Random(seed).randbytes(payload_bytes - HEADER_BYTES)  # noqa: S311  incompressible, not secret
+        self.fill = fill(kind, payload_bytes - HEADER_BYTES, seed)
 
     def header(self, stream: int, seq: int, t0_ns: int, t1_ns: int, flags: int) -> bytes:
         """The 40 bytes that come before `fill`."""

@@ -16,13 +16,14 @@ from typing import Any
 
 from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
+from toolkit.contract.payloads import size_of
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition, pacing
 from toolkit.node.client import serve_orders
 from toolkit.node.control import Control
 from toolkit.node.drivers import make_driver
-from toolkit.node.drivers.base import Driver, PublishingConnection
+from toolkit.node.drivers.base import Driver, Key, PublishingConnection
 from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import MessageMaker
@@ -81,7 +82,8 @@ class Publishing:
         self._counts = control.counts
         self._order = order
         self._driver: Driver = make_driver(order.protocol)
-        self._maker = MessageMaker(payload_bytes=order.payload_bytes, seed=order.seed)
+        self._maker = MessageMaker(payload_bytes=order.payload_bytes, seed=order.seed, kind=order.payload.kind)
+        self._size_of = size_of(order.payload) if order.payload.sizes else None
         topics = len(order.topics)
         self._links = [
             _Link(
@@ -189,6 +191,8 @@ class Publishing:
         return self._driver.open_publisher(self._order, connection=index, fill=self._maker.fill, timeout_s=timeout_s)
 
     def _adopt(self, link: _Link, connection: PublishingConnection) -> None:
+        if self._size_of is not None and not hasattr(connection, "forward"):
+            raise ValueError(f"{self._order.protocol} cannot send payloads of differing sizes; give one size")
         link.connection = connection
         link.fd = connection.fileno()
         link.peer = self._flows.add(link.index, *connection.local())
@@ -215,7 +219,7 @@ class Publishing:
                 now_ns = _time_ns()
                 header = self._maker.header(stream.number, _PROBE_SEQ, now_ns, now_ns, _PROBE)
                 if link.connection is not None:
-                    link.connection.publish(stream.topic, header, (stream.number, _PROBE_SEQ, _PROBE))
+                    self._publish(link.connection, stream, header, (stream.number, _PROBE_SEQ, _PROBE))
                     link.outstanding += self._answered
                     self._watch_writing(link, link.connection)
         until_ns = time.monotonic_ns() + round(_PROBE_WITHIN_S * 1e9)
@@ -297,7 +301,10 @@ class Publishing:
         if connection is not None and connection.backlog() <= self._most_backlog:
             header = self._maker.header(stream.number, seq, t0_ns, t1_ns, flags)
             try:
-                connection.publish(stream.topic, header, (stream.number, seq, flags))
+                if self._size_of is None:
+                    connection.publish(stream.topic, header, (stream.number, seq, flags))
+                else:
+                    self._publish(connection, stream, header, (stream.number, seq, flags))
                 point = _SENT
                 if self._answered:
                     link.outstanding += 1
@@ -315,6 +322,15 @@ class Publishing:
         if counts.first_sent_ns is None:
             counts.first_sent_ns = t1_ns
         counts.last_ns = t1_ns
+
+    def _publish(self, connection: PublishingConnection, stream: _Stream, header: bytes, key: Key) -> None:
+        """One message of its own size, where sizes differ."""
+        if self._size_of is None:
+            connection.publish(stream.topic, header, key)
+            return
+        payload = header + self._maker.fill[: self._size_of(key[0], key[1]) - len(header)]
+        # What a gateway forwards has any size, too: the way of messages whose frame is not known beforehand.
+        connection.forward(self._order.topics[stream.topic], payload, key, self._order.qos)  # type: ignore[attr-defined]
 
     def _handle(self, events: Iterable[tuple[int, int]]) -> None:
         for fd, mask in events:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from toolkit.contract.samples import HEADER_BYTES, MAGIC, VERSION, Header, unpack_header
@@ -43,15 +43,16 @@ class _Open:
 class MessageFinder:
     """Looks through one direction of one connection, piece after piece.
 
-    A message's end is its start plus the payload's length that the run was ordered with; where payloads differ in
-    length, give the least one. A header that comes sooner ends the message before it.
+    A message's end is its start plus the length of its payload, which its header's numbers tell. A header that comes
+    sooner ends the message before it.
     """
 
-    __slots__ = ("_carry", "_header_length", "_length", "_marks", "_open", "_position", "_text")
+    __slots__ = ("_carry", "_header_length", "_length_of", "_marks", "_open", "_position", "_text")
 
-    def __init__(self, *, payload_bytes: int, text: bool) -> None:
+    def __init__(self, *, length_of: Callable[[int, int], int], text: bool) -> None:
+        """`length_of`: (stream, seq) -> bytes of the payload."""
         self._text = text
-        self._length = encoded_length(payload_bytes) if text else payload_bytes
+        self._length_of = length_of
         self._header_length = ENCODED_HEADER_BYTES if text else HEADER_BYTES
         self._carry = b""
         """What has been seen but may be the beginning of a header."""
@@ -84,7 +85,9 @@ class MessageFinder:
                 continue
             if self._open:
                 yield self._close(self._at(min(self._open.end, start + found) - 1))
-            self._open = _Open(header, self._at(start + found), start + found + self._length)
+            length = self._length_of(header.stream, header.seq)
+            end = start + found + (encoded_length(length) if self._text else length)
+            self._open = _Open(header, self._at(start + found), end)
             looked = found + self._header_length
         if self._open and self._open.end <= self._position:
             yield self._close(self._at(self._open.end - 1))

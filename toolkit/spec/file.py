@@ -226,8 +226,32 @@ class ArrivalsEntry(TypedDict, total=False):
     """Messages sent together."""
     step: Duration
     """How long each rate of `step` lasts."""
-    trace: list[Duration]
-    """For trace: due instants from the start."""
+    trace: list[Duration] | str
+    """For trace: due instants from the start, or a file (relative to this one) with one in seconds per line."""
+
+
+@with_config(_STRICT)
+class PayloadEntry(TypedDict, total=False):
+    """Size and content of messages; one of `size`, `uniform` and `empirical`."""
+
+    size: Size
+    """The same for all."""
+    uniform: Annotated[list[Size], Field(min_length=2, max_length=2)]
+    """Least and largest; all between are equally likely."""
+    empirical: Annotated[dict[Size, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    """Size -> how often, in any unit."""
+    kind: Literal["random", "text", "zeros"]
+    """Content: incompressible, JSON-like text, or zeros. Default: random."""
+
+
+@with_config(_STRICT)
+class StopEntry(TypedDict, total=False):
+    """A run that ends so is at fault."""
+
+    after: Duration
+    """From the start."""
+    backlog: Count
+    """Deliveries that are due and have not come."""
 
 
 Figure = float | Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -281,7 +305,7 @@ class WorkloadEntry(TypedDict, total=False):
     """Per publisher connection."""
     duration: Duration
     """Instead of a number of messages."""
-    payload: Size
+    payload: Size | PayloadEntry
     """Of each message."""
     arrivals: Literal["closed"] | ArrivalsEntry
     """Default: closed."""
@@ -289,6 +313,8 @@ class WorkloadEntry(TypedDict, total=False):
     """Messages that come first and are not counted."""
     drain: Duration
     """How long late messages are waited for."""
+    stop: StopEntry
+    """What ends a run early."""
     repeat: Annotated[int, Field(ge=1, le=10_000)]
     seed: Annotated[int, Field(ge=0)]
     options: dict[str, Any]

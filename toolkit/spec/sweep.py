@@ -24,7 +24,7 @@ PLACES = ("services", "nodes", "groups", "kinds", "defaults", "variables", "imag
 """Sections of the file that a point may reach into, by a deploy."""
 INSIDE = {"arrivals", "options", "asserts"}
 """Keys of a workload that hold keys of their own."""
-NOT_VARIED = {"extends", "repeat", "reference"}
+VARIED = {*KEYS, "arrivals", "payload", "stop"} - {"repeat"}
 MOST_POINTS = 10_000
 
 
@@ -114,8 +114,8 @@ def _is_good(
             written.place, f"undefined workload {written.value!r}{did_you_mean(str(written.value), workloads)}"
         )
         return False
-    if first not in (*KEYS, "arrivals") or first in NOT_VARIED or (rest and first not in INSIDE):
-        known = [*(key for key in KEYS if key not in NOT_VARIED), "workload", "arrivals"]
+    if first not in VARIED or (rest and first not in INSIDE):
+        known = [*VARIED, "workload"]
         known += [f"arrivals.{key}" for key in ARRIVAL_KEYS]
         known += [f"services.{s.name}.settings.{setting}" for s in services for setting in s.settings]
         hint = did_you_mean(written.key, known)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.contract.orders import Arrivals
+from toolkit.contract.payloads import Payload
 from toolkit.contract.samples import HEADER_BYTES
 from toolkit.spec import quantities
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.quantities import DURATION, FREQUENCY, SIZE, Quantity
 from toolkit.spec.testbed import Service
-from toolkit.spec.workload import Reference, Workload
+from toolkit.spec.workload import Reference, Stop, Workload
 from toolkit.spec.yaml import Path
 
 
@@ -45,7 +46,6 @@ _SAME = (
 KEYS: Mapping[str, Key] = {
     **{name: Key(attribute=name) for name in (*_SAME, "repeat", "seed", "options", "asserts")},
     "duration": Key(attribute="duration_s", quantity=DURATION),
-    "payload": Key(attribute="payload_bytes", quantity=SIZE, whole=True),
     "warmup": Key(attribute="warmup_messages"),
     "drain": Key(attribute="drain_s", quantity=DURATION),
 }
@@ -123,16 +123,27 @@ def make_workload(
         given["messages"] = None
     if "arrivals" in values:
         given["arrivals"] = _arrivals(values["arrivals"], origin["arrivals"], findings)
+    if "payload" in values:
+        given["payload_bytes"], given["payload"] = _payload(values["payload"], origin["payload"], findings)
+    if "stop" in values:
+        given["stop"] = _stop(values["stop"])
     if "reference" in values:
         given["reference"] = references(values["reference"])
-        if any(reference.where for reference in given["reference"]):
-            findings.add(
-                origin["reference"], "a workload has no points, so that `where` means nothing; see experiments"
-            )
     workload = Workload(**(given | {"name": name}))
-    if workload.payload_bytes < HEADER_BYTES:
-        message = f"a payload of {workload.payload_bytes}B has no room for the {HEADER_BYTES}-byte header"
+    least = min([workload.payload_bytes, *workload.payload.sizes])
+    if least < HEADER_BYTES:
+        message = f"a payload of {least}B has no room for the {HEADER_BYTES}-byte header"
         findings.add(origin.get("payload", ("workloads", name)), f"{message} of measured messages")
+    if any(reference.where for reference in workload.reference):
+        findings.add(origin["reference"], "a workload has no points, so that `where` means nothing; see experiments")
+    _check_services(workload, origin, services, findings)
+    return workload
+
+
+def _check_services(
+    workload: Workload, origin: Mapping[str, Path], services: tuple[Service, ...], findings: Findings
+) -> None:
+    name = workload.name
     for key in ("publishers", "subscribers", "broker", "gateway", "hub"):
         wanted = getattr(workload, key)
         if wanted and not any(wanted in (service.name, service.role) for service in services):
@@ -140,7 +151,11 @@ def make_workload(
             place = origin.get(key, ("workloads", name))
             message = f"workload {name!r} takes its {key} from {wanted!r}, but no service has that name or role{hint}"
             findings.add(place, message, at_key=key not in origin)
-    return workload
+
+
+def _stop(written: Mapping[str, Any]) -> Stop:
+    after_s = quantities.duration_s(written["after"]) if "after" in written else None
+    return Stop(after_s=after_s, backlog=written.get("backlog"))
 
 
 def _arrivals(written: str | Mapping[str, Any], place: Path, findings: Findings) -> Arrivals:
@@ -165,8 +180,44 @@ def _arrivals(written: str | Mapping[str, Any], place: Path, findings: Findings)
         for key, value in written.items()
         if key in ARRIVAL_KEYS
     }
-    offsets = [round(DURATION.exactly(text) * 10**9) for text in written.get("trace", [])]
+    offsets = _trace(written.get("trace", []), (*place, "trace"), findings)
     return Arrivals(**(given | {"kind": kind, "offsets_ns": offsets}))
+
+
+def _trace(written: str | list[str], place: Path, findings: Findings) -> list[int]:
+    """Due instants in ns; a file has one a line, in seconds, and comments after #."""
+    if not isinstance(written, str):
+        return [round(DURATION.exactly(text) * 10**9) for text in written]
+    file = findings.document.folder_of(place) / written
+    try:
+        lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
+        return [round(float(line) * 1e9) for line in lines if line]
+    except OSError as error:
+        findings.add(place, f"{file} cannot be read: {error.strerror}")
+    except ValueError as error:
+        findings.add(place, f"{file} has a line that is no number of seconds: {error}")
+    return []
+
+
+def _payload(written: str | Mapping[str, Any], place: Path, findings: Findings) -> tuple[int, Payload]:
+    """The largest size in bytes, and how sizes and content are drawn."""
+    if isinstance(written, str):
+        return quantities.size_bytes(written), Payload()
+    ways = [key for key in ("size", "uniform", "empirical") if key in written]
+    if len(ways) != 1:
+        findings.add(place, "a payload has one of `size`, `uniform` and `empirical`", at_key=True)
+        return HEADER_BYTES, Payload()
+    kind = written.get("kind", "random")
+    if ways == ["size"]:
+        return quantities.size_bytes(written["size"]), Payload(kind=kind)
+    if ways == ["uniform"]:
+        low, high = map(quantities.size_bytes, written["uniform"])
+        if low >= high:
+            findings.add((*place, "uniform"), "the least size comes first, and the largest is larger")
+        return high, Payload(kind=kind, sizes=[low, high])
+    by_size = sorted((quantities.size_bytes(size), weight) for size, weight in written["empirical"].items())
+    sizes, weights = [size for size, _ in by_size], [float(weight) for _, weight in by_size]
+    return sizes[-1], Payload(kind=kind, sizes=sizes, weights=weights)
 
 
 def references(written: list[Mapping[str, Any]]) -> tuple[Reference, ...]:
@@ -194,6 +245,11 @@ def written_workload(workload: Workload) -> dict[str, Any]:
         value = getattr(workload, how.attribute)
         if value != getattr(plain, how.attribute) and value is not None:
             entry[key] = how.write(value)
+    if (workload.payload_bytes, workload.payload) != (plain.payload_bytes, plain.payload):
+        entry["payload"] = _written_payload(workload)
+    if workload.stop != plain.stop:
+        after = {} if workload.stop.after_s is None else {"after": DURATION.write(workload.stop.after_s)}
+        entry["stop"] = after | ({} if workload.stop.backlog is None else {"backlog": workload.stop.backlog})
     if workload.arrivals != plain.arrivals:
         entry["arrivals"] = _written_arrivals(workload.arrivals)
     if workload.reference:
@@ -209,6 +265,18 @@ def written_references(found: tuple[Reference, ...]) -> list[dict[str, Any]]:
         | {name: list(value) if isinstance(value, tuple) else value for name, value in each.figures.items()}
         for each in found
     ]
+
+
+def _written_payload(workload: Workload) -> Any:
+    payload = workload.payload
+    if payload == Payload():
+        return SIZE.write(workload.payload_bytes)
+    if not payload.sizes:
+        return {"size": SIZE.write(workload.payload_bytes), "kind": payload.kind}
+    sizes = [SIZE.write(size) for size in payload.sizes]
+    if payload.weights:
+        return {"empirical": dict(zip(sizes, payload.weights, strict=True)), "kind": payload.kind}
+    return {"uniform": sizes, "kind": payload.kind}
 
 
 def _written_arrivals(arrivals: Arrivals) -> dict[str, Any]:

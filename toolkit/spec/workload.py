@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.contract.orders import Arrivals
+from toolkit.contract.payloads import Payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,16 @@ class Reference:
     """Parameters of the points it is for; empty: all of them."""
     figures: Mapping[str, float | tuple[float, float]] = field(default_factory=dict)
     """mean, sd, min, p50 … max -> ms; two numbers where a range was published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """What ends a run before everything is sent; such a run is at fault and says so."""
+
+    after_s: float | None = None
+    """Wall time from the start."""
+    backlog: int | None = None
+    """Deliveries that are due and have not come, as the processes' live counts tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +54,12 @@ class Workload:
     """Per publisher connection."""
     duration_s: float | None = None
     payload_bytes: int = 71
+    """Of every message, or of the largest where they differ."""
+    payload: Payload = field(default_factory=Payload)
     arrivals: Arrivals = field(default_factory=Arrivals)
     warmup_messages: int = 0
     drain_s: float = 2.0
+    stop: Stop = field(default_factory=Stop)
     repeat: int = 1
     seed: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)

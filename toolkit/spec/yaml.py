@@ -60,6 +60,13 @@ class Document:
     joined: Mapping[Path, Document] = field(default_factory=dict)
     """Paths that stand in another file."""
 
+    def folder_of(self, path: Path) -> FilePath:
+        """The folder of the file in which a path stands."""
+        for parent in (path[:n] for n in range(len(path), -1, -1)):
+            if parent in self.joined:
+                return self.joined[parent].folder
+        return self.folder
+
     def problem(self, path: Path, message: str, *, at_key: bool = False) -> Problem:
         """A problem at a path, or at the nearest thing above it that the file has."""
         for parent in (path[:n] for n in range(len(path), -1, -1)):

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from toolkit.report.html import write_experiment
 from toolkit.report.sweep import sweep_document, sweep_rows
 from toolkit.spec.experiment import Cell, Experiment, plain_experiment
 from toolkit.spec.testbed import Image, Link, Node, Service, Testbed
-from toolkit.spec.workload import Reference, Workload
+from toolkit.spec.workload import Reference, Stop, Workload
 from toolkit.state import Deployment, Host, SshAccess
 
 FAST = Limits(
@@ -264,6 +265,36 @@ def test_a_run_that_stands_still_is_stopped(tmp_path: Path):
     nodes = FakeNodes(step=0)
     [run] = experiment(tmp_path, nodes)
     assert "nothing was sent or received for 0.3 s; the run was stopped" in run.kpis()["faults"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [
+        (Stop(backlog=50), "was stopped with 60 deliveries waiting; its workload allows 50"),
+        (Stop(after_s=0.05), "was stopped after 0.05 s, as its workload wants"),
+    ],
+)
+def test_a_stop_condition_ends_a_run_and_is_named(tmp_path: Path, stop: Stop, words: str):
+    nodes = FakeNodes(step=10 if stop.backlog else 0)
+    nodes.lose = frozenset(range(100))
+    [run] = experiment(tmp_path, nodes, dataclasses.replace(HELLO, stop=stop))
+    assert any(words in fault for fault in run.kpis()["faults"])
+    assert run.kpis()["ledger"]["closes"]
+    assert not run.kpis()["valid"]
+
+
+def test_all_start_at_one_instant_of_their_own_clocks(tmp_path: Path):
+    nodes = FakeNodes()
+    instants: list[int] = []
+    start = nodes.start
+    nodes.now_ns = lambda node: time.time_ns() + 5_000_000_000  # type: ignore[method-assign]
+    nodes.start = lambda process, at_ns: (instants.append(at_ns), start(process, at_ns))[1]  # type: ignore[method-assign]
+    before = time.time_ns()
+    [run] = experiment(tmp_path, nodes)
+    assert len(instants) == 4
+    assert len(set(instants)) == 1
+    assert 4.9e9 < instants[0] - before < 6e9
+    assert run.manifest()["start_ns"] == instants[0]
 
 
 def test_a_process_that_cannot_take_part_stops_the_others(tmp_path: Path):

@@ -1,3 +1,5 @@
+import zlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +32,16 @@ def test_fill_has_its_size_and_its_seed() -> None:
     assert len(MessageMaker(payload_bytes=1000, seed=5).fill) == 960
     assert MessageMaker(payload_bytes=1000, seed=5).fill == MessageMaker(payload_bytes=1000, seed=5).fill
     assert MessageMaker(payload_bytes=1000, seed=5).fill != MessageMaker(payload_bytes=1000, seed=6).fill
+
+
+def test_fill_is_of_the_kind_asked_for() -> None:
+    assert MessageMaker(payload_bytes=100, seed=5, kind="zeros").fill == bytes(60)
+    text = MessageMaker(payload_bytes=3000, seed=5, kind="text").fill
+    assert len(text) == 2960
+    assert len(zlib.compress(text)) < len(text) / 2
+    assert text.decode().startswith('{"sensor"')
+    random_ = MessageMaker(payload_bytes=3000, seed=5).fill
+    assert len(zlib.compress(random_)) >= len(random_)
 
 
 @given(st.lists(st.integers(0, 40), max_size=120))

@@ -1,6 +1,7 @@
 import pytest
 
 from toolkit.contract.orders import Arrivals
+from toolkit.contract.payloads import Payload, size_of
 from toolkit.contract.samples import Point
 
 from .processes import Bench, of_point, play
@@ -37,6 +38,22 @@ def test_closed_run_stamps_every_hop_of_every_message(bench: Bench) -> None:
     assert subscriber.info("r1").counts["duplicate"] == 0
     assert subscriber.info("r1").counts["probes"] == 2
     assert broker.info("r1").counts["received"] == 205
+
+
+def test_messages_of_differing_sizes_are_what_their_numbers_tell(bench: Bench) -> None:
+    broker = bench.event_handler()
+    publisher, subscriber = bench.publisher(), bench.subscriber()
+    payload = Payload(sizes=[64, 200, 4000], weights=[2, 1, 1], seed=3)
+    play(broker, [publisher], [subscriber], run="r1", broker=f"127.0.0.1:{broker.port}", messages=300,
+         payload_bytes=4000, payload=payload)  # fmt: skip
+    assert subscriber.info("r1").counts["received"] == 300
+    assert subscriber.info("r1").counts["foreign"] == 0
+    sent = of_point(publisher.stamps("r1"), Point.SENT)
+    tell = size_of(payload)
+    sizes = [tell(stamp[3], stamp[4]) for stamp in sent]
+    assert 100 < sizes.count(64) < 200
+    assert set(sizes) == {64, 200, 4000}
+    assert broker.info("r1").counts["received"] == 300
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])

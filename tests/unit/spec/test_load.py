@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from toolkit.contract.orders import Arrivals
+from toolkit.contract.payloads import Payload
 from toolkit.errors import FileInvalidError, UsageError
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Architecture, Health, Image
-from toolkit.spec.workload import Reference
+from toolkit.spec.workload import Reference, Stop
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SERVICES = """
@@ -266,6 +267,36 @@ workloads:
     def test_a_rate_alone_means_a_fixed_rate(self, load):
         text = "nodes: {base: {}}" + SERVICES + "workloads: {w: {arrivals: {rate: 20/s}}}"
         assert load(text).workloads["w"].arrivals == Arrivals(kind="rate", rate_per_s=20.0)
+
+    def test_sizes_are_fixed_uniform_or_counted(self, load):
+        text = (
+            "nodes: {base: {}}"
+            + SERVICES
+            + """
+workloads:
+  a: {payload: {size: 1K, kind: text}}
+  b: {payload: {uniform: [64B, 1K]}}
+  c: {payload: {empirical: {1K: 1, 64B: 3.5}, kind: zeros}, stop: {after: 5m, backlog: 10}}
+"""
+        )
+        a, b, c = load(text).workloads.values()
+        assert (a.payload_bytes, a.payload) == (1024, Payload(kind="text"))
+        assert (b.payload_bytes, b.payload) == (1024, Payload(sizes=[64, 1024]))
+        assert (c.payload_bytes, c.payload) == (1024, Payload(kind="zeros", sizes=[64, 1024], weights=[3.5, 1.0]))
+        assert c.stop == Stop(after_s=300.0, backlog=10)
+
+    def test_a_trace_may_stand_in_a_file(self, load, tmp_path):
+        (tmp_path / "trace.txt").write_text("# seconds\n0\n0.5  # later\n\n1.25\n")
+        text = "nodes: {base: {}}" + SERVICES + "workloads: {w: {arrivals: {trace: FILE}}}"
+        assert load(text.replace("FILE", "trace.txt")).workloads["w"].arrivals.offsets_ns == [
+            0,
+            500_000_000,
+            1_250_000_000,
+        ]
+        (tmp_path / "bad.txt").write_text("soon\n")
+        for name, words in (("none.txt", "cannot be read"), ("bad.txt", "no number of seconds")):
+            with pytest.raises(FileInvalidError, match=words):
+                load(text.replace("FILE", name))
 
     def test_a_trace_is_kept_in_nanoseconds(self, load):
         text = "nodes: {base: {}}" + SERVICES + "workloads: {w: {arrivals: {trace: [0s, 10ms, 0.5s]}}}"

@@ -72,7 +72,12 @@ ARRIVALS = st.one_of(
 )
 WORKLOADS = entries(
     messages=st.integers(1, 10**6),
-    payload=st.builds("{}B".format, st.integers(40, 10**6)),
+    payload=st.one_of(
+        st.builds("{}B".format, st.integers(40, 10**6)),
+        st.just({"uniform": ["64B", "1K"]}),
+        st.just({"empirical": {"64B": 1, "1.5K": 0.5}, "kind": "text"}),
+    ),
+    stop=st.just({"after": "90s"}),
     arrivals=ARRIVALS,
     qos=st.integers(0, 2),
     drain=DURATIONS,
