@@ -41,11 +41,11 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     books = [kpis["ledger"]["total"] for kpis in runs]
     lost = sum(book["lost"] for book in books)
     offered = sum(book["expected"] - book["refused"] for book in books)
-    hops = [hop for hop in HOP_TITLES if any(kpis["hops"][hop]["count"] for kpis in runs)]
+    by_hop = {hop: [kpis["hops"][hop] for kpis in runs if kpis["hops"].get(hop, {}).get("count")] for hop in HOP_TITLES}
     return {
         "valid": sum(bool(kpis["valid"]) for kpis in runs),
         "faults": sorted({fault for kpis in runs for fault in kpis["faults"]}),
-        "hops": {hop: _hop([kpis["hops"][hop] for kpis in runs if kpis["hops"][hop]["count"]]) for hop in hops},
+        "hops": {hop: _hop(found) for hop, found in by_hop.items() if found},
         "sent_per_s": _spread([kpis["throughput"]["sent_per_s"] for kpis in runs]),
         "delivered_per_s": _spread([kpis["throughput"]["delivered_per_s"] for kpis in runs]),
         "loss": {

@@ -265,8 +265,8 @@ class ReferenceEntry(TypedDict, total=False):
     """Who says so, for example "thesis, table 5.2"."""
     where: dict[str, Any]
     """The points it is for: key (its last word will do) -> value. Default: all."""
-    hop: Literal["publish", "broker", "deliver", "end_to_end", "transport", "acknowledge", "schedule"]
-    """Default: end_to_end."""
+    hop: Annotated[str, Field(pattern="^[a-z_]+$")]
+    """What it is the delay of: publish, broker, deliver … Default: end_to_end."""
     mean: Figure
     sd: Figure
     min: Figure
