@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -140,9 +141,20 @@ def lock_holder(name: str) -> str | None:
     return None
 
 
+_held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
+"""Locks that this thread of the program holds."""
+
+
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the testbed's lock; raises LockedError naming who holds it. The kernel frees it when the process ends."""
+    """Hold the testbed's lock; raises LockedError naming who holds it. The kernel frees it when the process ends.
+
+    Within the block it can be taken again: an experiment deploys other settings between its runs.
+    """
+    held = _held.get()
+    if name in held:
+        yield
+        return
     file = paths.testbed_dir(name) / "lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as handle:
@@ -157,5 +169,9 @@ def locked(name: str) -> Iterator[None]:
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')}")
         handle.flush()
-        yield
-        handle.truncate(0)
+        token = _held.set(held | {name})
+        try:
+            yield
+        finally:
+            _held.reset(token)
+            handle.truncate(0)

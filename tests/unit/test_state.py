@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,4 +54,17 @@ def test_a_second_process_is_told_who_holds_the_lock(workspace: Path) -> None:
         holder.wait(10)
         holder.stdout.close()
     with locked("lab"):  # the kernel freed it with the process
+        pass
+
+
+def test_who_holds_the_lock_may_take_it_again(workspace: Path) -> None:
+    with locked("lab"):
+        with locked("lab"):
+            pass
+        with ThreadPoolExecutor(1) as pool, pytest.raises(LockedError):
+            pool.submit(_take).result()
+
+
+def _take() -> None:
+    with locked("lab"):
         pass

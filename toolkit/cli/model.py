@@ -14,7 +14,12 @@ from toolkit.errors import UsageError
 app = typer.Typer(help="Fit, solve and check stochastic Petri nets of a testbed.", no_args_is_help=True)
 
 NetArgument = Annotated[Path, typer.Argument(metavar="NET", help="A net: .yml, .pnml or .xpn.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run: its folder, id, a beginning of it, or latest.")]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run: its folder, id or latest; several with commas between them count as one."
+    ),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a parameter; again for another.")
 ]
@@ -159,7 +164,7 @@ def fit(  # noqa: C901 - one step after the other
             plot.mkdir(parents=True, exist_ok=True)
             plot_fit(report, plot / f"fit-{name}.svg")
         documents[name] = document
-    folder = _run_folder(run)
+    folder = _run_folder(run.split(",")[0])
     if folder is not None:
         _save(folder, "fits.json", {"hops": documents})
     if json_output:
@@ -209,8 +214,8 @@ def predict(
     from toolkit.model.predict import capacity as find_capacity
     from toolkit.model.predict import sweep
 
-    document, origin = _document(source)
     grid = _grid(set_)
+    document, origin = _document(source, subscribers=int(max([*grid.get("S", ()), *grid.get("subscribers", ()), 0])))
     if write is not None:
         from toolkit.model.netfile import read_net
 
@@ -224,7 +229,7 @@ def predict(
         from toolkit.model.draw import plot_sweep
 
         plot_sweep(points, plot)
-    folder = _run_folder(source)
+    folder = _run_folder(source.split(",")[0])
     if folder is not None:
         _save(folder, "predictions.json", result)
     if json_output:
@@ -264,9 +269,9 @@ def validate(
     fitted = _read_run(run)
     results = [
         validate(fitted, judged, document=document, settings=settings, seed=seed)
-        for judged in [fitted, *(_read_run(other) for other in against or [])]
+        for judged in [*_alike(run), *(_read_run(other) for other in against or [])]
     ]
-    output = {"fitted_on": fitted.folder.name, "runs": [r.document() for r in results]}
+    output = {"fitted_on": fitted.name, "runs": [r.document() for r in results]}
     if plot is not None:
         from toolkit.model.draw import plot_validation
 
@@ -375,17 +380,29 @@ def _run_folder(run: str) -> Path | None:
 
 
 def _read_run(run: str) -> Any:
-    from toolkit.model.samples import read_run
+    from toolkit.model.samples import read_runs
 
-    folder = _run_folder(run)
-    if folder is None:
+    folders = [_run_folder(name) for name in run.split(",")]
+    if None in folders:
         raise UsageError(f"{run} is a file; a run is a folder (toolkit results lists them)")
-    return read_run(folder)
+    return read_runs([folder for folder in folders if folder is not None])
+
+
+def _alike(run: str) -> list[Any]:
+    """The runs that were named, those with the same settings as one."""
+    from toolkit.model.build import run_settings
+    from toolkit.model.samples import pool
+
+    groups: dict[str, list[Any]] = {}
+    for name in run.split(","):
+        read = _read_run(name)
+        settings = run_settings(read) | {"rate": 0.0, "C": 0.0} if read.messages else {}
+        groups.setdefault(str(settings), []).append(read)
+    return [pool(group) for group in groups.values()]
 
 
 def _delays(run: str, only: list[str] | None) -> dict[str, Any]:
-    folder = _run_folder(run)
-    if folder is None:
+    if Path(run).is_file():
         text = Path(run).read_text(encoding="utf-8").replace(",", " ").split()
         try:
             return {Path(run).stem: [float(word) for word in text]}
@@ -399,7 +416,7 @@ def _delays(run: str, only: list[str] | None) -> dict[str, Any]:
     return {name: values for name, values in found.items() if not only or name in only}
 
 
-def _document(source: str) -> tuple[Any, str]:
+def _document(source: str, *, subscribers: int = 0) -> tuple[Any, str]:
     """A net document from a file, or built from a run."""
     path = Path(source)
     if path.is_file():
@@ -408,7 +425,7 @@ def _document(source: str) -> tuple[Any, str]:
         return load_document(path), str(path)
     from toolkit.model.build import net_from_run
 
-    return net_from_run(_read_run(source)), source
+    return net_from_run(_read_run(source), subscribers=subscribers), source
 
 
 def _save(folder: Path, name: str, document: dict[str, Any]) -> None:

@@ -67,7 +67,8 @@ class Measure:
 class Latency:
     """Which part of a token's way is its latency: from the start of a timed transition to the entry into a place."""
 
-    start: str
+    start: tuple[str, ...]
+    """The transition, or all with which one of several ways begins."""
     end: str
 
 
@@ -163,7 +164,8 @@ def check_names(net: Net) -> None:  # noqa: C901, PLR0912 - one step after the o
         for used in measure.expression.names - set(net.places):
             raise ModelError(f"{where}, measure {name}: {used!r} does not exist{nearest(used, list(net.places))}")
     if net.latency is not None:
-        net.transition(net.latency.start)
+        for name in net.latency.start:
+            net.transition(name)
         if net.latency.end not in net.places:
             raise ModelError(
                 f"{where}, latency: no place {net.latency.end!r}{nearest(net.latency.end, list(net.places))}"
@@ -257,7 +259,7 @@ class NetBuilder:
 
     def latency(self, start: str, end: str) -> NetBuilder:
         """Say which part of a token's way is its latency."""
-        self.message = Latency(start=start, end=end)
+        self.message = Latency(start=(start,), end=end)
         return self
 
     def build(self) -> Net:

@@ -258,7 +258,9 @@ class _Reader:
         if {"from", "to"} - set(node):
             self.problem(document, "latency", "latency: needs `from` (a timed transition) and `to` (a place)")
             return None
-        return Latency(start=str(node["from"]), end=str(node["to"]))
+        start = node["from"]
+        names = tuple(str(name) for name in start) if isinstance(start, list) else (str(start),)
+        return Latency(start=names, end=str(node["to"]))
 
 
 def net_document(net: Net) -> dict[str, Any]:
@@ -285,7 +287,8 @@ def net_document(net: Net) -> dict[str, Any]:
             for name, m in net.measures.items()
         }
     if net.latency:
-        document["latency"] = {"from": net.latency.start, "to": net.latency.end}
+        start = net.latency.start
+        document["latency"] = {"from": start[0] if len(start) == 1 else list(start), "to": net.latency.end}
     return document
 
 

@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from toolkit.errors import ModelError
 from toolkit.model.analyse import Effort, Spread, solve
+from toolkit.model.distributions import Empirical, FloatArray, Loglogistic, Lognormal, Shifted, Weibull
+from toolkit.model.net import Net, Timed
 from toolkit.model.netfile import read_net
-from toolkit.model.simulate import simulate, why_not_followed
+from toolkit.model.simulate import BATCH, mean_interval, simulate, why_not_followed
 
 _QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 _TRIALS = 24
+_LATENCIES = 60_000
+_LEAST_REPLICATIONS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +66,11 @@ def sweep(
     for values in product(*grid.values()):
         settings = dict(zip(grid, values, strict=True))
         net = read_net(document, settings, tokens=tokens, file=file)
+        if why_not_followed(net) is None and (sum(net.places.values()) > 1 or not _has_closed_transforms(net)):
+            points.append(_simulated(net, settings, seed, most_seconds))
+            continue
         effort = Effort(seed=seed, most_seconds=most_seconds, workers=1, precision=0.01)
-        many = sum(net.places.values()) > 1 and why_not_followed(net) is None
-        solution = solve(net, method="simulation" if many else "auto", at=(0.0,), quantiles=_QUANTILES, effort=effort)
+        solution = solve(net, at=(0.0,), quantiles=_QUANTILES, effort=effort)
         latency = solution.latency or solution.time
         if latency is None:
             raise ModelError(
@@ -72,6 +80,36 @@ def sweep(
             Point(settings=settings, latency=latency, method=solution.method, error_bound=solution.error_bound)
         )
     return points
+
+
+def latencies(net: Net, *, seed: int = 1, most_seconds: float = 60.0) -> FloatArray:
+    """Simulated latencies of messages: shape (replications, messages); completion times where none is followed.
+
+    Of many messages the second half counts: by then queues have filled as far as they will.
+    """
+    tokens = max(sum(net.places.values()), 1)
+    wanted = _LATENCIES if tokens == 1 else max(_LATENCIES // tokens // 2, _LEAST_REPLICATIONS)
+    outcome = simulate(net, seed=seed, least=min(wanted, BATCH), most=wanted, precision=1e-9, most_seconds=most_seconds)
+    if outcome.latency is None:
+        return outcome.completed[np.isfinite(outcome.completed)][:, None]
+    late = outcome.latency[:, outcome.latency.shape[1] // 2 :]
+    return np.asarray(late[np.isfinite(late).all(axis=1)], dtype=np.float64)
+
+
+def _simulated(net: Net, settings: dict[str, float], seed: int, most_seconds: float) -> Point:
+    found = latencies(net, seed=seed, most_seconds=most_seconds)
+    interval = mean_interval(found.mean(axis=1))
+    flat = found.ravel()
+    quantiles: dict[float, float | None] = {p: float(np.quantile(flat, p)) for p in _QUANTILES}
+    latency = Spread(mean=float(flat.mean()), sd=float(flat.std()), quantiles=quantiles, intervals={"mean": interval})
+    return Point(settings=settings, latency=latency, method="simulation", error_bound=interval.relative)
+
+
+def _has_closed_transforms(net: Net) -> bool:
+    """Whether the exact solver needs no quadrature for any delay, which takes it minutes for the many of a run."""
+    delays = [t.timing.delay for t in net.timed if isinstance(t.timing, Timed)]
+    bases = [delay.base if isinstance(delay, Shifted) else delay for delay in delays]
+    return not any(isinstance(base, Lognormal | Weibull | Loglogistic | Empirical) for base in bases)
 
 
 def capacity(
@@ -86,8 +124,6 @@ def capacity(
         outcome = simulate(net, seed=seed, least=64, most=64)
         if outcome.latency is None:
             raise ModelError(f"net {net.name}: messages cannot be followed: {why_not_followed(net)}")
-        import numpy as np
-
         # The second half of the messages: by then queues have filled as far as they will.
         late = outcome.latency[:, outcome.latency.shape[1] // 2 :]
         return float(np.quantile(late, 0.99))

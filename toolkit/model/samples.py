@@ -1,8 +1,9 @@
-"""The measured delays of a run folder, hop by hop, as arrays in milliseconds: all that models know of a run."""
+"""The measured delays of run folders, hop by hop, as arrays in milliseconds: all that models know of a run."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,33 +12,59 @@ import numpy as np
 
 from toolkit.errors import ModelError
 from toolkit.model.distributions import FloatArray
+from toolkit.model.steps import delays_of_steps
 
 HOPS = {"publish": ("t1_ns", "t2_ns"), "broker": ("t2_ns", "t3_ns"), "deliver": ("t3_ns", "t4_ns")}
 """Hop -> the instants that it lies between; a message's hops follow each other."""
 END_TO_END = ("t1_ns", "t4_ns")
 
 
+def _nothing() -> FloatArray:
+    return np.zeros(0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSamples:
-    """Delays of one run. Rows of all hops and of `end_to_end` belong together: one delivered message each."""
+    """Delays of one run, or of several taken together. Rows of all hops and of `end_to_end` belong together."""
 
     folder: Path
+    """Of the first run."""
     manifest: dict[str, Any]
+    """Of the first run."""
+    names: tuple[str, ...]
     hops: dict[str, FloatArray]
-    """ms by hop, in the order of sending; only hops whose two instants were stamped."""
+    """ms by hop, a value for each delivery in the order of sending; only hops whose two instants were stamped."""
     end_to_end: FloatArray
-    sent_ms: FloatArray
-    """When each was sent, after the first."""
+    """From the publisher's write (T1) to the subscriber's read (T4): the KPI `transport`; or a request's steps."""
+    parts: tuple[FloatArray, ...]
+    """`end_to_end` of each run."""
+    rate_per_s: float = 1.0
+    """Messages a second."""
     steps: dict[str, FloatArray] = field(default_factory=dict)
-    """ms by step, in the order in which steps happen; the time between two steps is a step of its own."""
-    first_sent_ms: FloatArray = field(default_factory=lambda: np.zeros(0))
-    """Broker's receiving to its first sending, once for each message."""
-    gaps_ms: FloatArray = field(default_factory=lambda: np.zeros(0))
-    """Between the broker's sendings of one message to one subscriber and the next."""
+    """ms by step, in the order in which steps happen, a row for each request; gaps between two are steps too."""
+    messages: dict[str, FloatArray] = field(default_factory=dict)
+    """ms, a value for each message: publish, and broker (to the first sending)."""
+    arrivals: FloatArray = field(default_factory=lambda: np.zeros((0, 1)))
+    """Shape (messages, subscribers): from a message's first sending to the arrival at the subscriber that was sent to
+    first, second, ...; NaN where there is none."""
+    gap_ms: float = 0.0
+    """Mean time between the broker's sendings of one message."""
     in_broker: int = 0
     """How many messages were in the broker at once (99th percentile at arrival)."""
     left_out: int = 0
-    """Rows without all instants."""
+    """Rows without all instants, requests that took another way."""
+    schedule_ms: float = 0.0
+    """Mean of T1 - T0: how late the publisher was; no part of any hop."""
+
+    @property
+    def name(self) -> str:
+        """The run's name, or the names of all."""
+        return "+".join(self.names)
+
+    @property
+    def subscribers(self) -> int:
+        """Deliveries of a message."""
+        return int(self.arrivals.shape[1])
 
     def setting(self, *names: str) -> float | None:
         """The first number found under any of these names, anywhere in the manifest."""
@@ -46,6 +73,15 @@ class RunSamples:
             if found is not None:
                 return found
         return None
+
+    @property
+    def window(self) -> int | None:
+        """Messages that may be without an answer in a closed loop; None for an open one."""
+        workload = self.manifest.get("workload") or {}
+        if (workload.get("arrivals") or {}).get("kind") != "closed":
+            return None
+        processes = {stream.get("process") for stream in self.manifest.get("streams") or ()}
+        return max(len(processes), 1) * int(workload.get("connections") or 1)
 
 
 def _find(document: Any, name: str) -> float | None:
@@ -59,6 +95,40 @@ def _find(document: Any, name: str) -> float | None:
     return next((found for child in children if (found := _find(child, name)) is not None), None)
 
 
+def read_runs(folders: Sequence[Path]) -> RunSamples:
+    """The delays of one run, or of several that are to be taken as one (repetitions of a point)."""
+    return pool([read_run(folder) for folder in folders])
+
+
+def pool(runs: Sequence[RunSamples]) -> RunSamples:
+    """Several runs as one; what only some of them have is left out."""
+    if len(runs) == 1:
+        return runs[0]
+    width = max(run.subscribers for run in runs)
+    widened = [np.pad(run.arrivals, ((0, 0), (0, width - run.subscribers)), constant_values=np.nan) for run in runs]
+    return RunSamples(
+        folder=runs[0].folder,
+        manifest=runs[0].manifest,
+        names=tuple(name for run in runs for name in run.names),
+        hops=_joined([run.hops for run in runs]),
+        end_to_end=np.concatenate([run.end_to_end for run in runs]),
+        parts=tuple(part for run in runs for part in run.parts),
+        rate_per_s=float(np.mean([run.rate_per_s for run in runs])),
+        steps=_joined([run.steps for run in runs]),
+        messages=_joined([run.messages for run in runs]),
+        arrivals=np.concatenate(widened),
+        gap_ms=float(np.mean([run.gap_ms for run in runs])),
+        in_broker=max(run.in_broker for run in runs),
+        left_out=sum(run.left_out for run in runs),
+        schedule_ms=float(np.mean([run.schedule_ms for run in runs])),
+    )
+
+
+def _joined(parts: Sequence[dict[str, FloatArray]]) -> dict[str, FloatArray]:
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
 def read_run(folder: Path) -> RunSamples:
     """The delays in a run folder (`samples.parquet`, `steps.parquet`); ModelError if there is nothing to model."""
     samples, steps = folder / "samples.parquet", folder / "steps.parquet"
@@ -67,52 +137,82 @@ def read_run(folder: Path) -> RunSamples:
     manifest: dict[str, Any] = {}
     if (folder / "manifest.json").is_file():
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    steps_ms, order_ms = _steps(steps) if steps.is_file() else ({}, np.zeros(0))
-    if not samples.is_file():
+    if steps.is_file():
+        sql = "SELECT request, step, start_ns, end_ns FROM read_parquet(?) ORDER BY request, start_ns, end_ns"
+        steps_ms, whole, others = delays_of_steps(_query(sql, steps), str(steps))
         return RunSamples(
-            folder=folder, manifest=manifest, hops={}, end_to_end=order_ms, sent_ms=np.zeros(0), steps=steps_ms
-        )
+            folder=folder, manifest=manifest, names=(folder.name,), hops={}, end_to_end=whole, parts=(whole,),
+            steps=steps_ms, left_out=others,
+        )  # fmt: skip
+    return _deliveries(folder, manifest, samples)
+
+
+def _deliveries(folder: Path, manifest: dict[str, Any], samples: Path) -> RunSamples:
     columns = _columns(samples)
-    stamps: list[str] = [c for c in ("t1_ns", "t2_ns", "t3_ns", "t4_ns") if c in columns]
+    stamps: list[str] = [c for c in ("t0_ns", "t1_ns", "t2_ns", "t3_ns", "t4_ns") if c in columns]
+    keys = [c for c in ("stream", "seq") if c in columns]
+    order = ["t1_ns", *keys, *(c for c in ("t3_ns", "t4_ns") if c in columns)]
     where = "WHERE NOT late" if "late" in columns else ""
-    extra = [c for c in ("stream", "seq", "subscriber") if c in columns]
-    order = ", ".join(["t1_ns", *extra])
     # Column names are ours, the path is a parameter.
-    sql = f"SELECT {', '.join(stamps)} FROM read_parquet(?) {where} ORDER BY {order}"  # noqa: S608
+    sql = f"SELECT {', '.join([*stamps, *keys])} FROM read_parquet(?) {where} ORDER BY {', '.join(order)}"  # noqa: S608
     table = _query(sql, samples)
-    times = {name: np.asarray(table[name], dtype=np.int64) for name in stamps}
+    times = {name: np.asarray(table[name], dtype=np.int64) for name in [*stamps, *keys]}
     # A broker that nothing stamped leaves zeros: then there is only the way as a whole.
-    used = [name for name in stamps if not (times[name] == 0).all()]
+    used = [name for name in stamps if name != "t0_ns" and not (times[name] == 0).all()]
     complete = np.logical_and.reduce([times[name] != 0 for name in used])
     if "t1_ns" not in used or "t4_ns" not in used or not complete.any():
         raise ModelError(f"{samples}: no delivered message has both its sending and its arrival stamped")
-    kept = {name: times[name][complete] for name in used}
-    hops = {hop: (kept[b] - kept[a]) / 1e6 for hop, (a, b) in HOPS.items() if a in kept and b in kept}
-    first_sent, gaps, crowd = _fan_out(kept) if len(hops) == len(HOPS) else (np.zeros(0), np.zeros(0), 0)
+    kept = {name: values[complete] for name, values in times.items()}
+    hops = {hop: (kept[b] - kept[a]) / 1e6 for hop, (a, b) in HOPS.items() if a in used and b in used}
+    whole = (kept["t4_ns"] - kept["t1_ns"]) / 1e6
+    first = _first_of_message(kept, list(map(str, keys)))
+    parted = _by_message(kept, first) if len(hops) == len(HOPS) else {}
     return RunSamples(
         folder=folder,
         manifest=manifest,
+        names=(folder.name,),
         hops=hops,
-        first_sent_ms=first_sent,
-        gaps_ms=gaps,
-        in_broker=crowd,
-        end_to_end=(kept["t4_ns"] - kept["t1_ns"]) / 1e6,
-        sent_ms=(kept["t1_ns"] - kept["t1_ns"].min()) / 1e6,
-        steps=steps_ms,
+        end_to_end=whole,
+        parts=(whole,),
+        rate_per_s=_rate(kept["t1_ns"][first], samples),
         left_out=int((~complete).sum()),
+        schedule_ms=float(np.mean(kept["t1_ns"] - kept["t0_ns"]) / 1e6) if "t0_ns" in kept else 0.0,
+        **parted,
     )
 
 
-def _fan_out(times: dict[str, Any]) -> tuple[FloatArray, FloatArray, int]:
-    """Per message: receiving to first sending, gaps between sendings; and how many messages the broker held at once."""
-    received, sent = times["t2_ns"], times["t3_ns"]
-    order = np.lexsort((sent, times["t1_ns"], received))
-    received, sent = received[order], sent[order]
-    is_first = np.concatenate([[True], np.diff(received) != 0])
-    gaps = np.diff(sent)[~is_first[1:]] / 1e6
-    starts, ends = received[is_first], np.sort(np.maximum.reduceat(sent, np.flatnonzero(is_first)))
-    held = np.arange(1, len(starts) + 1) - np.searchsorted(ends, np.sort(starts))
-    return (sent[is_first] - starts) / 1e6, gaps, int(np.quantile(held, 0.99))
+def _first_of_message(times: dict[str, Any], keys: Sequence[str]) -> Any:
+    """Which rows begin a message: deliveries of one follow each other, in the order of sending."""
+    changed = np.logical_or.reduce([np.diff(times[key]) != 0 for key in [*keys, "t1_ns"]])
+    return np.concatenate([[True], changed])
+
+
+def _by_message(times: dict[str, Any], first: Any) -> dict[str, Any]:
+    """Hops up to a message's first sending, its arrivals from there, and how full the broker was."""
+    starts = np.flatnonzero(first)
+    counts = np.diff(np.append(starts, len(first)))
+    received, sent = times["t2_ns"][starts], times["t3_ns"][starts]
+    last_sent = times["t3_ns"][starts + counts - 1]
+    rank = np.arange(len(first)) - np.repeat(starts, counts)
+    arrivals = np.full((len(starts), int(counts.max())), np.nan)
+    arrivals[np.cumsum(first) - 1, rank] = (times["t4_ns"] - np.repeat(sent, counts)) / 1e6
+    held = np.arange(1, len(starts) + 1) - np.searchsorted(np.sort(last_sent), np.sort(received))
+    several = counts > 1
+    return {
+        "messages": {"publish": (received - times["t1_ns"][starts]) / 1e6, "broker": (sent - received) / 1e6},
+        "arrivals": arrivals,
+        "gap_ms": float(((last_sent - sent)[several] / (counts[several] - 1)).mean() / 1e6) if several.any() else 0.0,
+        "in_broker": int(np.quantile(held, 0.99)),
+    }
+
+
+def _rate(sent_ns: Any, samples: Path) -> float:
+    if len(sent_ns) < 2:
+        return 1.0
+    span = float(sent_ns.max() - sent_ns.min())
+    if span <= 0:
+        raise ModelError(f"{samples}: all messages have the same sending instant")
+    return float(f"{(len(sent_ns) - 1) / span * 1e9:.6g}")
 
 
 def _query(sql: str, file: Path) -> dict[str, Any]:
@@ -131,42 +231,3 @@ def _columns(file: Path) -> list[str]:
         str(name)
         for name in _query("SELECT column_name FROM (DESCRIBE SELECT * FROM read_parquet(?))", file)["column_name"]
     ]
-
-
-def _steps(file: Path) -> tuple[dict[str, FloatArray], FloatArray]:
-    """Each step of the request most alike, and the time inside systems between steps (`after_<step>`)."""
-    table = _query("SELECT request, step, start_ns, end_ns FROM read_parquet(?) ORDER BY request, start_ns", file)
-    requests: dict[Any, list[tuple[str, int, int]]] = {}
-    rows = zip(
-        table["request"].tolist(),
-        table["step"].tolist(),
-        table["start_ns"].tolist(),
-        table["end_ns"].tolist(),
-        strict=True,
-    )
-    for request, step, start, end in rows:
-        requests.setdefault(request, []).append((str(step), int(start), int(end)))
-    ways: dict[tuple[str, ...], int] = {}
-    for steps in requests.values():
-        way = tuple(s for s, _, _ in steps)
-        ways[way] = ways.get(way, 0) + 1
-    if not ways:
-        raise ModelError(f"{file}: has no steps")
-    common = max(ways, key=lambda w: ways[w])
-    delays: dict[str, list[float]] = {}
-    totals = []
-    for steps in requests.values():
-        if tuple(s for s, _, _ in steps) != common:
-            continue
-        seen: dict[str, int] = {}
-        before: int | None = None
-        last = ""
-        for step, start, end in steps:
-            seen[step] = seen.get(step, 0) + 1
-            name = step if seen[step] == 1 else f"{step}_{seen[step]}"
-            if before is not None:
-                delays.setdefault(f"after_{last}", []).append((start - before) / 1e6)
-            delays.setdefault(name, []).append((end - start) / 1e6)
-            before, last = end, name
-        totals.append((steps[-1][2] - steps[0][1]) / 1e6)
-    return {name: np.array(values) for name, values in delays.items()}, np.array(totals)

@@ -69,21 +69,50 @@ class Outcome:
 
 
 def why_not_followed(net: Net) -> str | None:
-    """Why tokens cannot be told apart in this net, or None if they can: each moves alone from place to place."""
+    """Why tokens cannot be told apart in this net, or None if they can.
+
+    A message goes from a transition's first input place to its first output place; what else a transition puts
+    somewhere is no message (a thread that is held, say), and nobody asks for its latency.
+    """
     if net.latency is None:
         return "the net has no `latency:`"
-    readers: dict[str, list[Transition]] = {}
+    way = message_places(net)
     for transition in net.transitions:
-        if sum(transition.inputs.values()) != 1 or sum(transition.outputs.values()) != 1:
+        taken = sum(count for place, count in transition.inputs.items() if place in way)
+        given = [place for place in transition.outputs if place in way]
+        if taken > 1 or (not taken and given) or any(transition.outputs[place] > 1 for place in given):
             return f"transition {transition.name} does not move exactly one token"
-        readers.setdefault(next(iter(transition.inputs)), []).append(transition)
-    for place, following in readers.items():
+        if taken and next(iter(transition.inputs)) not in way:
+            return f"transition {transition.name} takes something else before the message"
+    for place in way:
+        following = [t for t in net.transitions if place in t.inputs]
         timed = sum(isinstance(t.timing, Timed) for t in following)
         if timed > 1 or (timed and timed != len(following)):
             return f"place {place} feeds a timed transition and others"
-    if not isinstance(net.transition(net.latency.start).timing, Timed):
-        return f"latency starts at {net.latency.start}, which is immediate"
-    return None
+    immediate = [name for name in net.latency.start if not isinstance(net.transition(name).timing, Timed)]
+    return f"latency starts at {immediate[0]}, which is immediate" if immediate else None
+
+
+def message_places(net: Net) -> set[str]:
+    """The places that messages go through: from those marked at the start, by first input and first output places."""
+    assert net.latency is not None
+    start = {next(iter(net.transition(name).inputs), "") for name in net.latency.start}
+    onward: dict[str, set[str]] = {}
+    for transition in net.transitions:
+        if transition.inputs and transition.outputs:
+            onward.setdefault(next(iter(transition.inputs)), set()).add(next(iter(transition.outputs)))
+    reached = _closure(onward, {place for place, tokens in net.places.items() if tokens})
+    before = {place for place in reached if _closure(onward, {place}) & start}
+    return before | _closure(onward, start)
+
+
+def _closure(onward: dict[str, set[str]], roots: set[str]) -> set[str]:
+    reached, open_ = set(roots), list(roots)
+    while open_:
+        fresh = onward.get(open_.pop(), set()) - reached
+        reached |= fresh
+        open_ += fresh
+    return reached
 
 
 class _Clocks:
@@ -143,13 +172,15 @@ class _Batch:
 
     def _number_tokens(self) -> None:
         assert self.net.latency is not None
-        self.total = int(self.rules.initial.sum())
+        self.way = message_places(self.net)
+        on_way = np.array([place in self.way for place in self.rules.places])
+        self.total = int(self.rules.initial[on_way].sum())
         places = len(self.rules.places)
         self.ring = np.zeros((places, self.total, self.count), dtype=np.int32)
         self.head = np.zeros((places, self.count), dtype=np.int32)
         self.waiting = np.zeros((places, self.count), dtype=np.int32)
         token = 0
-        for place, tokens in enumerate(self.rules.initial):
+        for place, tokens in enumerate(np.where(on_way, self.rules.initial, 0)):
             for i in range(tokens):
                 self.ring[place, i] = token
                 token += 1
@@ -162,7 +193,17 @@ class _Batch:
         self.latency = np.full((self.count, self.total), math.inf)
         self.delivered = np.full((self.count, self.total), math.inf)
         self.end = self.rules.row[self.net.latency.end]
-        self.first = self.net.latency.start
+        self.starts = self.net.latency.start
+
+    def _message_in(self, transition: Transition) -> Any:
+        """The row of the place that a transition takes a message from, if it takes one."""
+        place = next(iter(transition.inputs), "")
+        return self.rules.row[place] if place in self.way else None
+
+    def _message_out(self, transition: Transition) -> Any:
+        """The row of the place that a transition puts the message into."""
+        place = next(iter(transition.outputs), "")
+        return self.rules.row[place] if self._message_in(transition) is not None and place in self.way else None
 
     def _push(self, place: int, index: IntArray, token: NDArray[np.int32]) -> None:
         slot = (self.head[place, index] + self.waiting[place, index]) % self.total
@@ -206,8 +247,8 @@ class _Batch:
                 self.marking[self.rules.row[place], index] -= count
             for place, count in transition.outputs.items():
                 self.marking[self.rules.row[place], index] += count
-            if self.follow:
-                self._push(self.rules.row[next(iter(transition.outputs))], index, clocks.token[slot, index])
+            if self.follow and (ends_at := self._message_out(transition)) is not None:
+                self._push(ends_at, index, clocks.token[slot, index])
             self.firings += index.size
 
     def fire_immediate(self) -> None:
@@ -255,10 +296,11 @@ class _Batch:
             self.marking[self.rules.row[place]] -= on if count == 1 else on * count
         for place, count in transition.outputs.items():
             self.marking[self.rules.row[place]] += on if count == 1 else on * count
-        if self.follow:
+        if self.follow and self._message_in(transition) is not None:
             index = np.flatnonzero(on)
-            token = self._pop(self.rules.row[next(iter(transition.inputs))], index)
-            self._push(self.rules.row[next(iter(transition.outputs))], index, token)
+            token = self._pop(self._message_in(transition), index)
+            if (ends_at := self._message_out(transition)) is not None:
+                self._push(ends_at, index, token)
 
     def set_clocks(self) -> None:
         for clocks in self.clocks:
@@ -308,10 +350,10 @@ class _Batch:
             clocks.ends[slot, index] = ends
             clocks.next[index] = np.minimum(clocks.next[index], ends)
         clocks.running[index] += 1
-        if self.follow:
-            token = self._pop(self.rules.row[next(iter(clocks.transition.inputs))], index)
+        if self.follow and self._message_in(clocks.transition) is not None:
+            token = self._pop(self._message_in(clocks.transition), index)
             clocks.token[slot, index] = token
-            if clocks.transition.name == self.first:
+            if clocks.transition.name in self.starts:
                 self.since[token, index] = self.now[index]
                 self.set_out[token, index] = self.gone[index]
                 self.gone[index] += 1
@@ -327,8 +369,7 @@ class _Batch:
             clocks.ends[slot, index] = math.inf
             clocks.running[index] -= 1
             clocks.refresh(index)
-            if self.follow:
-                place = self.rules.row[next(iter(clocks.transition.inputs))]
+            if self.follow and (place := self._message_in(clocks.transition)) is not None:
                 self._push_back(place, index, clocks.token[slot, index])
             missing[index] += 1
 

@@ -66,7 +66,7 @@ def _measured(run: RunSamples) -> dict[str, Any]:
     result = validate(run, run)
     mean, p99 = result.figure("mean"), result.figure("p99")
     return {
-        "run": run.folder.name,
+        "run": run.name,
         "predicted_mean": mean.predicted,
         "predicted_p99": p99.predicted,
         "measured_mean": mean.measured,

@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 from toolkit.cli.model import app
 from toolkit.errors import ModelError, UsageError
 from toolkit.model.build import net_from_run, run_settings
+from toolkit.model.classes import message_classes
 from toolkit.model.netfile import read_net
-from toolkit.model.samples import read_run
+from toolkit.model.samples import pool, read_run
+from toolkit.model.simulate import simulate, why_not_followed
 from toolkit.model.validate import compare, validate
 
 duckdb = pytest.importorskip("duckdb")
@@ -50,7 +52,7 @@ def test_a_run_becomes_a_net_with_its_own_settings(tmp_path):
     assert set(samples.hops) == {"publish", "broker", "deliver"}
     total = sum(samples.hops[hop] for hop in samples.hops)
     assert total == pytest.approx(samples.end_to_end, abs=1e-6)
-    assert samples.gaps_ms == pytest.approx(0.05)
+    assert samples.gap_ms == pytest.approx(0.05)
     assert run_settings(samples) == {"K": 8, "C": 2, "S": 3, "rate": pytest.approx(500, rel=1e-4)}
     net = read_net(net_from_run(samples), {"threads": 2})
     assert net.params["K"] == 2
@@ -149,3 +151,62 @@ def test_wrong_options_say_what_is_expected():
         run("solve", "examples/models/intracloud.yml", "--set", "K")
     with pytest.raises(UsageError, match="numbers separated by commas"):
         run("solve", "examples/models/intracloud.yml", "--at", "x")
+
+
+def test_hops_that_are_slow_together_become_a_kind_of_message_of_their_own(tmp_path):
+    rng = np.random.Generator(np.random.Philox(5))
+    slow = rng.random(3000) < 0.1
+    delays = rng.lognormal(0.0, 0.2, (3000, 2)) * np.where(slow, 8.0, 1.0)[:, None]
+    kinds = message_classes(delays)
+    assert (kinds == 0).mean() == pytest.approx(0.9, abs=0.02)
+    assert ((kinds > 0) == slow).mean() > 0.99
+    assert not message_classes(delays[:100]).any()
+
+
+def make_closed_run(folder, *, subscribers, seed):
+    """Subscribers on one cable: each arrival is 1 ms after the one before; some messages are late at every hop."""
+    folder.mkdir()
+    rng = np.random.Generator(np.random.Philox(seed))
+    names = ["stream", "seq", "subscriber", "t0_ns", "t1_ns", "t2_ns", "t3_ns", "t4_ns", "late"]
+    columns = {name: [] for name in names}
+    for seq in range(800):
+        factor = 6.0 if rng.random() < 0.05 else 1.0
+        t1 = 10**18 + seq * 50_000_000
+        t2 = t1 + int(rng.gamma(9, 0.2) * factor * 1e6)
+        t3 = t2 + int(rng.gamma(4, 0.05) * factor * 1e6)
+        first = t3 + int(rng.gamma(9, 0.1) * factor * 1e6)
+        for rank in range(subscribers):
+            row = (0, seq, rank, t1, t1, t2, t3 + rank * 20_000, first + rank * 1_000_000, False)
+            for name, value in zip(columns, row, strict=True):
+                columns[name].append(value)
+    write_table(folder / "samples.parquet", columns)
+    workload = {"arrivals": {"kind": "closed"}, "connections": 1}
+    streams = [{"stream": 0, "process": "p/publisher-0"}]
+    (folder / "manifest.json").write_text(json.dumps({"workload": workload, "streams": streams}))
+    return folder
+
+
+def test_a_closed_loop_fitted_with_few_subscribers_predicts_more(tmp_path):
+    fitted = [read_run(make_closed_run(tmp_path / f"f{n}", subscribers=n, seed=n)) for n in (2, 4)]
+    judged = read_run(make_closed_run(tmp_path / "j", subscribers=7, seed=9))
+    result = validate(pool(fitted), judged)
+    assert result.is_good, result.lines()
+
+
+def test_a_miss_is_explained_with_what_changed_and_with_the_noise(tmp_path):
+    fitted = read_run(make_closed_run(tmp_path / "f", subscribers=1, seed=1))
+    judged = read_run(make_closed_run(tmp_path / "j", subscribers=3, seed=2))
+    result = validate(fitted, judged)
+    assert not result.is_good
+    assert any("had one subscriber" in text for text in result.explanations)
+    assert any("by which two such measurements differ" in text for text in result.explanations)
+
+
+def test_a_thread_is_held_until_the_last_subscriber_was_sent_to(tmp_path):
+    samples = read_run(make_run(tmp_path / "r", subscribers=4, n=400, threads=64))
+    document = net_from_run(samples) | {"measures": {"held": {"reward": "Sending"}}}
+    assert why_not_followed(read_net(document)) is None
+    held = simulate(read_net(document), horizon=190.0, warm_up=40.0, least=64, most=64)
+    sending = list(document["places"]).index("Sending")
+    # Little's law: 500 messages a second, each 3 x 0.05 ms after the first sending.
+    assert held.averages[:, sending].mean() == pytest.approx(0.5 * 0.15, rel=0.05)
