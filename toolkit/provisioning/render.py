@@ -34,6 +34,8 @@ ROLE_PORTS = {
 }
 """First metrics port of each role; the control port is the next one, each replica takes two."""
 FIRST_FREE_PORT = 10000
+EVENT_HANDLER_DATA = "/var/lib/toolkit/data"
+"""Where the Event Handler keeps subscriptions that are to outlive its container."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +205,8 @@ class _NodeRenderer:
             ]
         elif known and service.settings:
             environment["TOOLKIT_SETTINGS"] = json.dumps(dict(service.settings), sort_keys=True)
+            if service.settings.get("database") == "sqlite":
+                mounts.append((f"data/{service.name}", EVENT_HANDLER_DATA, "rw"))
         if known and service.role in {"gateway", "hub"}:
             environment |= self._upstream(service, instance)
         if service.image.name == "client":

@@ -10,15 +10,19 @@ import select
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.contract.orders import RunOrder
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers.base import Driver, Message, PublishingConnection, SubscribingConnection
 from toolkit.node.drivers.http import Responses
+from toolkit.node.drivers.login import system_name
 from toolkit.node.drivers.sse import DRIVER as SSE
 from toolkit.node.drivers.sse import decoded
-from toolkit.node.drivers.wire import Wire, split_address
+from toolkit.node.drivers.wire import Wire, is_busy, split_address
+
+if TYPE_CHECKING:
+    import ssl
 
 _NOTIFY_URI = "notify"
 _STORED = (201, 204)
@@ -37,7 +41,12 @@ class CallbackSubscriber:
 
     def __init__(self, order: RunOrder, identity: str, *, timeout_s: float) -> None:
         self._order = order
-        self._name = re.sub(r"[^\w:-]", "-", identity)
+        self._name = system_name(re.sub(r"[^\w:-]", "-", identity))
+        self._tls: ssl.SSLContext | None = None
+        if order.options.get("tls"):
+            from toolkit.node.drivers.tls import server_context
+
+            self._tls = server_context(order.options)
         self._subscribed: list[str] = []
         self._requests: dict[int, tuple[socket.socket, bytearray]] = {}
         self._read_from: int | None = None
@@ -113,9 +122,11 @@ class CallbackSubscriber:
             try:
                 data = connection.recv(65_536)
                 at_ns = _time_ns()
-            except BlockingIOError:
-                continue
-            except OSError:
+                while self._tls is not None and (more := connection.pending()):  # type: ignore[attr-defined]
+                    data += connection.recv(more)
+            except OSError as error:
+                if is_busy(error):
+                    continue
                 data = b""
             if not data or len(received) > _MOST_REQUEST_BYTES:
                 self._drop(fd)
@@ -161,6 +172,8 @@ class CallbackSubscriber:
                 connection, _ = self._listener.accept()
                 connection.setblocking(False)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._tls is not None:  # reading shakes hands
+                    connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
                 self._requests[connection.fileno()] = connection, bytearray()
                 self._ready.register(connection.fileno(), select.EPOLLIN)
 

@@ -10,6 +10,11 @@ from typing import Any
 from toolkit.errors import WorkloadError
 
 
+def system_name(usual: str, environ: Mapping[str, str] = os.environ) -> str:
+    """By which a client calls itself in Arrowhead; TOOLKIT_SYSTEM says it where a certificate has to agree."""
+    return environ.get("TOOLKIT_SYSTEM") or usual
+
+
 def read_login(
     options: Mapping[str, Any], environ: Mapping[str, str] = os.environ, *, usual: tuple[str, str] | None = None
 ) -> tuple[str, str] | None:

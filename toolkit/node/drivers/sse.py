@@ -17,6 +17,7 @@ from toolkit.contract.orders import RunOrder
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
 from toolkit.node.drivers.http import ChunkedBody, Responses, read_head
+from toolkit.node.drivers.login import system_name
 from toolkit.node.drivers.wire import Wire
 
 _b2a = binascii.b2a_base64
@@ -36,7 +37,8 @@ class SsePublisher:
         self._wire.blocking(None)
         address, port = self._wire.local()
         self._parts = [
-            _request_parts(order, topic, f"publisher-{connection}", address, port, fill) for topic in order.topics
+            _request_parts(order, topic, system_name(f"publisher-{connection}"), address, port, fill)
+            for topic in order.topics
         ]
         self._waiting: collections.deque[Key] = collections.deque()
         self._responses = Responses()
@@ -114,7 +116,8 @@ class FreshPublisher:
         self._local = wire.local()
         wire.close()
         self._parts = [
-            _request_parts(order, topic, f"publisher-{connection}", *self._local, fill) for topic in order.topics
+            _request_parts(order, topic, system_name(f"publisher-{connection}"), *self._local, fill)
+            for topic in order.topics
         ]
         self._ready = select.epoll()
         self._waiting: dict[int, tuple[Wire, Key]] = {}

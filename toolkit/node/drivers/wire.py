@@ -64,7 +64,7 @@ class Wire:
         try:
             sent = self._socket.send(data)
         except OSError as error:
-            if not _is_busy(error):
+            if not is_busy(error):
                 raise _cut(self.address, error) from error
             sent = 0
         if sent != len(data):
@@ -76,7 +76,7 @@ class Wire:
             try:
                 sent = self._socket.send(self._backlog)
             except OSError as error:
-                if _is_busy(error):
+                if is_busy(error):
                     return
                 raise _cut(self.address, error) from error
             del self._backlog[:sent]
@@ -94,7 +94,7 @@ class Wire:
             data = self._socket.recv(_READ_BYTES)
             at_ns = _time_ns()
         except OSError as error:
-            if _is_busy(error):
+            if is_busy(error):
                 return b"", _time_ns()
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"{self.address} does not answer") from error
@@ -125,7 +125,8 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _is_busy(error: OSError) -> bool:
+def is_busy(error: OSError) -> bool:
+    """Whether a socket that never waits has nothing to give, or takes nothing, just now."""
     # SSLWantReadError and SSLWantWriteError carry no errno of their own; their names spare the import of ssl.
     return isinstance(error, BlockingIOError) or type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
 
@@ -137,12 +138,10 @@ def _cut(address: str, error: OSError) -> ConnectionError:
 def _wrap(plain: socket.socket, host: str, options: Mapping[str, Any]) -> ssl.SSLSocket:
     import ssl
 
+    from toolkit.node.drivers.tls import client_context
+
     try:
-        context = ssl.create_default_context(cafile=options.get("ca_file"))
-        context.check_hostname = bool(options.get("check_hostname", False))
-        if certificate := options.get("certificate_file"):
-            context.load_cert_chain(certificate, options.get("key_file"))
-        return context.wrap_socket(plain, server_hostname=host)
+        return client_context(options).wrap_socket(plain, server_hostname=host)
     except (ssl.SSLError, ssl.CertificateError) as error:
         plain.close()
         raise WorkloadError(f"TLS to {host} failed: {error}") from error

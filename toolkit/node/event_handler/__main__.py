@@ -125,7 +125,14 @@ async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
     """Serve until SIGTERM; then take nothing new, send what is queued, save the stamps."""
     loop = asyncio.get_running_loop()
     handler = EventHandler(settings, Recorder())
-    server = await loop.create_server(handler.make_connection, settings.address, settings.port, backlog=1024)
+    server = await loop.create_server(
+        handler.make_connection,
+        settings.address,
+        settings.port,
+        backlog=1024,
+        ssl=handler.guard.server_context if handler.guard else None,
+        ssl_handshake_timeout=settings.request_within_s if handler.guard else None,
+    )
     control = Control(process, ROLE, readings=lambda: readings(handler))
     control.serve(signals=False)
     orders = Orders(process, control, handler, loop)

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from toolkit.node.drivers.http import Responses
 from toolkit.node.event_handler.documents import Event, Filter, System
+from toolkit.node.event_handler.guard import Guard
 from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.tally import Tally
@@ -24,7 +25,8 @@ _MOST_RESPONSE_BYTES = 1024 * 1024
 class Caller:
     """POSTs documents to one address, one after the other, on a connection kept between them."""
 
-    def __init__(self, address: str, port: int) -> None:
+    def __init__(self, address: str, port: int, guard: Guard | None) -> None:
+        self._tls = guard.client_context if guard else None
         self._address = address
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -38,7 +40,7 @@ class Caller:
         try:
             async with asyncio.timeout(_WITHIN_S):
                 if self._streams is None:
-                    self._streams = await asyncio.open_connection(self._address, self._port)
+                    self._streams = await asyncio.open_connection(self._address, self._port, ssl=self._tls)
                 reader, writer = self._streams
                 sent_ns = _time_ns()
                 writer.write(request)
@@ -89,7 +91,7 @@ class _Subscription:
     def __init__(self, owner: CallbackSubscriptions, number: int, wanted: Filter) -> None:
         self.number = number
         self.wanted = wanted
-        self.url = wanted.url
+        self.url = wanted.url(secure=owner.guard is not None)
         self.queue: collections.deque[tuple[bytes, Passage | None, asyncio.Future[bool]]] = collections.deque()
         self.filled = asyncio.Event()
         self.room: asyncio.Future[None] | None = None
@@ -100,7 +102,7 @@ class _Subscription:
 
     async def _work(self) -> None:
         consumer = self.wanted.consumer
-        caller = Caller(consumer.address, consumer.port)
+        caller = Caller(consumer.address, consumer.port, self._owner.guard)
         try:
             while True:
                 while not self.queue:
@@ -139,8 +141,9 @@ class _Subscription:
 class CallbackSubscriptions:
     """Every filter stored by POST /eventhandler/subscription, and the feedback that publishers ask for."""
 
-    def __init__(self, settings: HandlerSettings, recorder: Recorder, tally: Tally) -> None:
+    def __init__(self, settings: HandlerSettings, recorder: Recorder, tally: Tally, guard: Guard | None) -> None:
         self._settings = settings
+        self.guard = guard
         self._recorder = recorder
         self.tally = tally
         self._by_key: dict[tuple[str, System], _Subscription] = {}
@@ -250,7 +253,8 @@ class CallbackSubscriptions:
 
     async def _feed_back(self, source: System, uri: str, results: dict[str, asyncio.Future[bool]]) -> None:
         document = {url: await result for url, result in results.items()}
-        caller = self._feedback_callers.setdefault((source.address, source.port), Caller(source.address, source.port))
+        place = source.address, source.port
+        caller = self._feedback_callers.setdefault(place, Caller(*place, self.guard))
         await caller.post(uri, json.dumps(document).encode())
 
     def _spawn(self, work: Awaitable[None]) -> None:

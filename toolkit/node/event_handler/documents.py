@@ -76,10 +76,10 @@ class Filter:
             and (not self.match_metadata or dict(event.metadata) == dict(self.metadata))
         )
 
-    @property
-    def url(self) -> str:
+    def url(self, *, secure: bool) -> str:
         """Where the consumer wants to be told."""
-        return f"http://{self.consumer.address}:{self.consumer.port}/{(self.notify_uri or '').lstrip('/')}"
+        place = f"{self.consumer.address}:{self.consumer.port}/{(self.notify_uri or '').lstrip('/')}"
+        return f"{'https' if secure else 'http'}://{place}"
 
     @property
     def selective(self) -> bool:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from toolkit.errors import WorkloadError
 from toolkit.node.event_handler.documents import Filter, Reader, iso
+from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.settings import HandlerSettings
 
+T = TypeVar("T")
+
+_LOCKED_AT_MOST_S = 2.0
+_AGAIN_AFTER_S = 0.2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS arrowhead_system (system_name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event_filter (
@@ -29,13 +37,18 @@ class FilterStore:
         in_file = settings.database == "sqlite" or settings.sql_log
         path = Path(settings.database_path)
         self._turn = threading.Lock()
+        self._closing = threading.Event()
+        self._count = 0
         self._logs = settings.sql_log
         self._reader = Reader(settings.validation_status)
         try:
             if in_file:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(
-                path if in_file else ":memory:", check_same_thread=False, isolation_level=None
+                path if in_file else ":memory:",
+                timeout=_LOCKED_AT_MOST_S,
+                check_same_thread=False,
+                isolation_level=None,
             )
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_TABLES)
@@ -47,14 +60,37 @@ class FilterStore:
             ) from error
 
     def __len__(self) -> int:
+        with contextlib.suppress(Problem), self._answering():
+            self._count = int(self._database.execute("SELECT count(*) FROM event_filter").fetchone()[0])
+        return self._count
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """A turn at the database; raises Problem where the file is locked by others, full or gone."""
         with self._turn:
-            return int(self._database.execute("SELECT count(*) FROM event_filter").fetchone()[0])
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise Problem(503, "UNAVAILABLE", f"the subscriptions cannot be reached: {error}; try again") from error
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """For what was accepted already: again and again until the database takes it, or `close`."""
+        while True:
+            try:
+                with self._answering():
+                    return work()
+            except Problem:
+                if self._closing.wait(_AGAIN_AFTER_S):
+                    raise
 
     def add(self, wanted: Filter) -> int | None:
-        """The filter's number; None where one of that type and consumer is there already (it stays as it is)."""
+        """The filter's number; None where one of that type and consumer is there already (it stays as it is).
+
+        Raises Problem where it could not be stored.
+        """
         consumer = wanted.consumer
         names = {consumer.name, *(source.name for source in wanted.sources)}
-        with self._turn:
+        with self._answering():
             self._database.executemany("INSERT OR IGNORE INTO arrowhead_system VALUES (?)", [(n,) for n in names])
             cursor = self._database.execute(
                 "INSERT OR IGNORE INTO event_filter (event_type, system_name, consumer, document) VALUES (?, ?, ?, ?)",
@@ -68,8 +104,11 @@ class FilterStore:
             return cursor.lastrowid if cursor.rowcount else None
 
     def remove(self, event_type: str, system_name: str) -> bool:
-        """Remove the filters of one type of every consumer of that name; False for a name never heard of."""
-        with self._turn:
+        """Remove the filters of one type of every consumer of that name; False for a name never heard of.
+
+        Raises Problem where they could not be removed.
+        """
+        with self._answering():
             self._database.execute(
                 "DELETE FROM event_filter WHERE event_type = ? AND system_name = ?", (event_type, system_name)
             )
@@ -77,21 +116,27 @@ class FilterStore:
             return known.fetchone() is not None
 
     def of_type(self, event_type: str) -> list[Filter]:
-        """Every filter for a type, looked up anew for each event."""
-        with self._turn:
-            rows = self._database.execute(
+        """Every filter for a type, looked up anew for each event; waits for a database that is away."""
+        rows = self._patiently(
+            lambda: self._database.execute(
                 "SELECT document FROM event_filter WHERE event_type = ? ORDER BY id", (event_type,)
             ).fetchall()
+        )
         return [self._reader.event_filter(document.encode()) for (document,) in rows]
 
     def log(self, line: str) -> None:
         """Write a line of the log, where a log is wanted; whoever logs waits for it."""
         if self._logs:
-            with self._turn:
-                self._database.execute(
-                    "INSERT INTO logs (date, origin, level, message) VALUES (?, 'event_handler', 'INFO', ?)",
-                    (iso(datetime.now(UTC)), line[:2047]),
+            row = iso(datetime.now(UTC)), line[:2047]
+            self._patiently(
+                lambda: self._database.execute(
+                    "INSERT INTO logs (date, origin, level, message) VALUES (?, 'event_handler', 'INFO', ?)", row
                 )
+            )
+
+    def give_up(self) -> None:
+        """Wait no more for a database that is away."""
+        self._closing.set()
 
     def close(self) -> None:
         """Close the file."""

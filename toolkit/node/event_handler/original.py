@@ -14,6 +14,7 @@ import json
 import os
 import queue
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -25,6 +26,7 @@ from toolkit.node.drivers.http import Responses
 from toolkit.node.event_handler.callbacks import post_request
 from toolkit.node.event_handler.documents import Event, Filter, System
 from toolkit.node.event_handler.filters import FilterStore
+from toolkit.node.event_handler.guard import Guard
 from toolkit.node.event_handler.recorder import Passage
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.workers import WorkerHandler
@@ -67,10 +69,14 @@ class Pool:
         """Tasks that nobody has begun."""
         return self._tasks.qsize()
 
-    def stop(self, until_s: float) -> int:
-        """Finish what is queued, by `until_s` (monotonic) at the latest; the number of tasks given up."""
+    def stop(self, until_s: float, *, give_up: Callable[[], None]) -> int:
+        """Finish what is queued, by `until_s` (monotonic) at the latest; the number of tasks given up.
+
+        `give_up` is called then: what is still being done is to wait no more.
+        """
         while self._tasks.unfinished_tasks and time.monotonic() < until_s:  # a task may put others in the queue
             time.sleep(0.02)
+        give_up()
         left = 0
         with contextlib.suppress(queue.Empty):
             while True:
@@ -95,8 +101,9 @@ class Pool:
 class Sender:
     """POSTs on blocking sockets: a new connection each time, or one that is kept."""
 
-    def __init__(self, *, reuse: bool) -> None:
+    def __init__(self, *, reuse: bool, guard: Guard | None) -> None:
         self._reuse = reuse
+        self._tls = guard.client_context if guard else None
         self._kept: dict[Place, collections.deque[socket.socket]] = {}
 
     def post(self, place: Place, path: str, body: bytes) -> tuple[bool, int]:
@@ -107,7 +114,7 @@ class Sender:
             with contextlib.suppress(OSError, ValueError):
                 return self._exchange(place, kept, request)
         try:
-            return self._exchange(place, _connect(place), request)
+            return self._exchange(place, _connect(place, self._tls), request)
         except _UnansweredError as error:
             return False, error.sent_ns
         except (OSError, ValueError):
@@ -150,8 +157,10 @@ class _UnansweredError(OSError):
         self.sent_ns = sent_ns
 
 
-def _connect(place: Place) -> socket.socket:
+def _connect(place: Place, tls: ssl.SSLContext | None) -> socket.socket:
     connection = socket.create_connection(place, timeout=_WITHIN_S)
+    if tls is not None:
+        connection = tls.wrap_socket(connection)
     connection.setblocking(True)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for direction in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
@@ -186,8 +195,8 @@ class Notifications:
         self._handler = handler
         self._feeds_back = settings.feedback
         self._store = FilterStore(settings)
-        self._sender = Sender(reuse=settings.connection_reuse)
-        self._fresh_sender = Sender(reuse=False)
+        self._sender = Sender(reuse=settings.connection_reuse, guard=handler.guard)
+        self._fresh_sender = Sender(reuse=False, guard=handler.guard)
         self._pool = Pool(max((os.cpu_count() or 1) - 1, 1))
         self._consumers: dict[Place, Consumer] = {}
 
@@ -215,7 +224,7 @@ class Notifications:
 
     def stop(self, until_s: float) -> None:
         """Deliver what is queued while there is time."""
-        left = self._pool.stop(until_s)
+        left = self._pool.stop(until_s, give_up=self._store.give_up)
         with self._handler.turn:
             self._handler.exchange.tally.dropped_disconnected += left
         self._store.close()
@@ -228,7 +237,7 @@ class Notifications:
         report = Report(len(chosen))
         tell = functools.partial(self._report, source, feedback_uri, report)
         for wanted in chosen:
-            self._store.log(f"Notification of {wanted.consumer.name} goes to {wanted.url}")
+            self._store.log(f"Notification of {wanted.consumer.name} goes to {self._url(wanted)}")
             self._pool.submit(functools.partial(self._notify, wanted, body, passage, report, tell))
         if not chosen:
             tell()
@@ -247,8 +256,8 @@ class Notifications:
                 tally.dropped_disconnected += 1
             if passage is not None and sent_ns:
                 handler.recorder.stamp_later(passage, self._consumer(place), sent_ns)
-        self._store.log(f"{wanted.url} was {'notified' if delivered else 'not reached'}")
-        if report.enter(wanted.url, delivered):
+        self._store.log(f"{self._url(wanted)} was {'notified' if delivered else 'not reached'}")
+        if report.enter(self._url(wanted), delivered):
             tell()
 
     def _report(self, source: System, feedback_uri: str | None, report: Report) -> None:
@@ -259,6 +268,9 @@ class Notifications:
         body = json.dumps(report.results).encode()
         told, _ = self._fresh_sender.post((source.address, source.port), feedback_uri, body)
         self._store.log(f"Feedback was {'taken' if told else 'not taken'}")
+
+    def _url(self, wanted: Filter) -> str:
+        return wanted.url(secure=self._handler.guard is not None)
 
     def _consumer(self, place: Place) -> Consumer:
         if len(self._consumers) >= _MOST_CONSUMERS:

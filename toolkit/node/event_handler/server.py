@@ -13,9 +13,11 @@ from typing import Any, Protocol, cast
 
 import httptools
 
+from toolkit.node.arrowhead.access import Caller
 from toolkit.node.event_handler.callbacks import CallbackSubscriptions
 from toolkit.node.event_handler.documents import Event, Filter, Reader, System
 from toolkit.node.event_handler.exchange import Exchange, SseSubscriber
+from toolkit.node.event_handler.guard import Guard, unauthorized
 from toolkit.node.event_handler.outlet import Outlet
 from toolkit.node.event_handler.problems import Problem, bad_media_type, bad_method, bad_payload, bad_uri, pretty
 from toolkit.node.event_handler.recorder import Passage, Recorder
@@ -36,7 +38,8 @@ _STREAM_HEAD = (
 )
 LAST_CHUNK = b"0\r\n\r\n"
 _REASONS = {
-    200: "OK", 201: "Created", 204: "No Content", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
+    200: "OK", 201: "Created", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found",
+    405: "Method Not Allowed",
     408: "Request Timeout", 413: "Payload Too Large", 415: "Unsupported Media Type",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
@@ -96,8 +99,9 @@ class EventHandler:
     def __init__(self, settings: HandlerSettings, recorder: Recorder) -> None:
         self.settings = settings
         self.recorder = recorder
+        self.guard = Guard(settings) if settings.secure else None
         self.exchange = Exchange(settings, recorder)
-        self.callbacks: Callbacks = CallbackSubscriptions(settings, recorder, self.exchange.tally)
+        self.callbacks: Callbacks = CallbackSubscriptions(settings, recorder, self.exchange.tally, self.guard)
         self.reader = Reader(settings.validation_status)
         self.tolerance = timedelta(seconds=settings.publishing_tolerance_s)
         self.connections: dict[Connection, None] = {}
@@ -199,6 +203,8 @@ class Connection(asyncio.Protocol):
         self.peer_run = 0
         self._at_ns = 0
         self._shortcut = Shortcut()
+        self._caller: Caller | None = None
+        """Who this is, in secure mode."""
         self._whole: bytes | None = None
         """What was read last, if it began with a new request."""
         self._ending = False
@@ -210,6 +216,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's own class, not registered as one
         self._outlet = Outlet(self._transport)
         self._write = self._outlet.write
+        guard = self._handler.guard
+        if guard is not None:
+            self._caller = guard.caller(transport.get_extra_info("peercert"))
         if len(self._handler.connections) >= self._handler.settings.max_connections or self._handler.draining:
             self._refuse(Problem(503, "UNAVAILABLE", "the Event Handler takes no more connections"))
             return
@@ -364,6 +373,7 @@ class Connection(asyncio.Protocol):
         try:
             self._check_body(request)
             parsed = handler.reader.publish_event(request.body)
+            self._check_caller(request, parsed[0].name)
             passage = self._passage(parsed[1].payload, request.at_ns)
             waiting = handler.publish(parsed, passage)
         except Problem as problem:
@@ -429,6 +439,7 @@ class Connection(asyncio.Protocol):
         method = "GET" if request.method == "HEAD" else request.method
         if method not in allowed:
             raise bad_method(request.method, path)
+        self._check_caller(request, None)
         self._check_body(request)
         if path in (_BASE, f"{_BASE}/mgmt"):
             self._answer(request, 200, b"This is the Event Handler Arrowhead Core System.", "text/plain")
@@ -438,12 +449,20 @@ class Connection(asyncio.Protocol):
             self._subscribe_callback(request)
         elif method == "PUT":
             wanted = self._handler.reader.event_filter(request.body)
+            self._check_caller(request, wanted.consumer.name)
             self._unsubscribe_callback(request, wanted.event_type, wanted.consumer.name)
         else:
             parts = path.removeprefix(f"{_BASE}/subscription/type/").split("/")
             if len(parts) != 3 or parts[1] != "consumer":  # noqa: PLR2004
                 raise bad_uri(path)
+            self._check_caller(request, parts[2])
             self._unsubscribe_callback(request, parts[0], parts[2])
+
+    def _check_caller(self, request: Request, system: str | None) -> None:
+        """Refuse, in secure mode, whoever is not of this cloud, or not the system that the request speaks of."""
+        caller = self._caller
+        if caller is not None and not (caller.is_local if system is None else caller.is_named(system)):
+            raise unauthorized(caller, self._url(request, request.target))
 
     def _check_body(self, request: Request) -> None:
         if request.method in ("POST", "PUT"):
@@ -486,6 +505,7 @@ class Connection(asyncio.Protocol):
 
     def _subscribe_callback(self, request: Request) -> None:
         wanted = self._handler.reader.event_filter(request.body, datetime.now(UTC))
+        self._check_caller(request, wanted.consumer.name)
         number = self._handler.callbacks.add(wanted)
         if number is None:
             self._answer(request, 204)
@@ -517,12 +537,13 @@ class Connection(asyncio.Protocol):
             self._outlet.transport.close()
 
     def _answer_problem(self, request: Request, problem: Problem) -> None:
-        host = (
-            request.headers.get(b"host", b"").decode("latin-1")
-            or f"{self._handler.settings.address}:{self._handler.settings.port}"
-        )
         target = request.target if problem.exception_type not in ("BAD_METHOD", "BAD_URI") else "/"
-        self._answer(request, problem.status, problem.body(f"http://{host}{target}"))
+        self._answer(request, problem.status, problem.body(self._url(request, target)))
+
+    def _url(self, request: Request, target: str) -> str:
+        settings = self._handler.settings
+        host = request.headers.get(b"host", b"").decode("latin-1") or f"{settings.address}:{settings.port}"
+        return f"{'https' if settings.secure else 'http'}://{host}{target}"
 
     def _refuse(self, problem: Problem) -> None:
         """Answer what cannot be gone on with, and close."""

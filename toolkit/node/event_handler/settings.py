@@ -47,6 +47,11 @@ class HandlerSettings:
     """Mode original writes a row for each line of its log, into the same file, and waits until it is on the disk."""
     validation_status: int = 400
     """Status of validation and JSON errors: 404 in Arrowhead 4.1.0 and 4.1.1, 400 from 4.1.2."""
+    tls_certificate_file: str = ""
+    """With its key and the cloud's certificate (PEM files): secure mode. Every client then shows a certificate of that
+    cloud; not in mode enhanced."""
+    tls_key_file: str = ""
+    tls_cloud_ca_file: str = ""
     max_body_bytes: int = 1024 * 1024
     max_head_bytes: int = 16 * 1024
     max_connections: int = 4096
@@ -56,6 +61,11 @@ class HandlerSettings:
     """A connection without a request or subscription is kept this long."""
     drain_s: float = 5.0
     """At the end subscribers get this long to take what is queued."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether clients speak TLS."""
+        return bool(self.tls_certificate_file)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> HandlerSettings:
@@ -73,7 +83,10 @@ class HandlerSettings:
         for name, choices in _CHOICES.items():
             if name in values and values[name] not in choices:
                 raise ValueError(f"{name} {values[name]!r} is not one of {', '.join(choices)}")
-        return cls(**values)
+        settings = cls(**values)
+        if settings.secure and settings.mode == "enhanced":
+            raise ValueError("mode enhanced has no secure mode, as the original of it had none; direct speaks the same")
+        return settings
 
 
 def _typed(variable: str, text: str, default: object) -> bool | int | float | str:

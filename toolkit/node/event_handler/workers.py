@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -36,18 +37,55 @@ class Line(asyncio.Transport):
 
     def __init__(self, accepted: socket.socket, peer: tuple[Any, ...], connection: Connection) -> None:
         super().__init__()
-        accepted.setblocking(True)
+        self._secure = isinstance(accepted, ssl.SSLSocket)
+        accepted.settimeout(_WRITE_WITHIN_S if self._secure else None)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _WRITE_WITHIN_S, 0))
         self.socket = accepted
         self.connection = connection
         self.lock = threading.Lock()
-        self._known = {"socket": accepted, "peername": peer}
+        self._known: dict[str, Any] = {"socket": accepted, "peername": peer}
         self._closing = False
+        self.begun = False
+        """Whether requests may come: at once, with TLS after its handshake."""
+        self.since_s = time.monotonic()
+
+    def begin(self) -> None:
+        """Tell the connection of its transport."""
+        self.begun = True
+        self.connection.connection_made(self)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`socket` or `peername`."""
         return self._known.get(name, default)
+
+    def shake_hands(self) -> None:
+        """Go on with what comes before the first request of a TLS connection; raises OSError."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            self.socket.settimeout(0)
+            try:
+                self.socket.do_handshake()
+            except ssl.SSLWantReadError as error:
+                raise BlockingIOError from error
+            finally:
+                self.socket.settimeout(_WRITE_WITHIN_S)
+            self._known |= {"peercert": self.socket.getpeercert(), "ssl_object": self.socket}
+        self.begin()
+
+    def receive(self) -> bytes:
+        """What is there, without waiting for more; raises OSError, BlockingIOError where nothing is."""
+        if not isinstance(self.socket, ssl.SSLSocket):
+            return self.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        self.socket.settimeout(0)
+        try:
+            data = self.socket.recv(_READ_BYTES)
+            while self.socket.pending():  # decrypted already: epoll says nothing of it
+                data += self.socket.recv(_READ_BYTES)
+        except ssl.SSLWantReadError as error:
+            raise BlockingIOError from error
+        finally:
+            self.socket.settimeout(_WRITE_WITHIN_S)
+        return data
 
     def is_closing(self) -> bool:
         """Whether it was closed or given up."""
@@ -133,7 +171,10 @@ class Workers:
         for line in list(self._lines.values()):
             if line.lock.acquire(blocking=False):
                 try:
-                    line.connection.check_age(now_s)
+                    if line.begun:
+                        line.connection.check_age(now_s)
+                    elif now_s - line.since_s > self._handler.settings.request_within_s:
+                        line.close()
                 finally:
                     line.lock.release()
 
@@ -176,9 +217,13 @@ class Workers:
         if accepted is None:
             return
         connection = self._handler.make_connection()
+        guard = self._handler.guard
+        if guard is not None:
+            accepted = guard.server_context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
         line = Line(accepted, peer, connection)
         self._lines[accepted.fileno()] = line
-        connection.connection_made(line)
+        if guard is None:
+            line.begin()
         self._ready.register(accepted.fileno(), _ONCE)
 
     def _serve(self, fd: int, line: Line) -> None:
@@ -194,7 +239,9 @@ class Workers:
     def _read(self, line: Line) -> bool:
         """Serve what is there; whether the connection goes on."""
         try:
-            data = line.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            if not line.begun:
+                line.shake_hands()
+            data = line.receive()
             if data:
                 line.connection.data_received(data)
         except BlockingIOError:

@@ -1,0 +1,136 @@
+"""The Event Handler in secure mode: who gets in, and whole runs over TLS."""
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.contract.samples import Point
+from toolkit.provisioning import certificates
+
+from .processes import Bench, NodeProcess, of_point, play
+
+
+@dataclass
+class Cloud:
+    """Certificates on disk, by system."""
+
+    folder: Path
+
+    def files(self, prefix: str, system: str) -> dict[str, str]:
+        return {
+            f"{prefix}CERTIFICATE_FILE": str(self.folder / f"{system}.crt"),
+            f"{prefix}KEY_FILE": str(self.folder / f"{system}.key"),
+        }
+
+    def client(self, system: str) -> dict[str, str]:
+        return self.files("TOOLKIT_TLS_", system) | {
+            "TOOLKIT_TLS_CA_FILE": str(self.folder / "cloud.crt"),
+            "TOOLKIT_SYSTEM": system,
+        }
+
+    def handler(self, bench: Bench, mode: str) -> NodeProcess:
+        return bench.event_handler(
+            TOOLKIT_SETTINGS=json.dumps({"mode": mode}),
+            TOOLKIT_EVENT_HANDLER_TLS_CLOUD_CA_FILE=str(self.folder / "cloud.crt"),
+            **self.files("TOOLKIT_EVENT_HANDLER_TLS_", "eventhandler"),
+        )
+
+    def context(self, system: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(self.folder / "cloud.crt")
+        if system:
+            context.load_cert_chain(self.folder / f"{system}.crt", self.folder / f"{system}.key")
+        return context
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Cloud:
+    folder = tmp_path_factory.mktemp("cloud")
+    master = certificates.make_master()
+    own = certificates.make_cloud(master, cloud="a", operator="op")
+    other = certificates.make_cloud(master, cloud="b", operator="op")
+    certificates.save(own, folder, "cloud")
+    for system in ("eventhandler", "gauge", "panel"):
+        certificates.save(certificates.make_system(own, system=system), folder, system)
+    certificates.save(certificates.make_system(other, system="gauge"), folder, "stranger")
+    return Cloud(folder)
+
+
+def ask(
+    handler: NodeProcess, cloud: Cloud, system: str, method: str, path: str, body: Any = None
+) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPSConnection("127.0.0.1", handler.port, timeout=10, context=cloud.context(system))
+    with contextlib.closing(connection):
+        connection.request(method, path, json.dumps(body) if body is not None else None)
+        response = connection.getresponse()
+        text = response.read()
+    return response.status, json.loads(text) if text.startswith(b"{") else {}
+
+
+@pytest.mark.parametrize(("mode", "protocol"), [("direct", "sse"), ("original", "http")])
+def test_a_run_over_tls_loses_nothing(bench: Bench, cloud: Cloud, mode: str, protocol: str) -> None:
+    handler = cloud.handler(bench, mode)
+    publisher = bench.publisher(0, **cloud.client("gauge"))
+    subscriber = bench.subscriber(0, **cloud.client("panel"))
+    play(
+        handler,
+        [publisher],
+        [subscriber],
+        run="r",
+        protocol=protocol,
+        broker=f"127.0.0.1:{handler.port}",
+        messages=200,
+        payload_bytes=71,
+        options={"tls": True},
+    )
+    sent = {stamp[3:5] for stamp in of_point(publisher.stamps("r"), Point.SENT)}
+    assert len(sent) == 200
+    assert {stamp[3:5] for stamp in of_point(subscriber.stamps("r"), Point.RECEIVED)} == sent
+    assert {stamp[3:5] for stamp in of_point(handler.stamps("r"), Point.BROKER_SENT)} == sent
+
+
+@pytest.mark.parametrize("mode", ["direct", "original"])
+def test_certificates_decide_who_may_what(bench: Bench, cloud: Cloud, mode: str) -> None:
+    handler = cloud.handler(bench, mode)
+    place = {"address": "127.0.0.1", "port": 8462}
+    gauge, panel = ({"systemName": name, **place} for name in ("gauge", "panel"))
+    event = {"source": gauge, "event": {"type": "pressure", "payload": "1"}}
+    wanted = {"eventType": "pressure", "consumer": panel, "sources": [], "filterMetadata": {}, "matchMetadata": False}
+    base = "/eventhandler"
+    assert ask(handler, cloud, "gauge", "POST", f"{base}/publish", event)[0] == 200
+    status, problem = ask(handler, cloud, "panel", "POST", f"{base}/publish", event)
+    assert (status, problem["exceptionType"], problem["errorCode"]) == (401, "AUTH", 401)
+    url = f"https://127.0.0.1:{handler.port}/eventhandler/publish"
+    assert problem["errorMessage"] == f"panel.a.op.arrowhead.eu is unauthorized to access {url}"
+    assert problem["origin"] == url
+    assert ask(handler, cloud, "gauge", "POST", f"{base}/subscription", wanted)[0] == 401
+    assert ask(handler, cloud, "panel", "POST", f"{base}/subscription", wanted)[0] == 201
+    gone = f"{base}/subscription/type/pressure/consumer/panel"
+    assert ask(handler, cloud, "gauge", "DELETE", gone)[0] == 401
+    assert ask(handler, cloud, "panel", "DELETE", gone)[0] == 200
+    assert ask(handler, cloud, "gauge", "GET", base)[0] == 200
+    for outsider in ("stranger", ""):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            ask(handler, cloud, outsider, "GET", base)
+    with socket.create_connection(("127.0.0.1", handler.port), 5) as plain:
+        plain.sendall(b"GET /eventhandler HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert not plain.recv(100).startswith(b"HTTP")
+    assert ask(handler, cloud, "gauge", "POST", f"{base}/publish", event)[0] == 200
+    assert "Traceback" not in bench.log("broker")
+
+
+def test_what_cannot_be_secure_is_said(bench: Bench, cloud: Cloud) -> None:
+    with pytest.raises(AssertionError, match="enhanced has no secure mode"):
+        cloud.handler(bench, "enhanced")
+    missing = Cloud(cloud.folder / "nowhere")
+    with pytest.raises(AssertionError, match="cannot be used for TLS"):
+        missing.handler(bench, "direct")
