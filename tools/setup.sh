@@ -33,7 +33,7 @@ system_packages() {
   local wanted=(ca-certificates openssh-client iproute2 iptables mmdebstrap)
   command -v dockerd >/dev/null || wanted+=(docker.io)
   python_ok || wanted+=(python3 python3-venv)
-  [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus mosquitto mosquitto-clients qemu-system-x86 qemu-utils e2fsprogs procps)
+  [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus mosquitto mosquitto-clients qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
   local lacking
   lacking=$(missing_packages "${wanted[@]}")
   [ -n "$lacking" ] || return 0

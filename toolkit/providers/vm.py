@@ -28,7 +28,7 @@ from pathlib import Path
 from toolkit import engine, paths
 from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
-from toolkit.providers import keys, subnets
+from toolkit.providers import firewall, keys, subnets
 from toolkit.providers.base import Acquired, Request, Resource
 from toolkit.providers.ssh import look_at
 from toolkit.spec.testbed import Node, ProviderSettings
@@ -153,9 +153,7 @@ class VmProvider:
         with contextlib.suppress(OSError):
             (directory / "vm").rmdir()
         if nodes is None or not any(link.node for link in _links(testbed)):
-            for link in _links(testbed):
-                _ip("link", "delete", "dev", link.name)
-                removed.append(Resource(kind="bridge", name=link.name))
+            removed += _remove_bridge(testbed)
         if nodes is None:
             removed += [Resource(kind="key", name=str(file)) for file in keys.remove_identity(directory)]
         return removed
@@ -165,6 +163,7 @@ class VmProvider:
         return [
             *(Resource(kind="virtual machine", name=m.name, node=m.node) for m in _machines(testbed)),
             *(Resource(kind="tap" if k.node else "bridge", name=k.name, node=k.node) for k in _links(testbed)),
+            *(Resource(kind="firewall rule", name=bridge) for bridge in firewall.passed_bridges(testbed)),
         ]
 
     def testbeds(self) -> frozenset[str]:
@@ -437,6 +436,7 @@ def _bridge(request: Request) -> str:
     """The testbed's bridge, made after its subnet was found to be free."""
     name = _interface(request.testbed)
     if any(link.name == name for link in _links(request.testbed)):
+        firewall.pass_within(name, request.testbed)
         return name
     routes = subnets.host_routes()
     if owner := subnets.clash(request.subnet, routes):
@@ -448,7 +448,17 @@ def _bridge(request: Request) -> str:
     _ip("link", "set", "dev", name, "alias", f"{ALIAS}{request.testbed}")
     _ip("address", "add", f"{request.subnet.network_address + 1}/{request.subnet.prefixlen}", "dev", name)
     _ip("link", "set", "dev", name, "up")
+    firewall.pass_within(name, request.testbed)
     return name
+
+
+def _remove_bridge(testbed: str) -> Iterator[Resource]:
+    for link in _links(testbed):
+        _ip("link", "delete", "dev", link.name)
+        yield Resource(kind="bridge", name=link.name)
+    for bridge in firewall.passed_bridges(testbed):
+        firewall.remove_rule(bridge, testbed)
+        yield Resource(kind="firewall rule", name=bridge)
 
 
 def _tap(request: Request, node: Node, bridge: str) -> str:

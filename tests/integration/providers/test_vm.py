@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -40,10 +41,34 @@ def test_its_clock_can_be_set_and_ours_does_not_follow(machine: Bench) -> None:
 
 def test_processes_links_and_files_carry_the_testbed(machine: Bench) -> None:
     machine.acquire(machine.node("one"))
-    assert sorted(resource.kind for resource in machine.resources()) == ["bridge", "tap", "virtual machine"]
+    assert sorted(resource.kind for resource in machine.resources()) == [
+        "bridge",
+        "firewall rule",
+        "tap",
+        "virtual machine",
+    ]
     assert machine.testbed in machine.provider.testbeds()
     listed = subprocess.run(["ip", "-d", "link"], capture_output=True, text=True, check=True).stdout
     assert f"org.toolkit.testbed={machine.testbed}/one" in listed
+
+
+def test_the_host_s_firewall_passes_what_stays_on_the_bridge(machine: Bench) -> None:
+    host = machine.acquire(machine.node("one")).hosts["one"]
+    bridge = next(found.name for found in machine.resources() if found.kind == "bridge")
+    far, near = "tktestfar", "tktestnear"
+    with contextlib.ExitStack() as undo:
+        for words in (
+            f"ip netns add {far}",
+            f"ip link add {near} type veth peer name eth0 netns {far}",
+            f"ip link set {near} master {bridge} up",
+            f"ip -n {far} address add 10.87.34.200/24 dev eth0",
+            f"ip -n {far} link set eth0 up",
+        ):
+            subprocess.run(words.split(), check=True)
+            if "netns add" in words:  # takes the pair of links with it
+                undo.callback(subprocess.run, ["ip", "netns", "delete", far], check=True)
+        ping = ["ip", "netns", "exec", far, "ping", "-c", "3", "-i", "0.5", "-W", "5", host.ssh.address]
+        assert subprocess.run(ping, capture_output=True, check=False).returncode == 0
 
 
 def test_an_address_outside_the_subnet_is_refused_at_once(machine: Bench) -> None:
