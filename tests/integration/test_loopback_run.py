@@ -28,6 +28,8 @@ from toolkit.events import Event
 from toolkit.measure.collect import FolderCollector
 from toolkit.measure.store import RunFolder, list_runs
 from toolkit.measure.tables import read_column
+from toolkit.report.table import run_document
+from toolkit.report.text import markdown
 from toolkit.spec.experiment import plain_experiment
 from toolkit.spec.testbed import Image, Link, Node, Service, Testbed
 from toolkit.spec.workload import Workload
@@ -200,3 +202,24 @@ def test_a_subscriber_killed_mid_run_is_named(loopback: Loopback):
     assert dead["in_flight"] > 0
     [listed] = list_runs("loopback")
     assert listed.verify() == []
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_dds_needs_no_broker_and_has_none_of_its_hops(loopback: Loopback, qos: int):
+    domain = 100 + os.getpid() % 100
+    workload = Workload(
+        name="dds", messages=150, subscriber_connections=2, warmup_messages=5, drain_s=1.0, qos=qos, payload_bytes=100,
+        broker="nobody", arrivals=Arrivals(kind="rate", rate_per_s=150.0),
+        options={"protocol": "dds", "dds_domain": domain},
+    )  # fmt: skip
+    [run] = loopback.run(workload)
+    kpis = check_books(run, 600)
+    assert [fault for fault in kpis["faults"] if "the publisher was late" not in fault] == []
+    assert kpis["ledger"]["total"]["delivered"] == 600
+    assert kpis["counters"]["acknowledged"] == 150 * qos
+    for hop in ("publish", "broker", "deliver"):
+        assert kpis["hops"][hop]["count"] == 0
+        assert kpis["hops"][hop]["lost"] is None
+    assert kpis["hops"]["end_to_end"]["count"] == 600
+    assert not [process for process in kpis["processes"] if process["role"] in {"broker", "probe"}]
+    assert "600 expected = 600 delivered" in markdown([run_document(run)])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from toolkit.contract.orders import RunOrder
 from toolkit.controller.control import Process
@@ -57,27 +57,22 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
     """Orders for every process. Stream ids are unique in the run and, but for one chance in 65,536, among runs."""
     publishing = find_services(testbed, workload.publishers, workload)
     subscribing = find_services(testbed, workload.subscribers, workload)
-    broker = find_services(testbed, workload.broker, workload)[0]
-    protocol = str(workload.options.get("protocol") or usual_protocol(broker))
-    if not protocol:
-        raise WorkloadError(
-            f"workload {workload.name}: nothing says what protocol {broker.name} speaks; "
-            "write options: {protocol: mqtt}"
-        )
-    port = int(workload.options.get("port") or broker_port(broker, protocol))
     first = (zlib.crc32(run.encode()) & 0xFFFF) << 16
     topics = [f"toolkit-{first >> 16:04x}-{number}" for number in range(workload.topics)]
     publishers = list(_processes(testbed, deployment, publishing))
+    subscribers = list(_processes(testbed, deployment, subscribing))
+    broker, meeting = _meeting(testbed, deployment, workload, [*publishers, *subscribers], len(subscribers))
     per_process = workload.connections * workload.topics
     streams = range(first, first + len(publishers) * per_process)
-    options = {key: value for key, value in workload.options.items() if key not in NOT_FOR_NODES}
+    options = dict(meeting.options)
+    options |= {key: value for key, value in workload.options.items() if key not in NOT_FOR_NODES}
     options.setdefault("live_every", live_every(workload, len(publishers)))
     common = RunOrder(
         run=run,
         testbed=testbed.name,
         role="broker",
-        protocol=protocol,
-        broker=f"{deployment.hosts[broker.nodes[0]].address}:{port}",
+        protocol=meeting.protocol,
+        broker=meeting.address,
         topics=topics,
         streams=list(streams),
         qos=workload.qos,
@@ -98,9 +93,8 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
     )
     receiving = dataclasses.replace(common, role="subscriber", connections=workload.subscriber_connections)
     gateways, hubs = _Ends(testbed, deployment, workload, "gateway"), _Ends(testbed, deployment, workload, "hub")
-    subscribers = list(_processes(testbed, deployment, subscribing))
     return Cast(
-        brokers=tuple(_brokers(testbed, deployment, broker, common)),
+        brokers=tuple(_brokers(testbed, deployment, broker, common)) if broker else (),
         ends=tuple((end, dataclasses.replace(common, role=ends.role)) for ends in (gateways, hubs) for end in ends),
         subscribers=tuple((process, hubs.served(receiving, i)) for i, process in enumerate(subscribers)),
         publishers=tuple(
@@ -109,6 +103,35 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
         ),
         hub_of={process: hubs.processes[i % len(hubs)] for i, process in enumerate(subscribers)} if hubs else {},
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meeting:
+    """How publishers and subscribers of a run come together."""
+
+    protocol: str
+    address: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What orders say of it beside."""
+
+
+def _meeting(
+    testbed: Testbed, deployment: Deployment, workload: Workload, clients: Sequence[Process], subscribers: int
+) -> tuple[Service | None, _Meeting]:
+    """The broker between them; none where the protocol knows none, and each is then told of all the others."""
+    if workload.brokerless:
+        peers = list(dict.fromkeys(deployment.hosts[process.node].address for process in clients))
+        options = {"peers": peers, "readers": subscribers * workload.subscriber_connections}
+        return None, _Meeting(protocol=str(workload.options["protocol"]), address="", options=options)
+    broker = find_services(testbed, workload.broker, workload)[0]
+    protocol = str(workload.options.get("protocol") or usual_protocol(broker))
+    if not protocol:
+        raise WorkloadError(
+            f"workload {workload.name}: nothing says what protocol {broker.name} speaks; "
+            "write options: {protocol: mqtt}"
+        )
+    port = int(workload.options.get("port") or broker_port(broker, protocol))
+    return broker, _Meeting(protocol=protocol, address=f"{deployment.hosts[broker.nodes[0]].address}:{port}")
 
 
 class _Ends:

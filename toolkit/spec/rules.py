@@ -94,11 +94,15 @@ def order(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:
 
 
 def company(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:
-    """Publishers and subscribers have a broker between them; there is at most one monitor."""
+    """Publishers and subscribers have a broker between them, or need none; there is at most one monitor."""
     roles = {service.role for service in testbed.services}
+    lonely = not roles & {"broker", "gateway", "hub"} and not any(w.brokerless for w in testbed.workloads.values())
     for service in testbed.services:
-        if service.role in {"publisher", "subscriber"} and not roles & {"broker", "gateway", "hub"}:
-            message = f"{service.role} {service.name!r} has no broker to talk to; add a service with role broker"
+        if service.role in {"publisher", "subscriber"} and lonely:
+            message = (
+                f"{service.role} {service.name!r} has no broker to talk to; add a service with role broker, or a "
+                "workload with options: {protocol: dds}"
+            )
             findings.add(_at(service), message, at_key=True)
     monitors = [(service, node) for service in testbed.services if service.role == "monitor" for node in service.nodes]
     if len(monitors) > 1:

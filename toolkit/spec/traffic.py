@@ -145,7 +145,7 @@ def _check_services(
 ) -> None:
     name = workload.name
     for key in ("publishers", "subscribers", "broker", "gateway", "hub"):
-        wanted = getattr(workload, key)
+        wanted = "" if key == "broker" and workload.brokerless else getattr(workload, key)
         if wanted and not any(wanted in (service.name, service.role) for service in services):
             hint = did_you_mean(wanted, {word for service in services for word in (service.name, service.role)})
             place = origin.get(key, ("workloads", name))

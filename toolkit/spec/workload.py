@@ -22,6 +22,10 @@ class Reference:
     """mean, sd, min, p50 … max -> ms; two numbers where a range was published."""
 
 
+BROKERLESS = frozenset({"dds"})
+"""Protocols whose publishers and subscribers find each other."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """What ends a run before everything is sent; such a run is at fault and says so."""
@@ -66,3 +70,8 @@ class Workload:
     asserts: Mapping[str, str] = field(default_factory=dict)
     """KPI -> condition, for example `lost: "== 0"`; a broken one is exit code 7."""
     reference: tuple[Reference, ...] = ()
+
+    @property
+    def brokerless(self) -> bool:
+        """Whether its publishers speak to its subscribers with nothing between them."""
+        return self.options.get("protocol") in BROKERLESS
