@@ -40,7 +40,7 @@ class RunOrder:
     protocol: str
     """sse, http, mqtt, amqp, stomp, xmpp, dds, arrowhead."""
     broker: str = ""
-    """host:port"""
+    """host:port; several, with commas between, are entrances of one broker: connections take turns."""
     topics: list[str] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
     """Publisher: one stream id per (connection, topic), unique in the run."""

@@ -11,8 +11,9 @@ from typing import Any, Literal, TypeAlias
 from toolkit.contract.orders import RunOrder
 from toolkit.controller.control import Process
 from toolkit.errors import WorkloadError
+from toolkit.provisioning.broker_access import ENTRY_OPTIONS, entry_options
 from toolkit.provisioning.render import PROBE_PORT, metrics_port
-from toolkit.spec.services import broker_port, built_in, end_port, usual_protocol
+from toolkit.spec.services import broker_port, built_in, end_port, spoken
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.spec.workload import Workload
 from toolkit.state import Deployment
@@ -72,7 +73,7 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
         testbed=testbed.name,
         role="broker",
         protocol=meeting.protocol,
-        broker=meeting.address,
+        broker=next(iter(meeting.addresses), ""),
         topics=topics,
         streams=list(streams),
         qos=workload.qos,
@@ -96,9 +97,31 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
     return Cast(
         brokers=tuple(_brokers(testbed, deployment, broker, common)) if broker else (),
         ends=tuple((end, dataclasses.replace(common, role=ends.role)) for ends in (gateways, hubs) for end in ends),
-        subscribers=tuple((process, hubs.served(receiving, i)) for i, process in enumerate(subscribers)),
+        subscribers=tuple(
+            (
+                process,
+                hubs.served(
+                    dataclasses.replace(
+                        receiving, broker=_turned(meeting.addresses, i * workload.subscriber_connections)
+                    ),
+                    i,
+                ),
+            )
+            for i, process in enumerate(subscribers)
+        ),
         publishers=tuple(
-            (process, gateways.served(dataclasses.replace(sending, streams=list(own), seed=workload.seed + i), i))
+            (
+                process,
+                gateways.served(
+                    dataclasses.replace(
+                        sending,
+                        streams=list(own),
+                        seed=workload.seed + i,
+                        broker=_turned(meeting.addresses, i * workload.connections),
+                    ),
+                    i,
+                ),
+            )
             for i, (process, own) in enumerate(zip(publishers, _shares(streams, per_process), strict=True))
         ),
         hub_of={process: hubs.processes[i % len(hubs)] for i, process in enumerate(subscribers)} if hubs else {},
@@ -110,7 +133,8 @@ class _Meeting:
     """How publishers and subscribers of a run come together."""
 
     protocol: str
-    address: str
+    addresses: Sequence[str]
+    """host:port of each entrance of the broker."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What orders say of it beside."""
 
@@ -122,16 +146,12 @@ def _meeting(
     if workload.brokerless:
         peers = list(dict.fromkeys(deployment.hosts[process.node].address for process in clients))
         options = {"peers": peers, "readers": subscribers * workload.subscriber_connections}
-        return None, _Meeting(protocol=str(workload.options["protocol"]), address="", options=options)
+        return None, _Meeting(protocol=str(workload.options["protocol"]), addresses=(), options=options)
     broker = find_services(testbed, workload.broker, workload)[0]
-    protocol = str(workload.options.get("protocol") or usual_protocol(broker))
-    if not protocol:
-        raise WorkloadError(
-            f"workload {workload.name}: nothing says what protocol {broker.name} speaks; "
-            "write options: {protocol: mqtt}"
-        )
+    protocol = protocol_of(broker, workload)
     port = int(workload.options.get("port") or broker_port(broker, protocol))
-    return broker, _Meeting(protocol=protocol, address=f"{deployment.hosts[broker.nodes[0]].address}:{port}")
+    addresses = [f"{address}:{port}" for address in entrances(broker, deployment)]
+    return broker, _Meeting(protocol=protocol, addresses=addresses, options=entry_options(broker))
 
 
 class _Ends:
@@ -169,7 +189,14 @@ class _Ends:
         if not self.processes:
             return order
         address = self._addresses[number % len(self)]
-        return dataclasses.replace(order, broker=f"{address}:{self._port}", protocol=self._protocol)
+        options = {key: value for key, value in order.options.items() if key not in ENTRY_OPTIONS}
+        return dataclasses.replace(order, broker=f"{address}:{self._port}", protocol=self._protocol, options=options)
+
+
+def _turned(addresses: Sequence[str], by: int) -> str:
+    """All addresses, beginning with another one for each process, whose connections then take turns."""
+    first = by % (len(addresses) or 1)
+    return ",".join([*addresses[first:], *addresses[:first]])
 
 
 def _shares(streams: range, size: int) -> Iterable[range]:
@@ -183,6 +210,36 @@ def find_services(testbed: Testbed, name: str, workload: Workload) -> tuple[Serv
         there = ", ".join(f"{s.name} ({s.role})" for s in testbed.services) or "none"
         raise WorkloadError(f"workload {workload.name} needs a service {name!r}; {testbed.file} has {there}")
     return found
+
+
+def protocol_of(broker: Service, workload: Workload) -> str:
+    """What the workload asks for, else the broker's first; raises WorkloadError for what the broker cannot speak."""
+    known, able = built_in(broker.image.name), spoken(broker.image.name, broker.settings)
+    protocol = str(workload.options.get("protocol") or next(iter(able), ""))
+    if not protocol:
+        raise WorkloadError(
+            f"workload {workload.name}: nothing says what protocol {broker.name} speaks; "
+            "write options: {protocol: mqtt}"
+        )
+    if known and able and protocol not in able:
+        raise WorkloadError(
+            f"workload {workload.name}: {broker.name} ({known.name}) speaks {', '.join(able)}, not {protocol}"
+        )
+    version = str(workload.options.get("mqtt", "3.1.1")).removesuffix(".0")
+    if known and protocol == "mqtt" and version not in known.mqtt:
+        raise WorkloadError(
+            f"workload {workload.name}: {broker.name} ({known.name}) speaks MQTT {', '.join(known.mqtt)}, not {version}"
+        )
+    return protocol
+
+
+def entrances(broker: Service, deployment: Deployment) -> list[str]:
+    """Addresses at which clients enter a broker: every node of a cluster, else the first."""
+    known = built_in(broker.image.name)
+    nodes = broker.nodes if known and known.clusters else broker.nodes[:1]
+    return [deployment.hosts[node].address for node in nodes if node in deployment.hosts] or [
+        deployment.hosts[broker.nodes[0]].address
+    ]
 
 
 def live_every(workload: Workload, publishers: int) -> int:

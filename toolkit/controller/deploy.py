@@ -20,6 +20,7 @@ from toolkit.plan import Plan, Running, make_plan, node_hash, plan_nodes, plan_s
 from toolkit.providers import provider_for
 from toolkit.providers.base import NodeImage, Request
 from toolkit.provisioning.ansible import Ansible
+from toolkit.provisioning.broker_access import access_secrets, file_secrets, made_variables
 from toolkit.provisioning.images import Builder
 from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
 from toolkit.provisioning.observe import Observed, observe
@@ -247,7 +248,7 @@ def provision(
                 "deploy.yml",
                 write_inventory(inventory, directory / "inventory.json"),
                 emit,
-                secrets=_secrets(testbed, bundles),
+                secrets=_secrets(testbed, deployment.hosts, bundles),
                 limit=touched,
             )
         finally:
@@ -397,21 +398,24 @@ def _references(bundles: Mapping[str, Bundle], nodes: list[str]) -> list[ImageRe
 
 def _with_secrets(testbed: Testbed, deployment: Deployment) -> frozenset[str]:
     """Nodes that are always converged: a bundle does not tell that a secret has another value now."""
-    return frozenset(node for s in testbed.services if s.secrets for node in s.nodes if node in deployment.hosts)
+    having = [s for s in testbed.services if s.secrets or made_variables(testbed, s)]
+    return frozenset(node for s in having for node in s.nodes if node in deployment.hosts)
 
 
-def _secrets(testbed: Testbed, bundles: Mapping[str, Bundle]) -> dict[str, dict[str, dict[str, str]]]:
-    """Secrets by node, container and variable; read here, on the way to the node, and kept nowhere."""
+def _secrets(
+    testbed: Testbed, hosts: Mapping[str, Host], bundles: Mapping[str, Bundle]
+) -> dict[str, dict[str, dict[str, str]]]:
+    """Secrets by node, container and variable; read or made here, on the way to the node."""
     wanted = {s.name: s.secrets for s in testbed.services if s.secrets}
-    if not wanted:
-        return {}
-    values = read_secrets(testbed.secrets, {name for service in wanted.values() for name in service.values()})
+    names = {name for service in wanted.values() for name in service.values()} | file_secrets(testbed)
+    values = read_secrets(testbed.secrets, names) if names else {}
+    made = access_secrets(testbed, hosts, paths.testbed_dir(testbed.name), values.__getitem__)
+    of_service = {
+        name: {variable: values[secret] for variable, secret in wanted.get(name, {}).items()} | made.get(name, {})
+        for name in wanted.keys() | made.keys()
+    }
     return {
-        node: {
-            c.name: {variable: values[name] for variable, name in wanted[c.service].items()}
-            for c in bundle.containers
-            if c.service in wanted
-        }
+        node: {c.name: of_service[c.service] for c in bundle.containers if c.service in of_service}
         for node, bundle in bundles.items()
     }
 

@@ -225,7 +225,12 @@ def find_faults(
 
 def _process_faults(files: Sequence[StampsFile]) -> list[str]:
     killed = [f"{file.process} was killed: its last stamps may be missing" for file in files if file.info is None]
-    return killed + [f"{file.process}: {file.info.error}" for file in files if file.info and file.info.error]
+    weak = [
+        f"{file.process}: the broker granted QoS {facts['granted_qos']} where {facts['requested_qos']} was asked"
+        for file in files
+        if file.info and (facts := file.info.facts).get("granted_qos", 0) < facts.get("requested_qos", 0)
+    ]
+    return [*killed, *weak, *(f"{file.process}: {file.info.error}" for file in files if file.info and file.info.error)]
 
 
 def _clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary]) -> list[str]:

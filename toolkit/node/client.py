@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -52,6 +53,12 @@ def serve_orders(
         _carry_out(settings, control, order, make_part)
     control.close()
     return 0
+
+
+def at_entrance(order: RunOrder, turn: int) -> RunOrder:
+    """The order for one connection: of several entrances of a broker, the one whose turn it is."""
+    entrances = order.broker.split(",")
+    return order if len(entrances) == 1 else dataclasses.replace(order, broker=entrances[turn % len(entrances)])
 
 
 def _carry_out(settings: ProcessSettings, control: Control, order: RunOrder, make_part: MakePart) -> None:

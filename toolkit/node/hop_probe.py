@@ -307,10 +307,10 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     settings = ProcessSettings.from_environment(environ)
     try:
         ports = [int(port) for port in environ.get("TOOLKIT_PROBE_PORTS", "1883").split(",") if port]
-        native = NativeCounters.from_environment(environ, ports)
+        native = NativeCounters.from_environment(environ)
         probe = Probe(settings, ports, native)
-    except (ToolkitError, ValueError) as error:
-        log("failed", settings, ROLE, error=str(error))
+    except (ToolkitError, ValueError, KeyError, OSError) as error:
+        log("failed", settings, ROLE, error=str(error) or type(error).__name__)
         return 1
     if native:
         native.start()

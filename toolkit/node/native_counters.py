@@ -1,96 +1,133 @@
-"""What an MQTT broker says of itself in `$SYS`, read over the smallest of MQTT clients.
+"""What an unmodified broker says of itself: messages it dropped, subscriptions it holds; asked for on its own node.
 
-Mosquitto counts the messages it drops nowhere else. Topics are those of Mosquitto 2.0; 2.1 renamed some, so both are
-asked for.
+Mosquitto tells it in `$SYS`, RabbitMQ on its metrics page, ActiveMQ in advisory messages.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from toolkit.contract import metrics
 from toolkit.node import exposition
+from toolkit.node.drivers import stomp_frames
 
 TOPICS = {
     "$SYS/broker/publish/messages/dropped": "dropped",
     "$SYS/broker/mqtt/publish/dropped": "dropped",
     "$SYS/broker/subscriptions/count": "subscriptions",
 }
+"""Of Mosquitto 2.0; 2.1 renamed some, so both are asked for."""
 KEEP_ALIVE_S = 30
 REDIAL_S = 2.0
 INTERVAL_S = 1.0
 """`sys_interval` in the configuration that toolkit renders."""
+ASK_EVERY_S = 5.0
+"""RabbitMQ's page has 80 kB and costs it some 10 ms of processor time."""
 _PUBLISH, _CONNACK = 3, 2
+_RABBITMQ = {
+    "rabbitmq_global_messages_dead_lettered_maxlen_total": "dropped",
+    "rabbitmq_global_messages_unroutable_dropped_total": "unroutable",
+    "rabbitmq_consumers": "subscriptions",
+}
+_SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
+DISCARDED = "/topic/ActiveMQ.Advisory.MessageDiscarded.>"
+_ANSWER_S = 5.0
+Converse = Callable[["NativeCounters"], None]
 
 
 class NativeCounters:
     """The latest numbers, kept fresh by a thread of its own."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._address = host, port
-        self._latest: dict[str, int] = {}
+    def __init__(self, kind: str, port: int, login: tuple[str, str] | None = None) -> None:
+        """Raises KeyError for a kind that nobody knows."""
+        self.address = "127.0.0.1", port
+        self.login = login
+        self.latest: dict[str, int] = {}
+        self._wanted = threading.Event()
+        self._converse = _CONVERSATIONS[kind]
         self._thread = threading.Thread(target=self._listen, name="native", daemon=True)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], ports: Sequence[int]) -> NativeCounters | None:
-        """None where TOOLKIT_PROBE_SYS is 0: for brokers that have no `$SYS`."""
-        return cls(ports[0]) if ports and environ.get("TOOLKIT_PROBE_SYS", "1") == "1" else None
+    def from_environment(cls, environ: Mapping[str, str]) -> NativeCounters | None:
+        """TOOLKIT_PROBE_NATIVE is KIND:PORT (none where it is empty), TOOLKIT_PROBE_LOGIN is USER:VARIABLE.
+
+        VARIABLE names the file that holds the password. Raises ValueError, KeyError or OSError.
+        """
+        kind, _, port = environ.get("TOOLKIT_PROBE_NATIVE", "").partition(":")
+        user, _, variable = environ.get("TOOLKIT_PROBE_LOGIN", "").partition(":")
+        login = (user, Path(environ[variable]).read_text().rstrip("\n")) if user else None
+        return cls(kind, int(port), login) if kind else None
 
     def start(self) -> None:
         """Begin to listen."""
         self._thread.start()
 
     def read(self, *, settled: bool = False) -> dict[str, int]:
-        """The latest numbers; `settled` waits one interval, so that they cover what has happened until this call."""
-        if settled and self._latest:
+        """The latest numbers; `settled` waits until they cover what has happened before this call."""
+        if settled and self.latest:
+            self._wanted.set()
             time.sleep(INTERVAL_S + 0.2)
-        return dict(self._latest)
+        return dict(self.latest)
+
+    def pause(self) -> None:
+        """Until it is time to ask the broker again, or somebody waits."""
+        self._wanted.wait(ASK_EVERY_S)
+        self._wanted.clear()
 
     def readings(self) -> Iterable[exposition.Reading]:
         """As metrics of the broker."""
-        latest = self._latest
+        latest = self.latest
         named: list[tuple[str, metrics.Metric, tuple[str, ...]]] = [
             ("dropped", metrics.BROKER_DROPPED, ("queue_full",)),
+            ("unroutable", metrics.BROKER_DROPPED, ("unroutable",)),
             ("subscriptions", metrics.BROKER_SUBSCRIBERS, ()),
         ]
         return [(metric, labels, latest[name]) for name, metric, labels in named if name in latest]
 
     def _listen(self) -> None:
         while True:
-            with contextlib.suppress(OSError, ValueError):
-                self._converse()
+            with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+                self._converse(self)
             time.sleep(REDIAL_S)
 
-    def _converse(self) -> None:
-        with socket.create_connection(self._address, timeout=5) as broker:
-            broker.settimeout(KEEP_ALIVE_S / 2)
-            name = b"\0\4MQTT\4\2" + struct.pack(">H", KEEP_ALIVE_S) + _text("")
-            broker.sendall(_packet(0x10, name))
-            with broker.makefile("rb") as stream:
-                kind, body = _read_packet(stream.read)
-                if kind != _CONNACK or body[1:2] != b"\0":
-                    raise ConnectionRefusedError(f"the broker at port {self._address[1]} refuses to be asked")
-                broker.sendall(_packet(0x82, b"\0\1" + b"".join(_text(topic) + b"\0" for topic in TOPICS)))
-                asked_s = time.monotonic()
-                while True:
-                    kind, body = _read_packet(stream.read)
-                    if kind == _PUBLISH:
-                        self._take(body)
-                    if time.monotonic() - asked_s > KEEP_ALIVE_S / 2:
-                        asked_s = time.monotonic()
-                        broker.sendall(b"\xc0\0")
 
-    def _take(self, body: bytes) -> None:
-        length = int.from_bytes(body[:2], "big")
-        name = TOPICS.get(body[2 : 2 + length].decode("utf-8", "replace"))
-        if name is not None:
-            with contextlib.suppress(ValueError):
-                self._latest[name] = int(body[2 + length :]) - (len(TOPICS) if name == "subscriptions" else 0)
+# -- Mosquitto --------------------------------------------------------------------------------------------------------
+
+
+def _listen_to_sys(counters: NativeCounters) -> None:
+    with socket.create_connection(counters.address, timeout=5) as broker:
+        broker.settimeout(KEEP_ALIVE_S / 2)
+        name = b"\0\4MQTT\4\2" + struct.pack(">H", KEEP_ALIVE_S) + _text("")
+        broker.sendall(_packet(0x10, name))
+        with broker.makefile("rb") as stream:
+            kind, body = _read_packet(stream.read)
+            if kind != _CONNACK or body[1:2] != b"\0":
+                raise ConnectionRefusedError(f"the broker at port {counters.address[1]} refuses to be asked")
+            broker.sendall(_packet(0x82, b"\0\1" + b"".join(_text(topic) + b"\0" for topic in TOPICS)))
+            asked_s = time.monotonic()
+            while True:
+                kind, body = _read_packet(stream.read)
+                if kind == _PUBLISH:
+                    _take_topic(counters.latest, body)
+                if time.monotonic() - asked_s > KEEP_ALIVE_S / 2:
+                    asked_s = time.monotonic()
+                    broker.sendall(b"\xc0\0")
+
+
+def _take_topic(latest: dict[str, int], body: bytes) -> None:
+    length = int.from_bytes(body[:2], "big")
+    name = TOPICS.get(body[2 : 2 + length].decode("utf-8", "replace"))
+    if name is not None:
+        with contextlib.suppress(ValueError):
+            latest[name] = int(body[2 + length :]) - (len(TOPICS) if name == "subscriptions" else 0)
 
 
 def _text(text: str) -> bytes:
@@ -119,3 +156,64 @@ def _read_packet(read: Callable[[int], bytes]) -> tuple[int, bytes]:
         shift += 7
         if digit < 0x80:  # noqa: PLR2004
             return first[0] >> 4, read(length)
+
+
+# -- RabbitMQ ---------------------------------------------------------------------------------------------------------
+
+
+def _ask_rabbitmq(counters: NativeCounters) -> None:
+    while True:
+        page = http.client.HTTPConnection(*counters.address, timeout=_ANSWER_S)
+        with contextlib.closing(page):
+            page.request("GET", "/metrics")
+            answer = page.getresponse()
+            text = answer.read().decode()
+        if answer.status == http.client.OK:
+            counters.latest.update(read_rabbitmq(text))
+        counters.pause()
+
+
+def read_rabbitmq(page: str) -> dict[str, int]:
+    """The counters on RabbitMQ's metrics page, summed over protocols and types of queue."""
+    found: dict[str, int] = {}
+    for name, value in _SAMPLE.findall(page):
+        if name in _RABBITMQ:
+            found[_RABBITMQ[name]] = found.get(_RABBITMQ[name], 0) + int(float(value))
+    return found
+
+
+# -- ActiveMQ ---------------------------------------------------------------------------------------------------------
+
+
+def _listen_to_advisories(counters: NativeCounters) -> None:
+    """ActiveMQ tells of each message that it discards how many it has discarded for that subscription."""
+    discarded: dict[bytes, int] = {}
+    reader = stomp_frames.FrameReader()
+    login = dict(zip(("login", "passcode"), counters.login or (), strict=False))
+    connect = {"accept-version": "1.2", "host": "/", "heart-beat": "0,0", **login}
+    subscribe = {"id": "0", "destination": DISCARDED, "activemq.prefetchSize": "1000"}
+    with socket.create_connection(counters.address, timeout=_ANSWER_S) as broker:
+        broker.sendall(stomp_frames.frame("CONNECT", connect) + stomp_frames.frame("SUBSCRIBE", subscribe))
+        broker.settimeout(None)
+        while data := broker.recv(65_536):
+            for found in reader.take(data):
+                if found.command == b"ERROR":
+                    raise ConnectionRefusedError(found.complaint)
+                if found.command == b"MESSAGE":
+                    discarded.update(read_discarded(found.headers))
+            counters.latest["dropped"] = sum(discarded.values())
+
+
+def read_discarded(headers: Mapping[bytes, bytes]) -> dict[bytes, int]:
+    """Subscription -> messages discarded for it, in one of ActiveMQ's advisories."""
+    try:
+        return {headers[b"consumerId"]: int(headers[b"discardedCount"])}
+    except (KeyError, ValueError):
+        return {}
+
+
+_CONVERSATIONS: Mapping[str, Converse] = {
+    "mqtt": _listen_to_sys,
+    "rabbitmq": _ask_rabbitmq,
+    "activemq": _listen_to_advisories,
+}

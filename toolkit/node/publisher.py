@@ -6,6 +6,7 @@ One hot thread sends, waits and reads the answers; nothing in it logs or touches
 from __future__ import annotations
 
 import gc
+import itertools
 import platform
 import select
 import sys
@@ -20,7 +21,7 @@ from toolkit.contract.payloads import size_of
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition, pacing
-from toolkit.node.client import serve_orders
+from toolkit.node.client import at_entrance, serve_orders
 from toolkit.node.control import Control
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import Driver, Key, PublishingConnection
@@ -186,9 +187,10 @@ class Publishing:
         counts = self._counts.document()
         return self._writer.close(counts=counts, flows=self._flows.by_peer, facts=facts, error=error).error
 
-    def _dial(self, index: int) -> PublishingConnection:
+    def _dial(self, index: int, turn: int | None = None) -> PublishingConnection:
         timeout_s = float(self._order.options.get("connect_timeout_s", 10.0))
-        return self._driver.open_publisher(self._order, connection=index, fill=self._maker.fill, timeout_s=timeout_s)
+        order = at_entrance(self._order, index if turn is None else turn)
+        return self._driver.open_publisher(order, connection=index, fill=self._maker.fill, timeout_s=timeout_s)
 
     def _adopt(self, link: _Link, connection: PublishingConnection) -> None:
         if self._size_of is not None and not hasattr(connection, "forward"):
@@ -210,7 +212,8 @@ class Publishing:
         link.connection.close()
         link.connection = None
         self._counts.reconnects += 1
-        self._redial.begin(link.index, lambda: self._dial(link.index), lambda connection: connection.close())
+        turns = itertools.count(link.index + 1)  # an entrance that is lost may stay so: the others are tried too
+        self._redial.begin(link.index, lambda: self._dial(link.index, next(turns)), lambda opened: opened.close())
 
     def _probe(self) -> None:
         """One message on each stream before the run; the broker's answers are awaited."""

@@ -7,6 +7,7 @@ does not delay another's stamp. A message that cannot be read is counted as fore
 from __future__ import annotations
 
 import gc
+import itertools
 import platform
 import sys
 import time
@@ -19,7 +20,7 @@ from toolkit.contract.orders import RunOrder
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition
-from toolkit.node.client import serve_orders
+from toolkit.node.client import at_entrance, serve_orders
 from toolkit.node.control import Control
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import Driver, SubscribingConnection
@@ -141,10 +142,12 @@ class Subscribing:
         counts = self._counts.document()
         return self._writer.close(counts=counts, flows=self._flows.by_peer, facts=facts, error=error).error
 
-    def _dial(self, slot: int, before: Sequence[SubscribingConnection] = ()) -> list[SubscribingConnection]:
+    def _dial(
+        self, slot: int, before: Sequence[SubscribingConnection] = (), turn: int | None = None
+    ) -> list[SubscribingConnection]:
         settings = self._settings
         return self._driver.open_subscribers(
-            self._order,
+            at_entrance(self._order, slot if turn is None else turn),
             before=before,
             identity=f"{settings.node}-{settings.service}-{settings.instance}-{slot}",
             timeout_s=float(self._order.options.get("connect_timeout_s", 10.0)),
@@ -176,7 +179,8 @@ class Subscribing:
         self._facts["last_lost"] = str(error)
         self._counts.reconnects += 1
         slot = lost.slot
-        self._redial.begin(slot, lambda: self._dial(slot, before), _close_all)
+        turns = itertools.count(slot + 1)  # an entrance that is lost may stay so: the others are tried too
+        self._redial.begin(slot, lambda: self._dial(slot, before, next(turns)), _close_all)
 
     def _keep_alive(self) -> None:
         for link in list(self._links.values()):

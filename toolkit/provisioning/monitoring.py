@@ -1,15 +1,14 @@
-"""What the monitor and an unmodified broker are configured with: Prometheus, its rules, Mosquitto."""
+"""What the monitor is configured with: Prometheus and its rules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Protocol
 
 from toolkit.contract import metrics
 from toolkit.provisioning.templates import duration, render_template
-from toolkit.spec.quantities import in_base_units
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Host
 
@@ -119,41 +118,6 @@ def alert_rules(testbed: Testbed, limits: AlertLimits | None = None) -> str:
         disk_free_ratio=limits.disk_free_ratio,
         memory_free_ratio=limits.memory_free_ratio,
     )
-
-
-MOSQUITTO_DEFAULTS: Mapping[str, Any] = {
-    "max_inflight_messages": 20,
-    "max_queued_messages": 1000,
-    "max_queued_bytes": 0,
-    "queue_qos0_messages": False,
-    "persistence": False,
-    "set_tcp_nodelay": True,
-    "max_connections": -1,
-}
-"""Written out even where they are Mosquitto's own, so that a broker's bounds can be read from its file."""
-_PER_LISTENER = ("max_connections",)
-
-
-def mosquitto_config(settings: Mapping[str, Any], *, port: int = 1883) -> str:
-    """mosquitto.conf: anonymous, on every address, with these settings over `MOSQUITTO_DEFAULTS`.
-
-    Durations and sizes may carry their units. `autosave_interval` counts only with `persistence`.
-    """
-    merged = {**MOSQUITTO_DEFAULTS, **{name: in_base_units(value) for name, value in settings.items()}}
-    if not merged["persistence"]:
-        merged.pop("autosave_interval", None)
-    if not merged.get("message_size_limit"):
-        merged.pop("message_size_limit", None)
-    ordered = {name: merged[name] for name in (*_PER_LISTENER, *(n for n in merged if n not in _PER_LISTENER))}
-    return render_template(
-        "mosquitto/mosquitto.conf.j2", port=port, settings={name: _word(value) for name, value in ordered.items()}
-    )
-
-
-def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(int(value)) if isinstance(value, float) else str(value)
 
 
 def _labels(testbed: Testbed, target: Target) -> dict[str, str]:

@@ -10,9 +10,11 @@ from typing import Any
 from toolkit.contract.bundle import Bundle, BundleFile, Container
 from toolkit.contract.settings import SAMPLES_DIR, ProcessSettings, node_root
 from toolkit.errors import UsageError
+from toolkit.provisioning.broker_access import entry_options, made_variables, probe_variables
+from toolkit.provisioning.brokers import BrokerSetup, broker_setup
 from toolkit.provisioning.dashboards import grafana_files
-from toolkit.provisioning.monitoring import alert_rules, mosquitto_config, prometheus_config, recording_rules
-from toolkit.spec.services import broker_port, built_in, upstream_broker, usual_protocol
+from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
+from toolkit.spec.services import broker_port, built_in, client_ports, upstream_broker, usual_protocol
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.state import Host
 
@@ -118,6 +120,19 @@ def render_bundles(
     return {node: _NodeRenderer(testbed, hosts, images, node, grafana).bundle() for node in hosts}
 
 
+def _health(service: Service, setup: BrokerSetup | None) -> tuple[str, ...]:
+    if service.health and service.health.command:
+        return service.health.command
+    known = built_in(service.image.name)
+    return setup.health if setup else known.health if known else ()
+
+
+def _health_within_s(service: Service, setup: BrokerSetup | None) -> float:
+    if service.health:
+        return service.health.within_s
+    return setup.health_within_s if setup else 60.0
+
+
 class _NodeRenderer:
     """Collects the files and containers of one node."""
 
@@ -197,12 +212,15 @@ class _NodeRenderer:
         mounts: list[tuple[str, str, str]] = [("samples", SAMPLES_DIR, "rw")] if known and known.exports else []
         files: tuple[str, ...] = ()
         command = service.command
-        if service.image.name == "mosquitto":
-            files = (self._file(service.name, "mosquitto.conf", mosquitto_config(service.settings)),)
+        members = [self.hosts[node].address for node in service.nodes if node in self.hosts]
+        setup = broker_setup(service, self.host.address, members)
+        if setup:
+            files = tuple(self._file(service.name, name, content) for name, content in setup.files.items())
             mounts += [
-                (f"etc/{service.name}", "/etc/mosquitto", "ro"),
-                (f"data/{service.name}", "/var/lib/mosquitto", "rw"),
+                (f"etc/{service.name}", setup.configuration, "ro"),
+                (f"data/{service.name}", setup.data, "rw"),
             ]
+            environment |= setup.environment
         elif known and service.settings:
             environment["TOOLKIT_SETTINGS"] = json.dumps(dict(service.settings), sort_keys=True)
             if service.settings.get("database") == "sqlite":
@@ -218,18 +236,18 @@ class _NodeRenderer:
             image=service.image.name,
             command=command,
             environment={**environment, **service.environment},
-            secrets=tuple(service.secrets),
+            secrets=(*service.secrets, *made_variables(self.testbed, service)),
             mounts=tuple(mounts),
             capabilities=service.capabilities or (known.capabilities if known else ()),
             cpus=service.cpus,
             memory_bytes=service.memory_bytes,
-            health=service.health.command if service.health else (known.health if known else ()),
-            health_within_s=service.health.within_s if service.health else 60.0,
+            health=_health(service, setup),
+            health_within_s=_health_within_s(service, setup),
             after=tuple(s.name for s in self.testbed.services if s.name in service.after and self._here(s)),
             files=files,
         )
-        if known and known.probed and instance == 0:
-            self._probe(service, known.ports)
+        if setup and instance == 0:
+            self._probe(service, setup)
 
     def _upstream(self, end: Service, instance: int) -> dict[str, str]:
         """Where the brokers of a gateway or hub are: of several a gateway has one, a hub all."""
@@ -249,11 +267,16 @@ class _NodeRenderer:
             addresses = [addresses[number % len(addresses)]]
         return {"TOOLKIT_UPSTREAM": ",".join(addresses), "TOOLKIT_UPSTREAM_PROTOCOL": protocol}
 
-    def _probe(self, broker: Service, ports: tuple[int, ...]) -> None:
+    def _probe(self, broker: Service, setup: BrokerSetup) -> None:
+        ports = client_ports(broker.image.name, broker.settings, tls=broker.tls)
         environment = {
             **self._identity(f"{broker.name}-probe", 0, PROBE_PORT),
             "TOOLKIT_PROBE_PORTS": ",".join(map(str, ports)),
+            "TOOLKIT_PROBE_NATIVE": setup.native,
         }
+        if names := probe_variables(broker):
+            options = entry_options(broker)
+            environment["TOOLKIT_PROBE_LOGIN"] = f"{options['user']}:{options['password_variable']}"
         if monitor := self._monitor_address():
             environment["TOOLKIT_HOP_EXPORTER"] = f"{monitor}:{HOP_STAMPS_PORT}"
         self._add(
@@ -262,6 +285,7 @@ class _NodeRenderer:
             image="clock",
             command=("toolkit.node.hop_probe",),
             environment=environment,
+            secrets=names,
             mounts=(("samples", SAMPLES_DIR, "rw"),),
             capabilities=("NET_RAW", "NET_ADMIN"),
         )

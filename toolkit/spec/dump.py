@@ -117,6 +117,8 @@ def _service(service: Service) -> dict[str, Any]:
         "settings": dict(service.settings),
         "environment": dict(service.environment),
         "secrets": dict(service.secrets),
+        "tls": service.tls,
+        "login": {"user": service.login.user, "password": service.login.secret} if service.login else None,
         "command": list(service.command),
         "ports": list(service.ports),
         "capabilities": list(service.capabilities),

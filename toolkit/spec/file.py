@@ -147,6 +147,15 @@ class HealthEntry(TypedDict, total=False):
 
 
 @with_config(_STRICT)
+class LoginEntry(TypedDict, total=False):
+    """Who may enter a broker; clients of the testbed are told by toolkit."""
+
+    user: Required[Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,64}$")]]
+    password: Required[Name]
+    """A name of `secrets`."""
+
+
+@with_config(_STRICT)
 class ServiceEntry(TypedDict, total=False):
     """One service: what runs, and on which nodes."""
 
@@ -174,6 +183,10 @@ class ServiceEntry(TypedDict, total=False):
     """Limit of the container."""
     replicas: Annotated[int, Field(ge=1, le=1000)]
     """How many on each of its nodes."""
+    tls: bool
+    """A broker that listens with TLS only, with a certificate made at deploy, which clients verify."""
+    login: LoginEntry
+    """A broker that wants a user and a password. Default: anybody may enter."""
     after: list[Name]
     """Services that are to be healthy first."""
     health: HealthEntry

@@ -14,8 +14,8 @@ from toolkit.spec.names import did_you_mean
 from toolkit.spec.schema import compiled, validator
 from toolkit.spec.secrets import LOOKS_SECRET
 from toolkit.spec.selectors import Choice, pick
-from toolkit.spec.services import AFTER, DEFAULT_IMAGE, EVERYWHERE, IMAGES, ROLES, BuiltinImage
-from toolkit.spec.testbed import Architecture, Health, Image, Node, Secret, Service
+from toolkit.spec.services import AFTER, DEFAULT_IMAGE, EVERYWHERE, IMAGES, ROLES, BuiltinImage, listens_on
+from toolkit.spec.testbed import Architecture, Health, Image, Login, Node, Secret, Service
 from toolkit.spec.wording import explain
 from toolkit.spec.yaml import Path
 
@@ -37,7 +37,8 @@ def resolve_services(
         known = IMAGES.get(image.name)
         _check_secrets(here, entry, secrets, findings)
         settings = _settings(here, entry.get("settings"), image, findings)
-        listens = _ports(settings, known)
+        tls, login = _access(here, entry, secrets, known, findings)
+        listens = listens_on(image.name, settings, tls=tls)
         services.append(
             Service(
                 name=name,
@@ -55,16 +56,12 @@ def resolve_services(
                 after=_after(name, entry, roles, findings),
                 health=_health(entry.get("health"), known),
                 secrets=entry.get("secrets", {}),
+                tls=tls,
+                login=login,
                 line=findings.line(here),
             )
         )
     return tuple(services)
-
-
-def _ports(settings: Mapping[str, Any], known: BuiltinImage | None) -> tuple[int, ...]:
-    """What the service listens on as it is set."""
-    own = [settings[key] for key in ("port", "mqtt_port", "http_port") if key in settings]
-    return tuple(own) or (known.ports if known else ())
 
 
 def _images(file: Mapping[str, Any], findings: Findings) -> dict[str, Image]:
@@ -188,6 +185,28 @@ def _check_secrets(here: Path, entry: Mapping[str, Any], secrets: Mapping[str, S
             if isinstance(value, str) and value and LOOKS_SECRET.search(key):
                 advice = "put it into the file's `secrets` and name it in the service's `secrets`"
                 findings.add((*here, section, key), f"{key} looks like a secret in plain text; {advice}")
+
+
+def _access(
+    here: Path,
+    entry: Mapping[str, Any],
+    secrets: Mapping[str, Secret],
+    known: BuiltinImage | None,
+    findings: Findings,
+) -> tuple[bool, Login | None]:
+    """How a broker is entered."""
+    tls, written = bool(entry.get("tls", False)), entry.get("login")
+    able = ", ".join(sorted(image.name for image in IMAGES.values() if image.guarded))
+    for key in ("tls", "login"):
+        if entry.get(key) and not (known and known.guarded):
+            who = f"image {known.name!r}" if known else "an image that is not toolkit's own"
+            findings.add((*here, key), f"{who} has no `{key}`; these have: {able}", at_key=True)
+    if written is None:
+        return tls, None
+    if written["password"] not in secrets:
+        hint = did_you_mean(written["password"], secrets) or "; add it to `secrets`"
+        findings.add((*here, "login", "password"), f"undefined secret {written['password']!r}{hint}")
+    return tls, Login(user=written["user"], secret=written["password"])
 
 
 def _after(name: str, entry: Mapping[str, Any], roles: Mapping[str, str], findings: Findings) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from toolkit.spec.testbed import Architecture, Service
 
@@ -15,6 +16,16 @@ NOT_ARMV6 = EVERYWHERE - {Architecture.ARMV6}
 
 MONITOR_PORTS = (9090, 3000, 9600, 9601)
 """Prometheus, Grafana, the hop exporter's metrics, and its UDP port for stamps."""
+
+PORTS: Mapping[str, tuple[int, int]] = {
+    "sse": (8454, 8455),
+    "http": (8454, 8455),
+    "mqtt": (1883, 8883),
+    "amqp": (5672, 5671),
+    "stomp": (61613, 61614),
+    "xmpp": (5222, 5222),
+}
+"""Protocol -> where brokers listen for it: in the clear, with TLS."""
 
 NODE_PORTS: Mapping[int, str] = {9100: "node-exporter", 9101: "clock"}
 """Taken on every node, by what runs on every node."""
@@ -32,7 +43,7 @@ class BuiltinImage:
     """Roles that take this image where the file names none."""
     platforms: frozenset[Architecture] = EVERYWHERE
     ports: tuple[int, ...] = ()
-    """Taken on the node, since every container shares its network."""
+    """Taken on the node beside those of its protocols, since every container shares its network."""
     capabilities: tuple[str, ...] = ()
     health: tuple[str, ...] = ()
     """Command run inside the container; empty: its /healthz is asked (if `exports`), else running is healthy."""
@@ -41,7 +52,13 @@ class BuiltinImage:
     probed: bool = False
     """A broker without stamps of its own: a hop probe runs beside it."""
     protocols: tuple[str, ...] = ()
-    """What clients may speak to it; the first is the default."""
+    """What clients may speak to it; the first is the default. The setting `protocols` chooses among them."""
+    mqtt: tuple[str, ...] = ("3.1.1",)
+    """Versions of MQTT it speaks, where it speaks any."""
+    guarded: bool = False
+    """A broker that can be told to listen with TLS and to ask for a user and a password."""
+    clusters: bool = False
+    """Several nodes of one service are one broker, whichever of them a client enters."""
 
 
 IMAGES: Mapping[str, BuiltinImage] = {
@@ -67,7 +84,6 @@ IMAGES: Mapping[str, BuiltinImage] = {
             summary="the Arrowhead Event Handler over HTTP and server-sent events",
             roles=("broker",),
             default_for=("broker",),
-            ports=(8454,),
             exports=True,
             protocols=("sse",),
         ),
@@ -75,9 +91,30 @@ IMAGES: Mapping[str, BuiltinImage] = {
             name="mosquitto",
             summary="the Mosquitto MQTT broker",
             roles=("broker",),
-            ports=(1883,),
             probed=True,
             protocols=("mqtt",),
+            mqtt=("3.1.1", "5"),
+            guarded=True,
+        ),
+        BuiltinImage(
+            name="rabbitmq",
+            summary="the RabbitMQ broker for AMQP 0.9.1, MQTT 3.1.1 and STOMP 1.2; several nodes are a cluster",
+            roles=("broker",),
+            ports=(4369, 25672, 15692),
+            probed=True,
+            protocols=("amqp", "mqtt", "stomp"),
+            guarded=True,
+            clusters=True,
+        ),
+        BuiltinImage(
+            name="activemq",
+            summary="the ActiveMQ broker for STOMP 1.2 and MQTT 3.1.1",
+            roles=("broker",),
+            platforms=NOT_ARMV6,
+            ports=(61612,),
+            probed=True,
+            protocols=("stomp", "mqtt"),
+            guarded=True,
         ),
         BuiltinImage(
             name="client",
@@ -91,7 +128,6 @@ IMAGES: Mapping[str, BuiltinImage] = {
             summary="the platform's entrance: devices in over MQTT and HTTP, one connection out to the broker",
             roles=("gateway",),
             default_for=("gateway",),
-            ports=(1884, 8084),
             exports=True,
             protocols=("mqtt", "rest"),
         ),
@@ -100,7 +136,6 @@ IMAGES: Mapping[str, BuiltinImage] = {
             summary="the platform's exit: subscribed at the brokers, customers served over MQTT and HTTP",
             roles=("hub",),
             default_for=("hub",),
-            ports=(1885, 8085),
             exports=True,
             protocols=("mqtt", "rest"),
         ),
@@ -141,23 +176,14 @@ AFTER: Mapping[str, tuple[str, ...]] = {
 DEFAULT_IMAGE: Mapping[str, str] = {role: image.name for image in IMAGES.values() for role in image.default_for}
 
 
-PROTOCOL_PORTS: Mapping[str, int] = {
-    "sse": 8454, "http": 8454, "mqtt": 1883, "amqp": 5672, "stomp": 61613, "xmpp": 5222,
-}  # fmt: skip
-"""Where a broker listens for clients of a protocol, unless its setting `port` says otherwise."""
-
-
 def usual_protocol(broker: Service) -> str:
     """What a built-in broker speaks as it is set; nothing for an image of somebody else's."""
-    known = built_in(broker.image.name)
-    if known is None or not known.protocols:
-        return ""
-    return "http" if broker.settings.get("mode") == "original" else known.protocols[0]
+    return next(iter(spoken(broker.image.name, broker.settings)), "")
 
 
 def broker_port(broker: Service, protocol: str) -> int:
     """Where a broker listens; 0 where nothing says so."""
-    return int(broker.settings.get("port") or PROTOCOL_PORTS.get(protocol, 0))
+    return int(broker.settings.get("port") or PORTS.get(protocol, (0, 0))[broker.tls])
 
 
 def end_port(end: Service, protocol: str) -> int:
@@ -176,3 +202,27 @@ def upstream_broker(end: Service, services: Iterable[Service]) -> Service | None
 def built_in(image: str) -> BuiltinImage | None:
     """The catalogue's entry, or None for an image of somebody else's."""
     return IMAGES.get(image)
+
+
+def spoken(image: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """What clients may speak to a broker as it is set; the first is the default."""
+    known = IMAGES.get(image)
+    if known is None:
+        return ()
+    if settings.get("mode") == "original":
+        return ("http",)
+    chosen = settings.get("protocols") or known.protocols
+    return tuple(protocol for protocol in known.protocols if protocol in chosen)
+
+
+def listens_on(image: str, settings: Mapping[str, Any], *, tls: bool) -> tuple[int, ...]:
+    """Ports that a service takes on its node, unless the file says otherwise."""
+    known = IMAGES.get(image)
+    if own := [settings[key] for key in ("port", "mqtt_port", "http_port") if key in settings]:
+        return tuple(own)
+    return (*client_ports(image, settings, tls=tls), *known.ports) if known else ()
+
+
+def client_ports(image: str, settings: Mapping[str, Any], *, tls: bool) -> tuple[int, ...]:
+    """Ports at which clients enter a broker."""
+    return tuple(dict.fromkeys(PORTS[protocol][tls] for protocol in spoken(image, settings) if protocol in PORTS))

@@ -52,13 +52,19 @@ class EventHandlerSettings(TypedDict, total=False):
 
 
 @with_config(_STRICT)
-class MosquittoSettings(TypedDict, total=False):
-    """Mosquitto; the names are those of mosquitto.conf."""
+class QueueBounds(TypedDict, total=False):
+    """Bounds that every broker has, by the same names and with the same defaults, so that brokers compare."""
 
-    max_inflight_messages: Annotated[int, Field(default=20, ge=0, le=65535)]
-    """QoS 1 and 2 messages under way to one client; 0 is no limit."""
-    max_queued_messages: Annotated[int, Field(default=1000, ge=0)]
-    """Messages that may wait for one client; 0 is no limit."""
+    queue_limit: Annotated[int, Field(default=1000, ge=0, le=10_000_000)]
+    """Messages that may wait for one subscriber; 0 is no limit."""
+    in_flight: Annotated[int, Field(default=20, ge=1, le=65_535)]
+    """Messages under way to one subscriber that it has not acknowledged yet (QoS 1 and 2)."""
+
+
+@with_config(_STRICT)
+class MosquittoSettings(QueueBounds, total=False):
+    """Mosquitto; the names beside the common bounds are those of mosquitto.conf."""
+
     max_queued_bytes: Annotated[Size, Field(default="0B")]
     """Bytes that may wait for one client; 0B is no limit."""
     queue_qos0_messages: Annotated[bool, Field(default=False)]
@@ -121,10 +127,42 @@ class HubSettings(EndSettings, total=False):
     """What the kernel holds for each customer, beyond the queue."""
 
 
+@with_config(_STRICT)
+class RabbitmqSettings(QueueBounds, total=False):
+    """RabbitMQ."""
+
+    protocols: Annotated[list[Literal["amqp", "mqtt", "stomp"]], Field(default=["amqp", "mqtt", "stomp"], min_length=1)]
+    """What it listens for; each plugin that is left out makes it start sooner."""
+    overflow: Annotated[Literal["drop-head", "reject-publish"], Field(default="drop-head")]
+    """What happens when a subscriber's queue is full: its oldest message goes, or the publisher is told no."""
+    memory_limit: Annotated[Size, Field(default="300M")]
+    """Memory in use from which publishers are blocked."""
+    disk_free_limit: Annotated[Size, Field(default="50M")]
+    """Free disk space below which publishers are blocked."""
+    max_message_size: Annotated[Size, Field(default="128M")]
+    """Largest payload."""
+
+
+@with_config(_STRICT)
+class ActivemqSettings(QueueBounds, total=False):
+    """ActiveMQ."""
+
+    protocols: Annotated[list[Literal["stomp", "mqtt"]], Field(default=["stomp"], min_length=1)]
+    """What it listens for."""
+    heap: Annotated[Size, Field(default="128M")]
+    """Of the Java virtual machine."""
+    memory_limit: Annotated[Size, Field(default="64M")]
+    """For messages, part of the heap."""
+    persistence: Annotated[bool, Field(default=False)]
+    """Keep persistent messages over a restart, which an embedded store writes to disk."""
+
+
 SETTINGS: dict[str, Any] = {
     "gateway": GatewaySettings,
     "hub": HubSettings,
     "event-handler": EventHandlerSettings,
     "mosquitto": MosquittoSettings,
+    "rabbitmq": RabbitmqSettings,
+    "activemq": ActivemqSettings,
 }
 """Image -> its settings; images of the catalogue that are not here take none."""

@@ -95,6 +95,15 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Who may enter a broker."""
+
+    user: str
+    secret: str
+    """Name of the secret that is the password."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One service: what runs, on which nodes, how many on each."""
 
@@ -114,6 +123,10 @@ class Service:
     health: Health | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Environment variable -> name of a secret; values are only ever read on the way to a node."""
+    tls: bool = False
+    """A broker that listens with TLS only."""
+    login: Login | None = None
+    """None: anybody may enter."""
     line: int = field(default=0, compare=False)
 
 

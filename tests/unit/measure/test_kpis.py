@@ -89,3 +89,21 @@ def test_counters_that_contradict_the_stamps_are_told():
     assert counter_problems(joined, fits, warm_up=2) == []
     wrong = [("p", "publisher", {"sent": 9}), ("b", "broker", {"dropped_queue_full": 1})]
     assert len(counter_problems(joined, wrong, warm_up=2)) == 2
+
+
+def native_problems(native: int, ours: int, *, reconnects: int = 0, **probe: int) -> list[str]:
+    ledger = Ledger(expected=100, delivered=100 - ours, dropped=ours, lost_in_broker=ours)
+    joined = Joined(ledgers={"s": ledger}, messages=100, broker_lost=ours)
+    counts = [("p", "probe", {"native_dropped": native, **probe}), ("s", "subscriber", {"reconnects": reconnects})]
+    return [words for words in counter_problems(joined, counts, warm_up=0) if "the broker counted" in words]
+
+
+def test_a_brokers_own_counter_is_held_against_the_books() -> None:
+    assert native_problems(7, 7) == []
+    assert native_problems(7, 5) == ["the broker counted 7 messages dropped, the books show 5 lost in it"]
+    assert native_problems(0, 5) == ["the broker counted 0 messages dropped, the books show 5 lost in it"]
+
+
+def test_it_is_not_where_it_counts_something_else() -> None:
+    assert native_problems(-7, 5) == []
+    assert native_problems(0, 5, reconnects=1) == []

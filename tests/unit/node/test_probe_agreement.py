@@ -43,7 +43,7 @@ def stamps_by_flow(process: NodeProcess, run: str, point: Point) -> dict[tuple[s
 def test_its_stamps_and_the_event_handlers_agree_within_the_schedulers_noise(bench: Bench) -> None:
     broker = bench.event_handler()
     publisher, subscriber = bench.publisher(), bench.subscriber()
-    probe = watch(bench, broker.port, "r1", "sse", 71, TOOLKIT_PROBE_SYS="0")
+    probe = watch(bench, broker.port, "r1", "sse", 71)
     play(broker, [publisher], [subscriber], run="r1", broker=f"127.0.0.1:{broker.port}", messages=400,
          payload_bytes=71, subscriber_connections=2)  # fmt: skip
     finish(probe)
@@ -68,7 +68,7 @@ def test_its_stamps_and_the_event_handlers_agree_within_the_schedulers_noise(ben
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_a_broker_without_stamps_gets_both_for_every_copy(bench: Bench, mosquitto: int, qos: int) -> None:
     publisher, subscriber = bench.publisher(), bench.subscriber()
-    probe = watch(bench, mosquitto, "m", "mqtt", 120)
+    probe = watch(bench, mosquitto, "m", "mqtt", 120, TOOLKIT_PROBE_NATIVE=f"mqtt:{mosquitto}")
     play(None, [publisher], [subscriber], run="m", protocol="mqtt", broker=f"127.0.0.1:{mosquitto}", qos=qos,
          messages=300, payload_bytes=120, subscriber_connections=2)  # fmt: skip
     finish(probe)

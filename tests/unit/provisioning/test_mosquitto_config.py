@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import lacking
-from toolkit.provisioning.monitoring import mosquitto_config
+from toolkit.provisioning.brokers import mosquitto_config
 
 
 def lines(settings: dict[str, Any]) -> list[str]:
@@ -29,7 +29,7 @@ def test_every_bound_is_written_out_even_where_nobody_set_it() -> None:
 
 
 def test_settings_win_in_the_words_of_mosquitto() -> None:
-    written = lines({"max_queued_messages": 5, "persistence": True, "autosave_interval": 30.0, "max_connections": 7})
+    written = lines({"queue_limit": 5, "persistence": True, "autosave_interval": 30.0, "max_connections": 7})
     assert "max_queued_messages 5" in written
     assert "max_queued_messages 1000" not in written
     assert "persistence true" in written

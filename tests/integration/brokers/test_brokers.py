@@ -1,0 +1,199 @@
+"""Each broker of toolkit's own images, in the clear and guarded, through every protocol it speaks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.brokers.servers import Server, docker, serve
+from tests.unit.node.processes import Bench, NodeProcess, of_point, play
+from toolkit.contract.orders import Arrivals, RunOrder
+from toolkit.contract.samples import Point
+from toolkit.spec.services import spoken
+
+Counters = Callable[[], int]
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+
+OPEN = Arrivals(kind="rate", rate_per_s=500)
+SETTINGS = {
+    "mosquitto": "queue_limit: 1000, in_flight: 10",
+    "rabbitmq": "queue_limit: 1000, in_flight: 10",
+    "activemq": "queue_limit: 1000, in_flight: 10, protocols: [stomp, mqtt]",
+}
+
+
+@pytest.fixture(scope="module", params=["mosquitto", "rabbitmq", "activemq"])
+def image(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(tmp_path_factory.mktemp("open"), image, settings=SETTINGS[image]) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def guarded(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(tmp_path_factory.mktemp("guarded"), image, settings=SETTINGS[image], guarded=True) as started:
+        yield started
+
+
+@pytest.fixture
+def counters(server: Server) -> Iterator[Counters]:
+    """Messages that the broker says it has dropped, asked for where its hop probe would: in its own network."""
+    source = (
+        "import sys, time; from toolkit.node.native_counters import NativeCounters as N\n"
+        "n = N(sys.argv[1], int(sys.argv[2])); n.start(); time.sleep(2)\n"
+        "for _ in sys.stdin: print(n.read(settled=True).get('dropped', 0), flush=True)"
+    )
+    pid = docker("inspect", "-f", "{{.State.Pid}}", server.containers[0]).strip()
+    command = ["nsenter", "-t", pid, "-n", sys.executable, "-c", source, *server.setups[0].native.split(":")]
+    process = subprocess.Popen(command, cwd=Bench.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin
+    assert process.stdout
+    ask, answers = process.stdin, process.stdout
+
+    def read() -> int:
+        ask.write("\n")
+        ask.flush()
+        return int(answers.readline())
+
+    yield read
+    ask.close()
+    process.wait(10)
+    answers.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    started = Bench(tmp_path)
+    yield started
+    started.close()
+
+
+def pair(bench: Bench, server: Server) -> tuple[NodeProcess, NodeProcess]:
+    return bench.publisher(**server.environment), bench.subscriber(**server.environment)
+
+
+def deliver_all(bench: Bench, server: Server, protocol: str, qos: int, **options: Any) -> None:
+    publisher, subscriber = pair(bench, server)
+    play(
+        None, [publisher], [subscriber], run="all", protocol=protocol, broker=server.at(protocol), qos=qos,
+        messages=300, topics=["a", "b"], payload_bytes=200, arrivals=OPEN, options=server.options(**options),
+    )  # fmt: skip
+    sent, received = publisher.info("all"), subscriber.info("all")
+    assert sent.counts["sent"] == 600
+    assert sent.counts["acked"] == (600 if qos else 0)
+    assert received.counts["received"] == 600
+    assert received.counts["duplicate"] == received.counts["reordered"] == received.counts["foreign"] == 0
+    assert received.facts["granted_qos"] == qos
+
+
+def test_every_protocol_in_the_clear_delivers_everything_at_every_qos(server: Server, bench: Bench) -> None:
+    for protocol in spoken(server.service.image.name, server.service.settings):
+        for qos in (0, 1):
+            deliver_all(bench, server, protocol, qos)
+
+
+def test_every_protocol_with_tls_and_password_delivers_everything(guarded: Server, bench: Bench) -> None:
+    for protocol in spoken(guarded.service.image.name, guarded.service.settings):
+        deliver_all(bench, guarded, protocol, 1)
+
+
+def refusal(process: NodeProcess, protocol: str, broker: str, options: dict[str, Any]) -> str:
+    """How a subscriber fails, which is to be soon."""
+    process.order(
+        RunOrder(run="no", testbed="t", role="subscriber", protocol=protocol, broker=broker, topics=["a"], qos=0,
+                 options={"connect_timeout_s": 2.0, **options})
+    )  # fmt: skip
+    until = time.monotonic() + 8
+    while (status := process.status()).phase != "failed":
+        assert time.monotonic() < until, status
+        time.sleep(0.05)
+    return str(status.error)
+
+
+def test_who_has_no_right_to_enter_is_told_so_at_once(guarded: Server, bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "wrong").write_text("wrong")
+    stranger = bench.subscriber(TOOLKIT_PASSWORD_BROKER_FILE=str(tmp_path / "wrong"))
+    for protocol in spoken(guarded.service.image.name, guarded.service.settings):
+        complaint = refusal(stranger, protocol, guarded.at(protocol), guarded.options())
+        assert any(word in complaint for word in ("password", "refuse", "denied", "authoris")), complaint
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_trusted(guarded: Server, bench: Bench, tmp_path: Path) -> None:
+    from toolkit.provisioning.certificates import make_master
+
+    (tmp_path / "other.crt").write_bytes(make_master().certificate_pem)
+    _, subscriber = pair(bench, guarded)
+    protocol = spoken(guarded.service.image.name, guarded.service.settings)[0]
+    options = guarded.options(ca_file=str(tmp_path / "other.crt"))
+    assert "CERTIFICATE_VERIFY_FAILED" in refusal(subscriber, protocol, guarded.at(protocol), options)
+
+
+def test_a_broker_that_is_restarted_is_entered_again_and_the_counts_add_up(server: Server, bench: Bench) -> None:
+    publisher, subscriber = pair(bench, server)
+    protocol = spoken(server.service.image.name, server.service.settings)[0]
+    restarting = threading.Timer(1.0, server.restart)
+    restarting.start()
+    play(
+        None, [publisher], [subscriber], run="again", protocol=protocol, broker=server.at(protocol), qos=1,
+        duration_s=25.0 if server.service.image.name == "rabbitmq" else 12.0, arrivals=OPEN, options=server.options(),
+        drain_s=1.0, within_s=120,
+    )  # fmt: skip
+    restarting.join()
+    sent, received = publisher.info("again"), subscriber.info("again")
+    assert sent.counts["reconnects"] >= 1
+    assert received.counts["reconnects"] >= 1
+    assert sent.counts["refused"] > 0
+    assert sent.counts["acked"] + sent.facts["unanswered"] <= sent.counts["sent"]
+    arrived = [stamp[4] for stamp in of_point(subscriber.stamps("again"), Point.RECEIVED)]
+    assert max(arrived) > 0.9 * (sent.counts["sent"] + sent.counts["refused"]), "nothing came after the restart"
+    assert received.counts["received"] <= sent.counts["sent"]
+
+
+def test_the_brokers_own_count_of_dropped_messages_is_ours(server: Server, bench: Bench, counters: Counters) -> None:
+    """A subscriber that takes 5 ms for each message loses some of a burst: what waits beyond the bound."""
+    publisher, subscriber = pair(bench, server)
+    protocol = spoken(server.service.image.name, server.service.settings)[0]
+    before = counters()
+    play(
+        None, [publisher], [subscriber], run="slow", protocol=protocol, broker=server.at(protocol), qos=1,
+        messages=3000, payload_bytes=1000, arrivals=Arrivals(kind="rate", rate_per_s=1500), drain_s=2.0,
+        options=server.options(consume_delay_s=0.005, max_inflight=1000 if protocol != "mqtt" else 0),
+    )  # fmt: skip
+    sent, received = publisher.info("slow").counts, subscriber.info("slow").counts
+    assert sent["sent"] == 3000
+    assert received["reconnects"] == 0
+    dropped = counters() - before
+    assert dropped > 100, "the broker was to lose some"
+    assert dropped == 3000 - received["received"]
+
+
+def test_a_cluster_is_entered_at_every_node_and_survives_the_loss_of_one(tmp_path: Path, bench: Bench) -> None:
+    with serve(tmp_path, "rabbitmq", settings="protocols: [amqp]", count=2) as cluster:
+        publisher, subscriber = pair(bench, cluster)
+        losing = threading.Timer(2.0, docker, ("kill", cluster.containers[1]))
+        losing.start()
+        play(
+            None, [publisher], [subscriber], run="both", protocol="amqp", qos=1, broker=cluster.at("amqp"),
+            connections=2, subscriber_connections=2, duration_s=6.0, arrivals=Arrivals(kind="rate", rate_per_s=100),
+            options=cluster.options(), within_s=60,
+        )  # fmt: skip
+        losing.join()
+        sent, received = publisher.info("both"), subscriber.info("both")
+        assert (sent.counts["reconnects"], received.counts["reconnects"]) == (1, 1), "one of two connections each"
+        stamps = [(stamp[3], stamp[4]) for stamp in of_point(subscriber.stamps("both"), Point.RECEIVED)]
+        for stream in {stream for stream, _ in stamps}:
+            assert max(seq for of, seq in stamps if of == stream) >= 595, (
+                "all connections went on at the node that is left"
+            )

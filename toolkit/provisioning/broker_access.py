@@ -1,0 +1,223 @@
+"""How brokers are entered: what their clients are told, and the secrets of both, which toolkit makes at deploy.
+
+A broker's certificate is one of a cloud called `brokers` (`toolkit.provisioning.certificates`), for the addresses of
+its nodes; clients trust the master above it. All are kept in the testbed's state folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit.provisioning.kept import kept_identity, kept_password
+from toolkit.spec.services import IMAGES, built_in
+from toolkit.spec.testbed import Service, Testbed
+from toolkit.state import Host
+
+CERTIFICATE, KEY, AUTHORITY = "TOOLKIT_TLS_CERTIFICATE_FILE", "TOOLKIT_TLS_KEY_FILE", "TOOLKIT_TLS_AUTHORITY_FILE"
+LOGIN = "TOOLKIT_LOGIN_FILE"
+"""Of a broker: who may enter, in the broker's own words."""
+COOKIE = "TOOLKIT_COOKIE_FILE"
+"""Of a RabbitMQ node: what makes it one of its cluster."""
+INSIDE = "/run/secrets"
+OPEN_LOGIN = "toolkit", "toolkit"
+"""User and password of a RabbitMQ that no login was declared for: AMQP knows no anonymous client."""
+BROKERS = "brokers"
+"""The cloud, and its operator, that brokers' certificates are of."""
+_LONGEST_SYSTEM = 30
+"""Characters that a certificate's name has room for; clients look at the addresses."""
+ENTRY_OPTIONS = frozenset({"tls", "ca_file", "check_hostname", "user", "password_variable"})
+"""Options of orders that are for the broker alone, not for what stands between it and a client."""
+CERTIFICATES = "certificates"
+_ITERATIONS = 101
+
+
+def password_variable(broker: str) -> str:
+    """The variable by which clients find the password of a broker."""
+    return f"TOOLKIT_PASSWORD_{broker.upper().replace('-', '_')}_FILE"
+
+
+def entry_options(broker: Service) -> dict[str, Any]:
+    """What clients of a broker are told, as options of their orders; nothing secret."""
+    options: dict[str, Any] = {}
+    if broker.tls:
+        options |= {"tls": True, "ca_file": f"{INSIDE}/{AUTHORITY}", "check_hostname": True}
+    if broker.login:
+        options |= {"user": broker.login.user, "password_variable": password_variable(broker.name)}
+    if "in_flight" in broker.settings:
+        options["prefetch"] = broker.settings["in_flight"]
+    return options
+
+
+def broker_variables(broker: Service) -> tuple[str, ...]:
+    """Variables of a broker's container whose values are made."""
+    return (
+        *((CERTIFICATE, KEY) if broker.tls else ()),
+        *((LOGIN,) if broker.login else ()),
+        *((COOKIE,) if IMAGES[broker.image.name].clusters and len(broker.nodes) > 1 else ()),
+    )
+
+
+def probe_variables(broker: Service) -> tuple[str, ...]:
+    """Variables of the hop probe beside a broker whose own counters want a login."""
+    return (password_variable(broker.name),) if broker.login and broker.image.name == "activemq" else ()
+
+
+def client_variables(testbed: Testbed) -> tuple[str, ...]:
+    """Variables of every client's container whose values are made."""
+    brokers = guarded(testbed)
+    names = (AUTHORITY,) if any(broker.tls for broker in brokers) else ()
+    return (*names, *(password_variable(broker.name) for broker in brokers if broker.login))
+
+
+def guarded(testbed: Testbed) -> tuple[Service, ...]:
+    """Brokers that are not entered by anybody."""
+    return tuple(s for s in testbed.services if s.tls or s.login)
+
+
+def is_client(service: Service) -> bool:
+    """Whether a service may have to enter brokers."""
+    known = built_in(service.image.name)
+    return bool(known and known.exports) and service.role != "broker"
+
+
+def made_variables(testbed: Testbed, service: Service) -> tuple[str, ...]:
+    """Variables of a service whose values are made."""
+    if built_in(service.image.name) and IMAGES[service.image.name].guarded:
+        return broker_variables(service)
+    return client_variables(testbed) if is_client(service) else ()
+
+
+def file_secrets(testbed: Testbed) -> frozenset[str]:
+    """Names of the file's secrets that these values need."""
+    return frozenset(broker.login.secret for broker in testbed.services if broker.login)
+
+
+def access_secrets(
+    testbed: Testbed, hosts: Mapping[str, Host], folder: Path, given: Callable[[str], str]
+) -> dict[str, dict[str, str]]:
+    """Service -> variable -> value; certificates and cookies are made where `folder` (the testbed's state) has none.
+
+    `given`: the value of a secret of the file's.
+    """
+    values: dict[str, dict[str, str]] = {}
+    of_clients = {
+        **({AUTHORITY: _master(folder).certificate_pem.decode()} if AUTHORITY in client_variables(testbed) else {}),
+        **{password_variable(b.name): given(b.login.secret) for b in guarded(testbed) if b.login},
+    }
+    for service in testbed.services:
+        wanted = made_variables(testbed, service)
+        if not wanted:
+            continue
+        if is_client(service):
+            values[service.name] = of_clients
+            continue
+        made: dict[str, str] = {}
+        if service.tls:
+            addresses = [hosts[node].address for node in service.nodes if node in hosts]
+            chain, key = _certificate(service.name, addresses, folder)
+            made |= {CERTIFICATE: chain, KEY: key}
+        if service.login:
+            login = service.login.user, given(service.login.secret)
+            made[LOGIN] = _LOGIN_FILES[service.image.name](service, login)
+            if names := probe_variables(service):
+                values[f"{service.name}-probe"] = dict.fromkeys(names, login[1])
+        if COOKIE in wanted:
+            made[COOKIE] = kept_password(folder, f"{service.name}-cookie")
+        values[service.name] = made
+    return values
+
+
+def _master(folder: Path) -> Any:
+    from toolkit.provisioning import certificates
+
+    return kept_identity(folder / CERTIFICATES, "master", certificates.MASTER, None, certificates.make_master)
+
+
+def _certificate(broker: str, addresses: list[str], folder: Path) -> tuple[str, str]:
+    from toolkit.provisioning import certificates
+
+    master = _master(folder)
+    cloud = kept_identity(
+        folder / CERTIFICATES,
+        BROKERS,
+        f"{BROKERS}.{BROKERS}.{certificates.MASTER}",
+        master,
+        lambda: certificates.make_cloud(master, cloud=BROKERS, operator=BROKERS),
+    )
+    own = kept_identity(
+        folder / CERTIFICATES,
+        f"{BROKERS}.{broker}",
+        f"{broker[:_LONGEST_SYSTEM]}.{cloud.common_name}",
+        cloud,
+        lambda: certificates.make_system(cloud, system=broker[:_LONGEST_SYSTEM], addresses=addresses),
+        addresses=addresses,
+    )
+    return own.chain_pem.decode(), own.key_pem.decode()
+
+
+# -- who may enter, in each broker's words ----------------------------------------------------------------------------
+
+
+def _salt(service: Service, login: tuple[str, str], size: int) -> bytes:
+    """The same for the same login, so that a second deploy changes nothing; tells nothing of the password."""
+    return hashlib.sha256(f"salt of {service.name}\0{login[0]}\0{login[1]}".encode()).digest()[:size]
+
+
+def mosquitto_passwords(service: Service, login: tuple[str, str]) -> str:
+    """A password file of Mosquitto 2: PBKDF2 with SHA-512."""
+    salt = _salt(service, login, 12)
+    digest = hashlib.pbkdf2_hmac("sha512", login[1].encode(), salt, _ITERATIONS)
+    return f"{login[0]}:$7${_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"
+
+
+def rabbitmq_definitions(service: Service, login: tuple[str, str]) -> str:
+    """RabbitMQ's definitions: one user, one virtual host, and the bound of every queue."""
+    salt = _salt(service, login, 4)
+    digest = base64.b64encode(salt + hashlib.sha256(salt + login[1].encode()).digest()).decode()
+    user = {
+        "name": login[0],
+        "password_hash": digest,
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": "administrator",
+    }
+    everything = {"user": login[0], "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
+    limit = service.settings["queue_limit"]
+    bound = {
+        "vhost": "/",
+        "name": "bound",
+        "pattern": ".*",
+        "apply-to": "queues",
+        "definition": {"max-length": limit, "overflow": service.settings["overflow"]},
+    }
+    return json.dumps(
+        {
+            "users": [user],
+            "vhosts": [{"name": "/"}],
+            "permissions": [everything],
+            "policies": [bound] if limit else [],
+        },
+        indent=1,
+    )
+
+
+def activemq_credentials(_: Service, login: tuple[str, str]) -> str:
+    """A file of Java properties, every letter of the password escaped."""
+    escaped = "".join(f"\\u{unit:04x}" for unit in _utf_16(login[1]))
+    return f"toolkit.user={login[0]}\ntoolkit.password={escaped}\n"
+
+
+def _utf_16(text: str) -> list[int]:
+    data = text.encode("utf-16-be")
+    return [int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2)]
+
+
+_LOGIN_FILES: Mapping[str, Callable[[Service, tuple[str, str]], str]] = {
+    "mosquitto": mosquitto_passwords,
+    "rabbitmq": rabbitmq_definitions,
+    "activemq": activemq_credentials,
+}
