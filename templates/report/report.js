@@ -65,6 +65,15 @@
         series: [{ type: "heatmap", data: heat.cells.map(([x, y, n]) => [x, y, Math.log10(n)]), progressive: 0 }],
       };
     },
+    drops(plot) {
+      return {
+        ...base(`drops-qos-${plot.qos}`),
+        tooltip: { trigger: "axis", valueFormatter: (share) => `${Number((100 * share).toPrecision(4))} %` },
+        xAxis: axis("", { type: "category", data: plot.names, axisLabel: { color: ink, interval: 0, width: 110, overflow: "break" } }),
+        yAxis: axis("share", { type: "value", min: 0, nameGap: 48 }),
+        series: Object.entries(plot.places).map(([name, shares]) => ({ name, type: "bar", stack: "lost", barMaxWidth: 60, data: shares })),
+      };
+    },
     rates(run) {
       const { seconds, ...lines } = run.rates;
       if (!seconds) return null;
@@ -80,7 +89,8 @@
 
   const charts = [];
   const show = (element) => {
-    const option = draw[element.dataset.kind](data.runs[Number(element.dataset.run)]);
+    const of = element.dataset.kind === "drops" ? data.drops : data.runs;
+    const option = draw[element.dataset.kind](of[Number(element.dataset.run)]);
     if (!option) {
       element.textContent = "nothing to show";
       element.style.height = "auto";

@@ -147,6 +147,7 @@ def kpi_document(
         "testbed": manifest["testbed"]["name"],
         "twin": manifest["testbed"]["twin"],
         "workload": workload["name"],
+        "qos": int(workload["qos"]),
         "parameters": manifest.get("parameters", {}),
         "status": manifest["status"],
         "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",

@@ -11,6 +11,7 @@ from toolkit import paths
 from toolkit.measure.experiments import ExperimentFolder
 from toolkit.measure.store import RunFolder
 from toolkit.report.compare import Comparison
+from toolkit.report.drops import drop_plots, plot_drops, sum_of_books
 from toolkit.report.figures import run_figures
 from toolkit.report.plots import plot_sweep
 from toolkit.report.sweep import (
@@ -57,6 +58,8 @@ def write_experiment(folder: ExperimentFolder, to: Path | None = None) -> list[P
     home.mkdir(parents=True, exist_ok=True)
     document = sweep_document(folder)
     plots = [plot_sweep(document, home / f"{hop}.svg", hop) for hop in shown_hops(document)]
+    points = [(point["name"] or point["workload"], point["qos"], point["books"]) for point in document["points"]]
+    plots += [plot_drops(plot, home / f"drops-qos-{plot['qos']}.svg") for plot in drop_plots(points) if plot["places"]]
     made = {
         "table.md": sweep_markdown(document),
         "table.csv": sweep_csv(document),
@@ -99,6 +102,8 @@ def render_report(runs: Sequence[RunFolder], *, comparisons: Sequence[Comparison
     documents = [run_document(run) for run in runs]
     sections = [_section(run, document) for run, document in zip(runs, documents, strict=True)]
     figures = [run_figures(run, document) for run, document in zip(runs, documents, strict=True)]
+    books = ((_short_title(d, documents), d.get("qos"), sum_of_books([d["ledger"]["total"]])) for d in documents)
+    drops = [plot for plot in drop_plots(books) if plot["places"]]
     return (
         _templates()
         .get_template("report.html.j2")
@@ -106,14 +111,22 @@ def render_report(runs: Sequence[RunFolder], *, comparisons: Sequence[Comparison
             heading=title(documents[0]) if len(runs) == 1 else f"{len(runs)} runs",
             sections=sections,
             comparisons=comparisons,
+            drops=drops,
             columns=[name for name, _ in COLUMNS],
             tables={"Markdown": markdown(documents), "CSV": comma_separated(documents), "LaTeX": latex(documents)},
-            data=_script_safe({"titles": dict(HOP_TITLES), "runs": figures}),
+            data=_script_safe({"titles": dict(HOP_TITLES), "runs": figures, "drops": drops}),
             style=(HOME / "report.css").read_text(),
             program=(HOME / "report.js").read_text(),
             echarts=ECHARTS.read_text(),
         )
     )
+
+
+def _short_title(document: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> str:
+    """What tells a run from the others on the page."""
+    name = str(document["label"] or document["workload"])
+    alike = [each for each in documents if (each["label"] or each["workload"]) == name]
+    return name if len(alike) == 1 else f"{name} {document['run'].partition('-')[0]}"
 
 
 def _section(run: RunFolder, document: Mapping[str, Any]) -> dict[str, Any]:

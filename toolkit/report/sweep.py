@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.measure.experiments import ExperimentFolder
 from toolkit.measure.kpis import wilson
+from toolkit.report.drops import sum_of_books
 from toolkit.report.table import COLUMNS, HOP_TITLES, in_ms, is_virtual, published_rows
 from toolkit.report.text import latex_table, markdown_table
 
@@ -46,6 +47,8 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "valid": sum(bool(kpis["valid"]) for kpis in runs),
         "faults": sorted({fault for kpis in runs for fault in kpis["faults"]}),
         "hops": {hop: _hop(found) for hop, found in by_hop.items() if found},
+        "books": sum_of_books(books),
+        "qos": runs[0].get("qos") if runs else None,
         "sent_per_s": _spread([kpis["throughput"]["sent_per_s"] for kpis in runs]),
         "delivered_per_s": _spread([kpis["throughput"]["delivered_per_s"] for kpis in runs]),
         "loss": {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.report.drops import kpi_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -146,6 +148,7 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
     lines.append(
         f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} delivered/s, {document['pacing']} loop"
     )
+    lines += kpi_lines(document)
     for hop, summary in document["hops"].items():
         if summary["negative"]:
             lines.append(f"{summary['negative']} delays of {HOP_TITLES[hop]} are negative (kept in all figures)")

@@ -101,17 +101,20 @@ class Bench:
         self.python = python
         self.processes: list[NodeProcess] = []
 
-    def launch(self, module: str, service: str, instance: int = 0, **environment: str) -> NodeProcess:
+    def launch(
+        self, module: str, service: str, instance: int = 0, *, node: str = "here", **environment: str
+    ) -> NodeProcess:
+        """A node other than `here` has a samples folder of its own."""
         settings = ProcessSettings(
             testbed="unit",
-            node="here",
+            node=node,
             service=service,
             instance=instance,
             metrics_port=free_port(),
             control_port=free_port(),
-            samples_dir=str(self.folder / "samples"),
+            samples_dir=str(self.folder / "samples" / ("" if node == "here" else node)),
         )
-        log = (self.folder / f"{service}-{instance}.log").open("ab")
+        log = (self.folder / f"{'' if node == 'here' else f'{node}-'}{service}-{instance}.log").open("ab")
         inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         process = subprocess.Popen(
             [self.python, "-m", f"toolkit.node.{module}"],
@@ -138,21 +141,22 @@ class Bench:
         return self.launch("subscriber", "subscriber", instance, **environment)
 
     def gateway(self, upstream: int, *, protocol: str = "mqtt", **settings: Any) -> Front:
-        return self._front("gateway", upstream, protocol, settings)
+        return self.front("gateway", upstream=upstream, protocol=protocol, settings=settings)
 
     def hub(self, upstream: int, *, protocol: str = "mqtt", **settings: Any) -> Front:
-        return self._front("hub", upstream, protocol, settings)
+        return self.front("hub", upstream=upstream, protocol=protocol, settings=settings)
 
-    def _front(self, role: str, upstream: int, protocol: str, settings: dict[str, Any]) -> Front:
-        mqtt, http = free_port(), free_port()
+    def front(self, role: str, *, upstream: int, protocol: str, settings: dict[str, Any], node: str = "here") -> Front:
+        settings = {"mqtt_port": free_port(), "http_port": free_port()} | settings
         process = self.launch(
             role,
             role,
+            node=node,
             TOOLKIT_UPSTREAM=f"127.0.0.1:{upstream}",
             TOOLKIT_UPSTREAM_PROTOCOL=protocol,
-            TOOLKIT_SETTINGS=json.dumps({"mqtt_port": mqtt, "http_port": http, **settings}),
+            TOOLKIT_SETTINGS=json.dumps(settings),
         )
-        return Front(process=process, ports={"mqtt": mqtt, "rest": http})
+        return Front(process=process, ports={"mqtt": settings["mqtt_port"], "rest": settings["http_port"]})
 
     def log(self, service: str, instance: int = 0) -> str:
         return (self.folder / f"{service}-{instance}.log").read_text()

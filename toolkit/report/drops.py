@@ -1,0 +1,106 @@
+"""Where messages were dropped: the platform's KPIs in words, and its two drop plots, for QoS 0 and QoS 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PLACES: Mapping[str, str] = {
+    "refused": "not sent",
+    "lost_before_gateway": "to the gateway",
+    "lost_in_gateway": "in the gateway",
+    "lost_before_broker": "to the broker",
+    "lost_in_broker": "in the broker",
+    "lost_after_broker": "after the broker",
+    "lost_in_hub": "in the hub",
+    "lost_after_hub": "after the hub",
+    "late": "too late",
+    "unconfirmed": "never answered for",
+}
+"""Class of the books -> where it happened, in the order of the way."""
+_RATES = (("gateway", "gateway"), ("broker", "broker"), ("hub", "hub"))
+
+
+def kpi_lines(document: Mapping[str, Any]) -> list[str]:
+    """The platform's KPIs of a run; nothing for a run without gateway and hub."""
+    if not any(document.get("way", {}).values()):
+        return []
+    rates = document["throughput"]
+    lines = []
+    flows = [
+        f"{title} in {rates[f'{name}_in']['mean_per_s']:.1f}, out {rates[f'{name}_out']['mean_per_s']:.1f}"
+        for title, name in _RATES
+        if rates.get(f"{name}_in", {}).get("count") and rates.get(f"{name}_out", {}).get("count")
+    ]
+    if flows:
+        lines.append("messages/s: " + "; ".join(flows))
+    broker = document["hops"]["broker"]
+    if broker["count"]:
+        lines.append(f"processing latency: p50 {broker['p50_ms']:.3f}, p99 {broker['p99_ms']:.3f} ms")
+    whole = document["ledger"]["total"]
+    places = [f"{whole[name]} {title}" for name, title in PLACES.items() if whole.get(name)]
+    lines.append("drops: " + (", ".join(places) if places else "none"))
+    counted = {
+        f"{process['role']} {reason.removeprefix('dropped_').replace('_', ' ')}": count
+        for process in document["processes"]
+        if process["role"] in {"gateway", "hub"}
+        for reason, count in process["counts"].items()
+        if reason.startswith("dropped_") and count
+    }
+    if counted:
+        lines.append("counted where it happened: " + ", ".join(f"{name} {n}" for name, n in counted.items()))
+    return lines
+
+
+def sum_of_books(books: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """What was expected, and every place of `PLACES`, over several runs; empty without runs."""
+    return {name: sum(int(book.get(name, 0)) for book in books) for name in ("expected", *PLACES)} if books else {}
+
+
+def drop_plots(points: Iterable[tuple[str, int | None, Mapping[str, int]]]) -> list[dict[str, Any]]:
+    """One plot per QoS: `{qos, names, places: {title: [share of the expected deliveries]}}`.
+
+    `points`: name, QoS, `sum_of_books`. Places where nothing was ever dropped are left out.
+    """
+    by_qos: dict[int, list[tuple[str, Mapping[str, int]]]] = {}
+    for name, qos, books in points:
+        if qos is not None and books.get("expected"):
+            by_qos.setdefault(qos, []).append((name, books))
+    return [
+        {
+            "qos": qos,
+            "names": [name for name, _ in group],
+            "places": {
+                title: [books[place] / books["expected"] for _, books in group]
+                for place, title in PLACES.items()
+                if any(books[place] for _, books in group)
+            },
+        }
+        for qos, group in sorted(by_qos.items())
+    ]
+
+
+def plot_drops(plot: Mapping[str, Any], to: Path) -> Path:
+    """One of the plots as SVG or PDF: a bar for each point, stacked by place."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from toolkit.report.plots import STYLE, save
+
+    names = plot["names"]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(max(3.4, 1.4 + 0.5 * len(names)), 2.8), layout="constrained")
+        axis = figure.add_subplot()
+        floor = [0.0] * len(names)
+        for title, shares in plot["places"].items():
+            heights = [100 * share for share in shares]
+            axis.bar(range(len(names)), heights, bottom=floor, label=title, width=0.6)
+            floor = [low + height for low, height in zip(floor, heights, strict=True)]
+        axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
+        axis.set(ylabel="deliveries lost (%)", title=f"QoS {plot['qos']}")
+        axis.set_ylim(bottom=0, top=None if any(floor) else 1)
+        if plot["places"]:
+            axis.legend(fontsize=7)
+        save(figure, to)
+    return to
