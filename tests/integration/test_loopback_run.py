@@ -2,143 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import http.client
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.ports import free_port
+from tests.integration.loopback import Loopback, running
 from toolkit.contract.orders import Arrivals
-from toolkit.contract.settings import ProcessSettings
-from toolkit.controller.control import HttpControl
-from toolkit.controller.experiment import run_experiment
-from toolkit.controller.stage import Limits
-from toolkit.events import Event
-from toolkit.measure.collect import FolderCollector
 from toolkit.measure.store import RunFolder, list_runs
 from toolkit.measure.tables import read_column
 from toolkit.report.table import run_document
 from toolkit.report.text import markdown
-from toolkit.spec.experiment import plain_experiment
-from toolkit.spec.testbed import Image, Link, Node, Service, Testbed
 from toolkit.spec.workload import Workload
-from toolkit.state import Deployment, Host, SshAccess
-
-ROOT = Path(__file__).parents[2]
-MODULES = {"broker": "event_handler", "publisher": "publisher", "subscriber": "subscriber"}
-NODES = {"eh": "broker", "pub": "publisher", "sub-1": "subscriber", "sub-2": "subscriber"}
-
-
-@dataclass
-class Loopback:
-    home: Path
-    processes: dict[str, subprocess.Popen[bytes]]
-    ports: dict[str, int]
-    broker_port: int
-
-    def run(self, workload: Workload, **more: Any) -> list[RunFolder]:
-        workload = dataclasses.replace(workload, options={**workload.options, "port": self.broker_port})
-        events: list[Event] = []
-        control = HttpControl(
-            lambda process: http.client.HTTPConnection("127.0.0.1", self.ports[process.name], timeout=5),
-            lambda node: time.time_ns(),
-        )
-        outcome = run_experiment(
-            self.testbed(),
-            self.deployment(),
-            plain_experiment(workload),
-            control=lambda _: control,
-            collector=lambda _: FolderCollector({node: self.home / node for node in NODES}),
-            emit=events.append,
-            **({"limits": Limits(start_ahead_s=0.3, poll_s=0.1, dead_after=2)} | more),
-        )
-        return outcome.runs
-
-    def testbed(self) -> Testbed:
-        nodes = tuple(
-            Node(
-                name=n, kind="host", provider="container", architecture=None, cpus=None, memory_bytes=None, link=Link()
-            )
-            for n in NODES
-        )
-        images = {"broker": "event-handler", "publisher": "client", "subscriber": "client"}
-        services = tuple(
-            Service(name=r, role=r, image=Image(name=images[r]), nodes=tuple(n for n in NODES if NODES[n] == r))
-            for r in images
-        )
-        return Testbed(name="loopback", file=self.home / "testbed.yml", nodes=nodes, services=services)
-
-    def deployment(self) -> Deployment:
-        hosts = {
-            node: Host(
-                node=node,
-                provider="container",
-                type="container",
-                address="127.0.0.1",
-                architecture="amd64",
-                ssh=SshAccess(address="127.0.0.1", known_hosts="/dev/null"),
-                facts={"shared_clock": True},
-            )
-            for node in NODES
-        }
-        return Deployment(name="loopback", file="testbed.yml", stage="deployed", hosts=hosts)
 
 
 @pytest.fixture
 def loopback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
-    broker_port = free_port()
-    processes, ports = {}, {}
-    for node, role in NODES.items():
-        control = free_port()
-        settings = ProcessSettings(
-            testbed="loopback",
-            node=node,
-            service=role,
-            instance=0,
-            metrics_port=free_port(),
-            control_port=control,
-            samples_dir=str(tmp_path / node),
-        )
-        (tmp_path / node).mkdir()
-        name = f"{node}/{role}-0"
-        environment = os.environ | settings.environment() | {"TOOLKIT_EVENT_HANDLER_PORT": str(broker_port)}
-        with (tmp_path / f"{node}.log").open("wb") as log:
-            processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"toolkit.node.{MODULES[role]}"],
-                cwd=ROOT,
-                env=environment,
-                stderr=log,
-                stdout=log,
-            )
-        ports[name] = control
-    for port in [*ports.values(), broker_port]:
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-    yield Loopback(tmp_path, processes, ports, broker_port)
-    for process in processes.values():
-        process.terminate()
-    for process in processes.values():
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with running(tmp_path) as started:
+        yield started
 
 
 HELLO = Workload(name="hello", messages=2000, warmup_messages=50, drain_s=1.0)

@@ -231,7 +231,14 @@ def _process_faults(files: Sequence[StampsFile]) -> list[str]:
         for file in files
         if file.info and (facts := file.info.facts).get("granted_qos", 0) < facts.get("requested_qos", 0)
     ]
-    return [*killed, *weak, *(f"{file.process}: {file.info.error}" for file in files if file.info and file.info.error)]
+    failed = [f"{file.process}: {file.info.error}" for file in files if file.info and file.info.error]
+    cut = [_lost_connections(file) for file in files if file.counts.get("reconnects")]
+    return [*killed, *weak, *failed, *cut]
+
+
+def _lost_connections(file: StampsFile) -> str:
+    count, last = file.counts["reconnects"], (file.info.facts if file.info else {}).get("last_lost")
+    return f"{file.process} lost its connection {count} times during the run" + (f": {last}" if last else "")
 
 
 def _clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary]) -> list[str]:

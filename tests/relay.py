@@ -1,0 +1,60 @@
+"""A way between a client and a server that can be cut, and made deaf in one direction."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+
+_ABORT = struct.pack("ii", 1, 0)
+
+
+class Relay:
+    """Listens on `port`, passes everything on to another port of this machine."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._deaf = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open += [near, far]
+            for source, sink, from_client in ((near, far, True), (far, near, False)):
+                threading.Thread(target=self._pass_on, args=(source, sink, from_client), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, from_client: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not (from_client and self._deaf.is_set()):
+                    sink.sendall(data)
+        for end in (source, sink):
+            end.close()
+
+    def swallow(self) -> None:
+        """From now on nothing of what clients say arrives, though they are told by nobody."""
+        self._deaf.set()
+
+    def cut(self) -> None:
+        """Reset every connection; new ones work again."""
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                end.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+        self._deaf.clear()
+
+    def close(self) -> None:
+        """Take no more."""
+        self._listener.close()
