@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -13,19 +15,22 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from toolkit import ssh
+from toolkit import __version__, paths, ssh
 from toolkit.console import dashboards, logs, pages, results, stories, testbeds
 from toolkit.console.actions import Actions
 from toolkit.console.catalogue import Catalogue
-from toolkit.console.guard import Gate, Guard, RefusedError
+from toolkit.console.guard import Gate, Guard, RefusedError, add_policies
 from toolkit.console.held import Console, console_of
+from toolkit.console.prometheus import Servers
 from toolkit.errors import LockedError, ToolkitError, UsageError
 
 
-def make_app(root: Path, guard: Guard, *, named: tuple[Path, ...] = ()) -> Starlette:
+def make_app(root: Path, guard: Guard, *, named: tuple[Path, ...] = (), servers: Servers | None = None) -> Starlette:
     """The application; `root` is where testbed files are looked for."""
     actions = Actions()
-    console = Console(guard=guard, actions=actions, catalogue=Catalogue(root, named, actions))
+    console = Console(
+        guard=guard, actions=actions, catalogue=Catalogue(root, named, actions), servers=servers or Servers()
+    )
     routes = [
         Route("/enter", enter),
         Route("/static/{digest}/{name}", pages.static),
@@ -44,6 +49,7 @@ def make_app(root: Path, guard: Guard, *, named: tuple[Path, ...] = ()) -> Starl
             LockedError: _told(409),
             ToolkitError: _told(502),
             HTTPException: _no_page,
+            Exception: _bug,
         },
         lifespan=_lifespan,
     )
@@ -52,8 +58,9 @@ def make_app(root: Path, guard: Guard, *, named: tuple[Path, ...] = ()) -> Starl
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(_: Starlette) -> AsyncIterator[None]:
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     yield
+    app.state.console.servers.close()
     ssh.disconnect()
 
 
@@ -82,6 +89,19 @@ def _told(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
 async def _no_page(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     return pages.page(request, "refused", status, title="Not here", message="There is no such page.", back="/")
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    """Nothing of ours: the traceback goes to a file, its path to the page."""
+    log = paths.workspace() / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}-console.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(
+        f"toolkit {__version__}: {request.method} {request.url.path}\n{''.join(traceback.format_exception(error))}"
+    )
+    words = f"This is a bug in toolkit ({type(error).__name__}); the traceback is in {log}"
+    answer = pages.page(request, "refused", 500, title="Internal error", message=words, back=_back(request))
+    add_policies(answer.headers)
+    return answer
 
 
 def _back(request: Request) -> str:

@@ -181,7 +181,7 @@ def add_policies(headers: MutableHeaders) -> None:
 _POLICIES: Iterable[tuple[str, str]] = (
     ("content-security-policy", PAGE_POLICY),
     ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
+    ("referrer-policy", "same-origin"),  # with `no-referrer` browsers send their own forms with the origin `null`
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("cache-control", "no-store"),

@@ -12,7 +12,7 @@ from toolkit import ssh
 from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.provisioning.render import PROMETHEUS_PORT
 from toolkit.spec.testbed import Testbed
-from toolkit.state import Deployment
+from toolkit.state import Deployment, Host
 
 READABLE = frozenset({"query", "query_range", "labels", "series", "label"})
 """What of `/api/v1/` is passed on: nothing that changes anything, nothing about the server itself."""
@@ -23,6 +23,11 @@ IDLE = 4
 """Connections kept open for each Prometheus."""
 
 Connect = Callable[[], http.client.HTTPConnection]
+
+
+def through_ssh(host: Host) -> http.client.HTTPConnection:
+    """To the server on this host, whatever lies between: where SSH gets, figures get."""
+    return ssh.forwarded(host, PROMETHEUS_PORT, timeout_s=TIMEOUT_S)
 
 
 class Prometheus:
@@ -85,7 +90,8 @@ class Prometheus:
 class Servers:
     """The Prometheus of each deployed testbed, connected to at its first use."""
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Callable[[Host], http.client.HTTPConnection] = through_ssh) -> None:
+        self._connect = connect
         self._known: dict[tuple[str, str, float], Prometheus] = {}
 
     def of(self, testbed: Testbed, deployment: Deployment) -> Prometheus:
@@ -101,10 +107,13 @@ class Servers:
         if key not in self._known:
             for old in [known for known in self._known if known[0] == testbed.name]:
                 self._known.pop(old).close()
-            self._known[key] = Prometheus(
-                lambda: ssh.forwarded(host, PROMETHEUS_PORT, timeout_s=TIMEOUT_S), f"node {host.node}"
-            )
+            self._known[key] = Prometheus(lambda: self._connect(host), f"node {host.node}")
         return self._known[key]
+
+    def close(self) -> None:
+        """Give every connection back."""
+        while self._known:
+            self._known.popitem()[1].close()
 
 
 def readable_path(rest: str, parameters: list[tuple[str, str]]) -> str:

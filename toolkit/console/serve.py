@@ -45,7 +45,7 @@ def serve(
     )
     app = make_app(root, guard, named=tuple(named))
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, server_header=False
+        app, log_level="critical", access_log=False, timeout_graceful_shutdown=1, server_header=False
     )
     tell(links)
     uvicorn.Server(config).run(sockets=[listening])

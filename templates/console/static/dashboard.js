@@ -1,6 +1,6 @@
 // A dashboard's page: the JSON that Grafana is given, its choices, and its queries asked again and again.
 import { drawPanel, element } from "./panels.js";
-import { chosen, instant, interpolate, intervals, legend, onGrid, seconds, spoken } from "./queries.js";
+import { chosen, grouped, instant, interpolate, intervals, legend, onGrid, seconds, spoken } from "./queries.js";
 import { readDashboard, unknownIn } from "./reading.js";
 
 const board = document.getElementById("board");
@@ -14,8 +14,19 @@ const state = { variables: [], values: {}, panels: [], annotations: [], connecte
 
 class PrometheusError extends Error {}
 
+/** Browsers give up what they ask for when this machine's networks change, as they do while a testbed comes up. */
+async function reach(url, again = true) {
+  try {
+    return await fetch(url);
+  } catch {
+    if (!again) throw new PrometheusError("the console does not answer");
+    await new Promise((later) => { setTimeout(later, 500); });
+    return reach(url, false);
+  }
+}
+
 async function ask(what, parameters) {
-  const answer = await fetch(`${board.dataset.prometheus}/api/v1/${what}?${new URLSearchParams(parameters)}`);
+  const answer = await reach(`${board.dataset.prometheus}/api/v1/${what}?${new URLSearchParams(parameters)}`);
   let told;
   try { told = await answer.json(); } catch { throw new PrometheusError(`the console answered with status ${answer.status}`); }
   if (told.status !== "success") throw new PrometheusError(told.error ?? `status ${answer.status}`);
@@ -175,10 +186,10 @@ async function annotate() {
   const { step } = intervals(end - start, 600, scrapeS);
   state.annotations = (await Promise.all(state.alertQueries.map(async ({ expr, titleFormat, textFormat }) => {
     const { result } = await ask("query_range", { query: interpolate(expr, inQueries()), start: String(start), end: String(end), step: spoken(step) });
-    return result.map(({ metric, values }) => ({ at: values[0][0], last: values.at(-1)[0], words: `${legend(titleFormat, metric)} ${legend(textFormat, metric)}` }));
+    return result.map(({ metric, values }) => ({ at: values[0][0], last: values.at(-1)[0], words: [legend(titleFormat, metric), legend(textFormat, metric).trim()] }));
   }))).flat();
   const firing = address.get("to") ? [] : state.annotations.filter(({ last }) => end - last < 3 * Math.max(step, scrapeS));
-  return [...new Set(firing.map(({ words }) => words))];
+  return grouped(firing.map(({ words }) => words));
 }
 
 function report(error) {
@@ -196,7 +207,7 @@ async function refresh() {
   try {
     // One failure is told once: the others have the same cause.
     const [firing] = await Promise.all([annotate(), ...state.panels.filter(({ seen }) => seen).map(update)]);
-    trouble.textContent = firing.length ? `Firing: ${firing.join(", ")}` : "";
+    trouble.textContent = firing.length ? `Firing: ${firing.join(" · ")}` : "";
     board.dataset.ready = "yes";
   } catch (error) {
     report(error);
@@ -212,7 +223,7 @@ function beat() {
 }
 
 async function start() {
-  const answer = await fetch(board.dataset.document);
+  const answer = await reach(board.dataset.document);
   if (!answer.ok) throw new Error(`the dashboard did not load (status ${answer.status})`);
   const document_ = readDashboard(await answer.json());
   state.time = document_.time;

@@ -28,7 +28,10 @@ let library;
 const charts = (url) => (library ??= new Promise((loaded, failed) => {
   const script = element("script", { src: url });
   script.onload = () => loaded(window.echarts);
-  script.onerror = () => failed(new Error("the charts' library did not load"));
+  script.onerror = () => {
+    library = undefined; // the next panel tries again
+    failed(new Error("the charts' library did not load"));
+  };
   document.head.append(script);
 }));
 
@@ -112,7 +115,7 @@ const draw = {
     if (context.marks.length) {
       lines[0].markLine = {
         silent: true, symbol: "none", lineStyle: { color: named("red"), type: "dashed" }, label: { show: false },
-        data: context.marks.map(({ at }) => ({ xAxis: at * 1000 })),
+        data: [...new Set(context.marks.map(({ at }) => at * 1000))].map((at) => ({ xAxis: at })),
       };
     }
     chart.setOption({

@@ -95,3 +95,14 @@ export function stretches(values) {
   });
   return found;
 }
+
+/** [name, place] pairs -> a few words for each name: "TargetDown: eh broker, pub clock and 3 more". */
+export function grouped(pairs, most = 3) {
+  const places = new Map();
+  for (const [name, place] of pairs) places.set(name, [...(places.get(name) ?? []), place]);
+  return [...places].map(([name, found]) => {
+    const shown = [...new Set(found)].filter(Boolean);
+    const rest = shown.length > most ? ` and ${shown.length - most} more` : "";
+    return shown.length ? `${name}: ${shown.slice(0, most).join(", ")}${rest}` : name;
+  });
+}

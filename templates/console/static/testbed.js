@@ -1,4 +1,5 @@
 // The topology, alive: health, rates and hops once a second, and the wires between the nodes.
+import { grouped } from "./queries.js";
 import { format } from "./units.js";
 
 const picture = document.querySelector(".picture");
@@ -6,24 +7,31 @@ const pulse = document.getElementById("pulse");
 const alerts = document.getElementById("alerts");
 const wires = picture?.querySelector(".wires");
 const links = (picture?.dataset.links ?? "").trim().split(" ").filter(Boolean).map((link) => link.split(">"));
-const paths = new Map();
+const wired = new Map();
+
+// A column of many nodes has one wire for all of them.
+const anchor = (node) => document.getElementById(`node-${node}`).closest(".column.many .stack") ?? document.getElementById(`node-${node}`);
 
 function place() {
   const home = picture.getBoundingClientRect();
+  const drawn = new Map();
   for (const [from, to] of links) {
-    const a = document.getElementById(`node-${from}`).getBoundingClientRect();
-    const b = document.getElementById(`node-${to}`).getBoundingClientRect();
-    const key = `${from}>${to}`;
-    if (!paths.has(key)) {
+    const [left, right] = [anchor(from), anchor(to)];
+    const key = `${left.id || left.parentElement.dataset.column}>${right.id || right.parentElement.dataset.column}`;
+    drawn.set(key, [...(drawn.get(key) ?? []), [from, to]]);
+    if (drawn.get(key).length > 1) continue;
+    const [a, b] = [left.getBoundingClientRect(), right.getBoundingClientRect()];
+    if (!wired.has(key)) {
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
       wires.append(path);
-      paths.set(key, path);
+      wired.set(key, { path });
     }
     const [x1, y1] = [a.right - home.left, a.top + a.height / 2 - home.top];
     const [x2, y2] = [b.left - home.left, b.top + b.height / 2 - home.top];
     const bend = Math.max(20, (x2 - x1) / 2);
-    paths.get(key).setAttribute("d", `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`);
+    wired.get(key).path.setAttribute("d", `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`);
   }
+  for (const [key, pairs] of drawn) wired.get(key).pairs = pairs;
 }
 
 const healthOf = (services) => {
@@ -69,18 +77,18 @@ function show(figures) {
       if (found && (found.sent > 0 || found.received > 0 || found.in > 0)) moving.add(card.dataset.node);
     }
   }
-  for (const [key, path] of paths) {
-    const [from, to] = key.split(">");
-    path.classList.toggle("flows", moving.has(from) && moving.has(to));
-    path.classList.toggle("broken", [from, to].some((node) => healthOf(figures.services[node]) === "down"));
+  for (const { path, pairs } of wired.values()) {
+    path.classList.toggle("flows", pairs.some(([from, to]) => moving.has(from) && moving.has(to)));
+    path.classList.toggle("broken", pairs.every((ends) => ends.some((node) => healthOf(figures.services[node]) === "down")));
   }
   for (const hop of picture.querySelectorAll("[data-hop]")) {
     const delay = figures.hops[hop.dataset.hop];
     hop.querySelector(".value").textContent = delay === undefined ? "–" : format(delay, "s");
   }
-  alerts.replaceChildren(...figures.alerts.map(({ name, node, service }) => {
+  const firing = figures.alerts.map(({ name, node, service }) => [name, [node, service].filter(Boolean).join(" ")]);
+  alerts.replaceChildren(...grouped(firing).map((words) => {
     const alert = document.createElement("span");
-    alert.textContent = `${name}: ${[node, service].filter(Boolean).join(" ")}`;
+    alert.textContent = words;
     return alert;
   }));
 }

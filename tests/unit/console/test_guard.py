@@ -82,7 +82,7 @@ def test_every_answer_carries_the_policies(console: TestClient, guard: Guard) ->
         assert "script-src 'self'" in policy
         assert "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert "frame-ancestors 'none'" in policy
 
 

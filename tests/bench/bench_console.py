@@ -1,0 +1,194 @@
+"""What the console costs and how soon it is there, and what its Prometheus needs, on simulated testbeds.
+
+Run: PYTHONPATH=. .venv/bin/python tests/bench/bench_console.py [--nodes 50] [--large 100] [--seconds 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.ports import free_port
+from tests.simulated import Simulated, simulated
+from toolkit.provisioning.dashboards import dashboards
+
+FIRST_PAGE_MS, FIRST_PAGE_BYTES, CORE_SHARE, MEMORY_MB, QUERY_MS = 300, 300_000, 0.05, 500, 200
+"""What the console is to keep to."""
+VIEWERS = 3
+
+
+def main() -> None:
+    """Print the figures, each beside its goal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=50)
+    parser.add_argument("--large", type=int, default=100)
+    parser.add_argument("--seconds", type=int, default=60)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TOOLKIT_HOME"] = f"{folder}/.toolkit"
+        for nodes, look in ((asked.nodes, console), (asked.large, prometheus)):
+            home = Path(folder) / look.__name__
+            home.mkdir()
+            with simulated(home, nodes) as bed:
+                look(bed, home, asked.seconds)
+
+
+def say(what: str, figure: str, goal: str) -> None:
+    """One line."""
+    sys.stdout.write(f"{what:<64} {figure:>22}   goal {goal}\n")
+
+
+# -- the console ------------------------------------------------------------------------------------------------------
+
+
+def console(bed: Simulated, home: Path, seconds: int) -> None:
+    """First page in a browser; what a second costs while several look at the largest page there is."""
+    port = free_port()
+    program = (
+        "import http.client, sys, uvicorn; from pathlib import Path\n"
+        "from toolkit.console.app import make_app; from toolkit.console.guard import Guard\n"
+        "from toolkit.console.prometheus import Servers\n"
+        f"guard = Guard(port={port}, act_token='bench')\n"
+        f"servers = Servers(lambda host: http.client.HTTPConnection('{bed.address}', timeout=10))\n"
+        f"app = make_app(Path('{home}'), guard, servers=servers)\n"
+        f"uvicorn.run(app, port={port}, log_level='critical', timeout_graceful_shutdown=1)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        _await(port)
+        first_page(port, len(bed.testbed.nodes))
+        viewers = [_follow(port, bed.testbed.name) for _ in range(VIEWERS)]
+        time.sleep(5)
+        before, began = _cpu_s(process.pid), time.monotonic()
+        received = 0
+        while time.monotonic() - began < seconds:
+            for viewer in viewers:
+                line = viewer.readline()
+                while not line.startswith(b"data:"):
+                    line = viewer.readline()
+                received += 1
+        share = (_cpu_s(process.pid) - before) / (time.monotonic() - began)
+        nodes = len(bed.testbed.nodes)
+        say(f"figures of {nodes} nodes every second, {VIEWERS} viewers, n = {received}: share of a core",
+            f"{share:.1%}", f"< {CORE_SHARE:.0%}")  # fmt: skip
+        say("console's memory", f"{_resident_mb(process.pid):.0f} MB", "-")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def first_page(port: int, nodes: int) -> None:
+    """In Chromium with nothing kept from before: what goes over the wire, and when all of it is there."""
+    from playwright.sync_api import sync_playwright
+
+    took, sizes = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        for path in ("/", "/testbeds/simulated"):
+            for _ in range(7):
+                page = browser.new_context().new_page()
+                page.goto(f"http://127.0.0.1:{port}/enter?token=bench")
+                moved: list[int] = []
+                cdp = page.context.new_cdp_session(page)
+                cdp.send("Network.enable")
+                cdp.send("Network.clearBrowserCache")
+                cdp.on("Network.loadingFinished", lambda event, moved=moved: moved.append(event["encodedDataLength"]))
+                page.goto(f"http://127.0.0.1:{port}{path}", wait_until="load")
+                took.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
+                sizes.append(sum(moved))
+                page.context.close()
+            name = "first page" if path == "/" else f"page of {nodes} nodes"
+            say(f"{name}, loaded (median of {len(took)})", f"{statistics.median(took):.0f} ms", f"< {FIRST_PAGE_MS} ms")
+            say(f"{name}, bytes", f"{statistics.median(sizes) / 1e3:.0f} kB", f"< {FIRST_PAGE_BYTES / 1e3:.0f} kB")
+            took, sizes = [], []
+        browser.close()
+
+
+def _await(port: int) -> None:
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/enter?token=no", timeout=2)
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError("the console does not start")
+
+
+def _follow(port: int, testbed: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/enter?token=bench")
+    answer = connection.getresponse()
+    answer.read()
+    cookie = (answer.getheader("set-cookie") or "").partition(";")[0]
+    connection.request("GET", f"/testbeds/{testbed}/live", headers={"cookie": cookie})
+    return connection.getresponse()
+
+
+# -- Prometheus -------------------------------------------------------------------------------------------------------
+
+
+def prometheus(bed: Simulated, home: Path, seconds: int) -> None:
+    """Memory while it scrapes, with how it grows; every query of every dashboard over all there is."""
+    del home
+    scraping_s = max(60, 2 * seconds)
+    began = time.time()
+    resident: list[tuple[float, float]] = []
+    while time.time() - began < scraping_s:
+        time.sleep(5)
+        resident.append((time.time() - began, _resident_mb(bed.process)))
+    nodes = len(bed.testbed.nodes)
+    head = str(_ask(bed, "query", query="count({__name__=~'.+'})")[0]["value"][1])
+    half = [mb for at, mb in resident if at > scraping_s / 2]
+    say(f"Prometheus of {nodes} nodes, {bed.targets} targets, {head} series, after {scraping_s} s",
+        f"{resident[-1][1]:.0f} MB (max {max(mb for _, mb in resident):.0f})", f"< {MEMORY_MB} MB")  # fmt: skip
+    say("its growth over the second half", f"{(half[-1] - half[0]) / (scraping_s / 2) * 60:+.1f} MB/min", "-")
+    took: list[tuple[float, str]] = []
+    end = time.time()
+    for text in dashboards().values():
+        for panel in json.loads(text)["panels"]:
+            for target in panel.get("targets", ()):
+                expr = target["expr"].replace("$__rate_interval", "4s").replace("$testbed", bed.testbed.name)
+                expr = re.sub(r"\$\w+", ".*", expr)
+                started = time.perf_counter()
+                _ask(bed, "query_range", query=expr, start=str(end - scraping_s), end=str(end), step="1")
+                took.append(((time.perf_counter() - started) * 1e3, panel["title"]))
+    worst, title = max(took)
+    median = statistics.median(ms for ms, _ in took)
+    say(f"{len(took)} dashboard queries over {scraping_s} s, step 1 s: median", f"{median:.0f} ms", f"< {QUERY_MS} ms")
+    say(f"the slowest ({title})", f"{worst:.0f} ms", f"< {QUERY_MS} ms")
+
+
+def _ask(bed: Simulated, what: str, **parameters: str) -> list[dict[str, Any]]:
+    address = f"http://{bed.address}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return list(json.load(answer)["data"]["result"])
+
+
+def _cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_mb(process: int) -> float:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The console's pages in Chromium over a real Prometheus that scrapes a simulated testbed; no container runs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+
+from tests.conftest import lacking
+from tests.ports import free_port
+from tests.simulated import Simulated, simulated
+from toolkit.console.app import make_app
+from toolkit.console.guard import Guard
+from toolkit.console.prometheus import Servers
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+pytestmark = pytest.mark.browser
+
+NODES = 14
+BOARDS = ("kpis", "hops", "nodes")
+
+
+@dataclass
+class Watched:
+    """A console on a simulated testbed, and a browser in front of it."""
+
+    bed: Simulated
+    origin: str
+    browser: Browser
+    token: str
+    problems: list[str] = field(default_factory=list)
+
+    def page(self, path: str) -> Page:
+        page = self.browser.new_context(viewport={"width": 1280, "height": 3400}).new_page()
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", self._note)
+        page.goto(f"{self.origin}/enter?token={self.token}")
+        page.goto(self.origin + path)
+        return page
+
+    def _note(self, message: ConsoleMessage) -> None:
+        """Other tests make networks on this machine meanwhile, and Chromium then asks again."""
+        if message.type == "error" and "ERR_NETWORK_CHANGED" not in message.text:
+            self.problems.append(message.text)
+
+    def ask(self, what: str, **parameters: str) -> Any:
+        address = f"http://{self.bed.address}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return json.load(answer)["data"]["result"]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    from playwright.sync_api import sync_playwright
+
+    for program in ("prometheus", "prometheus-node-exporter"):
+        if shutil.which(program) is None:
+            lacking(f"{program} (apt-get install {program})")
+    folder = tmp_path_factory.mktemp("watched")
+    with pytest.MonkeyPatch.context() as patch, simulated_in(folder, patch) as bed, sync_playwright() as playwright:
+        guard = Guard(port=free_port())
+        servers = Servers(lambda _: http.client.HTTPConnection(bed.address, timeout=10))
+        config = uvicorn.Config(
+            make_app(folder, guard, servers=servers), port=guard.port, log_level="critical", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium",
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        found = Watched(
+            bed=bed, origin=f"http://127.0.0.1:{guard.port}", browser=browser, token=guard.act_token, problems=[]
+        )
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not scraped(found):
+            time.sleep(0.5)
+        yield found
+        browser.close()
+        server.should_exit = True
+        thread.join()
+
+
+def until(page: Page, script: str) -> None:
+    """Wait for something to be so on a page; as a function, since a page's policy lets no text be evaluated."""
+    page.wait_for_function(f"() => {script}", timeout=60_000)
+
+
+def simulated_in(folder: Path, patch: pytest.MonkeyPatch) -> Any:
+    patch.setenv("TOOLKIT_HOME", str(folder / ".toolkit"))
+    return simulated(folder, NODES)
+
+
+def scraped(watched: Watched) -> bool:
+    try:
+        found = watched.ask("query", query="count_over_time(toolkit_broker_messages_sent_total[1m])")
+    except OSError:
+        return False
+    return bool(found) and int(found[0]["value"][1]) >= 8
+
+
+def test_every_node_is_shown_with_health_and_rates(watched: Watched) -> None:
+    page = watched.page("/testbeds/simulated")
+    until(page, f"document.querySelectorAll('.node[data-health=up]').length === {NODES}")
+    until(page, "document.querySelector('#node-eh .rate').textContent.includes('out 10')")
+    page.wait_for_selector(".wires path.flows", state="attached")
+    assert "ms" in page.inner_text(".hop[data-hop=publish]")
+    page.context.close()
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_every_panel_is_drawn_with_what_prometheus_says(watched: Watched, board: str) -> None:
+    end_ms = int(time.time() * 1000)
+    page = watched.page(f"/testbeds/simulated/dashboards/{board}?from={end_ms - 15_000}&to={end_ms}")
+    until(page, "[...document.querySelectorAll('section.panel')].every((panel) => panel.dataset.drawn)")
+    assert page.locator(".panel .unknown").all_inner_texts() == []
+    panels = page.evaluate("fetch(document.getElementById('board').dataset.document).then((a) => a.json())")["panels"]
+    assert page.locator("section.panel").count() == sum(panel["type"] != "row" for panel in panels)
+    for panel in panels:
+        if panel["type"] == "row":
+            continue
+        home = page.locator(f'section.panel[aria-label="{panel["title"]}"]')
+        empty = home.locator(".empty").count()
+        if empty:
+            assert home.locator(".empty").inner_text() == panel["fieldConfig"]["defaults"]["noValue"]
+        elif panel["type"] in {"timeseries", "heatmap"}:
+            assert home.locator("canvas").count() == 1, panel["title"]
+        elif panel["type"] == "state-timeline":
+            assert home.locator(".lane").count() >= 1
+        else:
+            assert home.locator(".figure[data-value]").count() >= 1
+    page.context.close()
+
+
+def test_figures_and_legends_are_those_of_prometheus(watched: Watched) -> None:
+    end_ms = int(time.time() * 1000)
+    page = watched.page(f"/testbeds/simulated/dashboards/kpis?from={end_ms - 20_000}&to={end_ms}&var-qos=1")
+    page.wait_for_selector("#board[data-ready]", timeout=60_000)
+    page.wait_for_selector('[aria-label="Messages published and delivered"] tr[data-series]')
+    figure = float(page.locator('[aria-label="Broker throughput out"] .figure').get_attribute("data-value") or "nan")
+    assert figure == pytest.approx(10, rel=0.05)
+    assert page.locator('[aria-label="Broker throughput out"] .figure').inner_text().endswith(" msg/s")
+    legend = page.locator('[aria-label="Messages published and delivered"] tr[data-series]')
+    names = [row.get_attribute("data-series") for row in legend.all()]
+    assert names == ["QoS 1 sent", "QoS 1 acknowledged", "QoS 1 received"], "the choice in the address holds"
+    sent = float(legend.first.locator("[data-calc=lastNotNull]").get_attribute("data-value") or "nan")
+    publishers = sum(node.name.startswith("pub") for node in watched.bed.testbed.nodes)
+    assert sent == pytest.approx(30 * publishers, rel=0.1), "three runs, ten messages a second each"
+    page.context.close()
+
+
+def test_a_choice_changes_the_queries_and_the_address(watched: Watched) -> None:
+    page = watched.page("/testbeds/simulated/dashboards/kpis?from=now-5m")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_selector("#board[data-ready]", timeout=60_000)
+    page.click("[data-variable=run] summary")
+    with page.expect_request(lambda request: "run%3D%7E%22r2%22" in request.url, timeout=15_000):
+        page.check("[data-variable=run] input[value=r2]")
+    assert "var-run=r2" in page.url
+    assert page.locator("[data-variable=run] summary").inner_text() == "r2"
+    href = page.locator("a[data-board]", has_text="Hops").get_attribute("href") or page.url
+    assert "var-run=r2" in href
+    page.context.close()
+
+
+def test_a_panel_of_another_kind_is_refused_in_its_place_and_the_rest_is_drawn(watched: Watched) -> None:
+    page = watched.browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.goto(f"{watched.origin}/enter?token={watched.token}")
+
+    def other(route: Any) -> None:
+        document = json.loads(route.fetch().text())
+        document["panels"][1]["options"]["sparkle"] = True
+        document["panels"][2]["type"] = "gauge"
+        route.fulfill(json=document)
+
+    page.route("**/document", other)
+    page.goto(f"{watched.origin}/testbeds/simulated/dashboards/kpis?from=now-5m")
+    page.wait_for_selector("#board[data-ready]", timeout=60_000)
+    told = page.locator(".panel .unknown").all_inner_texts()
+    assert len(told) == 2
+    assert "sparkle" in told[0]
+    assert '"gauge"' in told[1]
+    page.wait_for_selector('[aria-label="Broker throughput out"] .figure')
+    page.context.close()
+
+
+def test_only_reading_gets_through_to_prometheus(watched: Watched) -> None:
+    page = watched.page("/testbeds/simulated")
+    for rest in (
+        "status/config",
+        "targets",
+        "admin/tsdb/delete_series",
+        "query_exemplars",
+        "label/a/b",
+        "label/x/values/y",
+        "query?query=up&stats=all",
+        f"query?query={'x' * 9000}",
+        "rules",
+    ):
+        status = page.evaluate(f"fetch('/testbeds/simulated/prometheus/api/v1/{rest}').then((a) => a.status)")
+        assert status == 403, rest
+    assert page.evaluate("fetch('/testbeds/simulated/prometheus/api/v1/query?query=up').then((a) => a.status)") == 200
+    assert (
+        page.evaluate("fetch('/testbeds/simulated/prometheus/-/reload', {method: 'POST'}).then((a) => a.status)") == 404
+    )
+    page.context.close()
+    watched.problems.clear()
+
+
+def test_prometheus_gone_is_said_once_and_comes_back(watched: Watched) -> None:
+    page = watched.page("/testbeds/simulated/dashboards/kpis?from=now-5m&refresh=1s")
+    page.wait_for_selector("#board[data-ready]", timeout=60_000)
+    os.kill(watched.bed.process, signal.SIGSTOP)
+    try:
+        until(page, "document.getElementById('trouble').textContent.startsWith('No figures')")
+        assert page.locator(".panel.stale").count() > 0
+    finally:
+        os.kill(watched.bed.process, signal.SIGCONT)
+    until(page, "document.getElementById('trouble').textContent === ''")
+    assert page.locator(".panel.stale").count() < page.locator(".panel").count()
+    page.context.close()
+    watched.problems.clear()
+
+
+def test_nothing_went_wrong(watched: Watched) -> None:
+    assert watched.problems == []
