@@ -23,7 +23,7 @@ from toolkit.node import exposition
 from toolkit.node.client import at_entrance, serve_orders
 from toolkit.node.control import Control
 from toolkit.node.drivers import make_driver
-from toolkit.node.drivers.base import Driver, SubscribingConnection
+from toolkit.node.drivers.base import Driver, Message, SubscribingConnection
 from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import Seen, read_header
@@ -204,41 +204,39 @@ class Subscribing:
                 self._lost(link, error)
         for link, at_ns in arrived:
             try:
-                for payload, told in link.connection.messages():
-                    self._take(link, payload, told, at_ns)
+                self._take(link, link.connection.messages(), at_ns)
             except ConnectionError as error:
                 self._lost(link, error)
 
-    def _take(self, link: _Link, payload: bytes, told: int, at_ns: int) -> None:
-        counts = self._counts
-        header = read_header(payload)
-        if header is None:
-            counts.foreign += 1
-            return
-        stream, seq, flags = header
-        if self._streams and stream not in self._streams:
-            counts.foreign += 1
-            return
-        if flags & _PROBE:
-            counts.probes += 1
-            return
-        flags |= told
-        if self._note is not None:
-            self._note(_RECEIVED, flags, link.peer, stream, seq, at_ns)
-        if told & _REDELIVERED:
-            counts.redelivered += 1
-        seen = link.seen.get(stream)
-        if seen is None:
-            seen = link.seen[stream] = Seen()
-        if not seen.is_new(seq):
-            counts.duplicate += 1
-        elif flags & (_WARMUP | _RETAINED):
-            counts.warmup += 1
-        else:
-            counts.received += 1
-        counts.last_ns = at_ns
-        if self._consume_s:
-            time.sleep(self._consume_s)
+    def _take(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
+        """Note and count what one read brought."""
+        counts, note, streams, peer = self._counts, self._note, self._streams, link.peer
+        for payload, told in messages:
+            header = read_header(payload)
+            if header is None or (streams and header[0] not in streams):
+                counts.foreign += 1
+                continue
+            stream, seq, flags = header
+            if flags & _PROBE:
+                counts.probes += 1
+                continue
+            flags |= told
+            if note is not None:
+                note(_RECEIVED, flags, peer, stream, seq, at_ns)
+            if told & _REDELIVERED:
+                counts.redelivered += 1
+            seen = link.seen.get(stream)
+            if seen is None:
+                seen = link.seen[stream] = Seen()
+            if not seen.is_new(seq):
+                counts.duplicate += 1
+            elif flags & (_WARMUP | _RETAINED):
+                counts.warmup += 1
+            else:
+                counts.received += 1
+            counts.last_ns = at_ns
+            if self._consume_s:
+                time.sleep(self._consume_s)
 
 
 def _close_all(connections: list[SubscribingConnection]) -> None:

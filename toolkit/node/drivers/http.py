@@ -37,6 +37,11 @@ class ChunkedBody:
         self._after_data = False
         self.ended = False
 
+    @property
+    def between(self) -> bool:
+        """Whether what comes next is the size of a chunk."""
+        return not self._left and not self._after_data
+
     def take(self, source: bytearray, target: bytearray) -> None:
         """Move what is complete from `source` to the end of `target`."""
         if not self._left and not self._after_data:

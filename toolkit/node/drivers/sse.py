@@ -16,6 +16,7 @@ from typing import Any
 from toolkit.contract.orders import RunOrder
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
+from toolkit.node.drivers.equal_events import EqualEvents
 from toolkit.node.drivers.http import ChunkedBody, Responses, read_head
 from toolkit.node.drivers.login import system_name
 from toolkit.node.drivers.wire import Wire
@@ -196,6 +197,7 @@ class SseSubscriber:
         self._decode = _a2b_or_as_it_is if order.role == "hub" else decoded
         self._in = bytearray()
         self._text = bytearray()
+        self._equal = EqualEvents()
         self.last_event_id = last_event_id
         self.facts: dict[str, Any] = {"encoding": "base64", "granted_qos": 0}
         try:
@@ -249,16 +251,25 @@ class SseSubscriber:
 
         Data that is not base64 comes as it is (foreign).
         """
+        messages: list[Message] = []
         if self._chunks is None:
             self._text += self._in
             self._in.clear()
         else:
-            self._chunks.take(self._in, self._text)
             if self._chunks.ended:
                 raise ConnectionResetError(f"{self._wire.address} ended the stream of events")
+            if self._chunks.between and not self._text:
+                messages = [(self._decode(data), 0) for data in self._equal.take(self._in)]
+                if not self._in:
+                    return messages
+                self._equal.learn(self._in)
+            self._chunks.take(self._in, self._text)
         *blocks, rest = self._text.split(b"\n\n")
         self._text = rest
-        return [(payload, 0) for block in blocks if (payload := self._data(bytes(block))) is not None]
+        messages += [(payload, 0) for block in blocks if (payload := self._data(bytes(block))) is not None]
+        if not messages and self._chunks is not None and self._chunks.ended:
+            raise ConnectionResetError(f"{self._wire.address} ended the stream of events")
+        return messages
 
     def _data(self, block: bytes) -> bytes | None:
         """The data of one event; None for comments and events without data."""
