@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +49,9 @@ class Control(Protocol):
     def now_ns(self, node: str) -> int:
         """That node's wall clock, as well as can be told from here."""
 
+    def act(self, node: str, command: Sequence[str]) -> None:
+        """Do something to a container of that node: the arguments of `docker`."""
+
 
 Connect = Callable[[Process], http.client.HTTPConnection]
 
@@ -56,9 +59,15 @@ Connect = Callable[[Process], http.client.HTTPConnection]
 class HttpControl:
     """`contract.orders` over HTTP/1.1, one short connection a question."""
 
-    def __init__(self, connect: Connect, now_ns: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        now_ns: Callable[[str], int],
+        act: Callable[[str, Sequence[str]], object] = lambda *_: None,
+    ) -> None:
         self._connect = connect
         self._now_ns = now_ns
+        self._act = act
 
     def prepare(self, process: Process, order: RunOrder) -> RunStatus:
         """Hand over an order."""
@@ -79,6 +88,10 @@ class HttpControl:
     def now_ns(self, node: str) -> int:
         """That node's wall clock."""
         return self._now_ns(node)
+
+    def act(self, node: str, command: Sequence[str]) -> None:
+        """Do something to a container of that node."""
+        self._act(node, command)
 
     def _ask(self, process: Process, method: str, path: str, body: str | None) -> RunStatus:
         try:
@@ -110,4 +123,8 @@ def ssh_control(hosts: Mapping[str, Host]) -> HttpControl:
     def node_now_ns(node: str) -> int:
         return int(ssh.run(hosts[node], ["date", "+%s%N"]).stdout)
 
-    return HttpControl(lambda process: ssh.forwarded(hosts[process.node], process.control_port), node_now_ns)
+    return HttpControl(
+        lambda process: ssh.forwarded(hosts[process.node], process.control_port),
+        node_now_ns,
+        lambda node, command: ssh.run(hosts[node], ["docker", *command], as_root=True),
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit.controller.cast import make_cast
 from toolkit.controller.control import Control
+from toolkit.controller.disturb import Disturber, acts_of
 from toolkit.controller.manifest import make_manifest
 from toolkit.controller.points import Point
 from toolkit.controller.stage import Limits, Stage
@@ -37,7 +38,9 @@ def play(
     cast = make_cast(testbed, deployment, workload, run.name)
     manifest = make_manifest(testbed, deployment, point, cast, key=key, experiment=experiment)
     run.write("manifest.json", manifest)
-    stage = Stage(cast, control, emit, limits, workload)
+    disturber = Disturber(acts_of(testbed, workload), control, emit)
+    stage = Stage(cast, control, emit, limits, workload, disturber)
+    manifest["disturbed"] = disturber.done
     interrupted = False
     try:
         stage.prepare()

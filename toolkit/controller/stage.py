@@ -12,6 +12,7 @@ from typing import Any
 from toolkit.contract.orders import RunStatus
 from toolkit.controller.cast import Cast
 from toolkit.controller.control import Control, Process
+from toolkit.controller.disturb import Disturber
 from toolkit.errors import ToolkitError, UnreachableError, WorkloadError
 from toolkit.events import Emit, Event
 from toolkit.spec.workload import Workload
@@ -42,7 +43,18 @@ class Limits:
 class Stage:
     """A process that stops answering is named and played without."""
 
-    def __init__(self, cast: Cast, control: Control, emit: Emit, limits: Limits, workload: Workload) -> None:
+    def __init__(
+        self,
+        cast: Cast,
+        control: Control,
+        emit: Emit,
+        limits: Limits,
+        workload: Workload,
+        disturber: Disturber | None = None,
+    ) -> None:
+        self._disturber = disturber or Disturber((), control, emit)
+        self._began_s = 0.0
+        """When messages began to flow, on this machine's monotonic clock."""
         self._cast = cast
         self._control = control
         self._emit = emit
@@ -87,6 +99,7 @@ class Stage:
         at_ns = time.time_ns() + ahead_ns
         self._on_every(self._cast.parts, lambda part: self._control.start(part[0], at_ns + clocks.get(part[0].node, 0)))
         self.started = True
+        self._began_s = time.monotonic() + (at_ns - time.time_ns()) / 1e9
         self._emit(Event(stage="run", message=f"{self._workload.name}: started", state="started"))
         return at_ns + clocks.get(self._cast.publishers[0][0].node, 0)
 
@@ -111,6 +124,7 @@ class Stage:
         began = moved = said = time.monotonic()
         counts = (-1, -1)
         while True:
+            self._disturber.look(time.monotonic() - self._began_s)
             self._poll(self._cast.processes)
             alive = [p for p in publishers if p not in self.dead]
             if all(self._status[p].phase in {"draining", "done", "failed"} for p in alive):
@@ -162,6 +176,7 @@ class Stage:
         end = time.monotonic() + self._limits.drain_s
         moved, received = time.monotonic(), -1
         while True:
+            self._disturber.look(time.monotonic() - self._began_s)
             self._poll(self._cast.processes)
             now = time.monotonic()
             sent, arrived = self._counts()
@@ -178,6 +193,8 @@ class Stage:
 
     def stop(self) -> None:
         """Stop everybody alive, publishers first, and wait until they have saved."""
+        self._disturber.finish()
+        self.problems += self._disturber.problems
         for parts in (self._cast.publishers, self._cast.subscribers, self._cast.ends, self._cast.brokers):
             processes = [p for p, _ in parts if p in self._status and p not in self.dead]
             self._forgiving(processes, self._control.stop)

@@ -293,6 +293,22 @@ class ReferenceEntry(TypedDict, total=False):
 
 
 @with_config(_STRICT)
+class DisturbEntry(TypedDict, total=False):
+    """Something done on purpose to a service while messages flow: `at`, and one of the others."""
+
+    at: Required[Duration]
+    """From the start."""
+    restart: Name
+    """Service whose containers are ended and started again."""
+    stop: Name
+    """Service whose containers are ended, and started again after `lasts`."""
+    pause: Name
+    """Service whose processes are frozen, and go on after `lasts`."""
+    lasts: Duration
+    """Of a stop or pause."""
+
+
+@with_config(_STRICT)
 class WorkloadEntry(TypedDict, total=False):
     """The traffic of a run."""
 
@@ -327,6 +343,8 @@ class WorkloadEntry(TypedDict, total=False):
     drain: Duration
     """How long late messages are waited for."""
     stop: StopEntry
+    disturb: list[DisturbEntry]
+    """What is done to services while messages flow, to see what it costs."""
     """What ends a run early."""
     repeat: Annotated[int, Field(ge=1, le=10_000)]
     seed: Annotated[int, Field(ge=0)]

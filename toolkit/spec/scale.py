@@ -59,6 +59,7 @@ def _fewer(workload: Workload, scale: float) -> Workload:
         "messages": None if workload.messages is None else scaled(workload.messages, scale),
         "duration_s": None if workload.duration_s is None else workload.duration_s * scale,
         "warmup_messages": math.ceil(workload.warmup_messages * scale),
+        "disturb": tuple(dataclasses.replace(each, at_s=each.at_s * scale) for each in workload.disturb),
     }
     return dataclasses.replace(workload, **change)
 

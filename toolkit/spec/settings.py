@@ -95,6 +95,8 @@ class EndSettings(TypedDict, total=False):
     """Messages that may wait: of a gateway for the broker, of a hub for each customer."""
     max_inflight: Annotated[int, Field(default=20, ge=1, le=65535)]
     """QoS 1 messages without an answer, of the broker or of each customer."""
+    send_buffer: Annotated[Size, Field(default="128K")]
+    """What the kernel holds beyond the queue: for the broker, or for each customer."""
     max_payload: Annotated[Size, Field(default="1M")]
     """Larger messages are refused."""
     max_connections: Annotated[int, Field(default=20_000, ge=1, le=60_000)]
@@ -123,8 +125,6 @@ class HubSettings(EndSettings, total=False):
     """Where customers read streams."""
     overflow: Annotated[Literal["block", "drop-newest", "drop-oldest", "disconnect"], Field(default="drop-oldest")]
     """What happens when a customer's queue is full, at QoS 0 and 1."""
-    send_buffer: Annotated[Size, Field(default="128K")]
-    """What the kernel holds for each customer, beyond the queue."""
 
 
 @with_config(_STRICT)

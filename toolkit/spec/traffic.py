@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.contract.orders import Arrivals
 from toolkit.contract.payloads import Payload
@@ -15,7 +15,7 @@ from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.quantities import DURATION, FREQUENCY, SIZE, Quantity
 from toolkit.spec.testbed import Service
-from toolkit.spec.workload import Reference, Stop, Workload
+from toolkit.spec.workload import Disturbance, Reference, Stop, Workload
 from toolkit.spec.yaml import Path
 
 
@@ -56,6 +56,7 @@ ARRIVAL_KEYS: Mapping[str, Key] = {
     "burst": Key(attribute="burst"),
     "step": Key(attribute="step_s", quantity=DURATION),
 }
+ACTIONS: tuple[Literal["restart", "stop", "pause"], ...] = ("restart", "stop", "pause")
 FIGURES = ("mean", "sd", "min", "p50", "p75", "p90", "p95", "p99", "p999", "max")
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "closed": (),
@@ -127,6 +128,8 @@ def make_workload(
         given["payload_bytes"], given["payload"] = _payload(values["payload"], origin["payload"], findings)
     if "stop" in values:
         given["stop"] = _stop(values["stop"])
+    if "disturb" in values:
+        given["disturb"] = _disturbances(values["disturb"], origin["disturb"], services, findings)
     if "reference" in values:
         given["reference"] = references(values["reference"])
     workload = Workload(**(given | {"name": name}))
@@ -151,6 +154,28 @@ def _check_services(
             place = origin.get(key, ("workloads", name))
             message = f"workload {name!r} takes its {key} from {wanted!r}, but no service has that name or role{hint}"
             findings.add(place, message, at_key=key not in origin)
+
+
+def _disturbances(
+    written: list[Mapping[str, Any]], place: Path, services: tuple[Service, ...], findings: Findings
+) -> tuple[Disturbance, ...]:
+    found = []
+    for number, entry in enumerate(written):
+        here = (*place, number)
+        actions: list[Literal["restart", "stop", "pause"]] = [key for key in ACTIONS if key in entry]
+        if len(actions) != 1:
+            findings.add(here, f"write exactly one of {', '.join(ACTIONS)}: SERVICE")
+            continue
+        action = actions[0]
+        if (action == "restart") == ("lasts" in entry):
+            findings.add(here, "a stop or pause has `lasts`, a restart takes as long as it takes")
+        if not any(service.name == entry[action] for service in services):
+            hint = did_you_mean(entry[action], [service.name for service in services])
+            findings.add((*here, action), f"undefined service {entry[action]!r}{hint}")
+        lasts_s = quantities.duration_s(entry.get("lasts", "0s"))
+        at_s = quantities.duration_s(entry["at"])
+        found.append(Disturbance(at_s=at_s, action=action, service=entry[action], lasts_s=lasts_s))
+    return tuple(found)
 
 
 def _stop(written: Mapping[str, Any]) -> Stop:
@@ -250,6 +275,12 @@ def written_workload(workload: Workload) -> dict[str, Any]:
     if workload.stop != plain.stop:
         after = {} if workload.stop.after_s is None else {"after": DURATION.write(workload.stop.after_s)}
         entry["stop"] = after | ({} if workload.stop.backlog is None else {"backlog": workload.stop.backlog})
+    if workload.disturb:
+        entry["disturb"] = [
+            {"at": DURATION.write(each.at_s), each.action: each.service}
+            | ({} if each.action == "restart" else {"lasts": DURATION.write(each.lasts_s)})
+            for each in workload.disturb
+        ]
     if workload.arrivals != plain.arrivals:
         entry["arrivals"] = _written_arrivals(workload.arrivals)
     if workload.reference:

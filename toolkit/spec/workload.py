@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.contract.orders import Arrivals
 from toolkit.contract.payloads import Payload
@@ -37,6 +37,18 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disturbance:
+    """Something done on purpose to a service while messages flow."""
+
+    at_s: float
+    """From the start."""
+    action: Literal["restart", "stop", "pause"]
+    service: str
+    lasts_s: float = 0.0
+    """Of a stop or pause: how long until it goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """The traffic of a run."""
 
@@ -64,6 +76,7 @@ class Workload:
     warmup_messages: int = 0
     drain_s: float = 2.0
     stop: Stop = field(default_factory=Stop)
+    disturb: tuple[Disturbance, ...] = ()
     repeat: int = 1
     seed: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)

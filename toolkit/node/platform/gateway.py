@@ -72,6 +72,7 @@ class Gateway:
                 mqtt=settings.mqtt, max_inflight=settings.max_inflight,
             ),
             asyncio.get_running_loop(),
+            send_buffer=settings.send_buffer,
             answered=self._answered,
             changed=self.pump,
             lost=self._uplink_lost,

@@ -80,7 +80,7 @@ class Orders(threading.Thread):
             control.await_stop()
             control.enter("draining")
         counts = self._beside(journal.end)
-        facts = {**_facts(self._served.settings), "connections_open": len(self._served.sessions), **_versions()}
+        facts = {**_facts(self._served.settings), "flows": len(journal.flows.by_peer), **_versions()}
         error_text = writer.close(counts=counts, flows=journal.flows.by_peer, facts=facts).error
         control.enter("failed" if error_text else "done", error_text)
 

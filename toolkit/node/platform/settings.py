@@ -37,7 +37,7 @@ class EndSettings:
     max_payload: int = 1 << 20
     max_connections: int = 20_000
     send_buffer: int = 128 << 10
-    """Bytes the kernel holds for each customer: what waits there is in no queue and is never dropped."""
+    """Bytes the kernel holds for the broker, or for each customer: what waits there is in no queue, never dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

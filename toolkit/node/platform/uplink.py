@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import zlib
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -24,17 +26,21 @@ class Uplink:
         order: RunOrder,
         loop: asyncio.AbstractEventLoop,
         *,
+        send_buffer: int,
         answered: Callable[[Sequence[Key], Sequence[Key]], None],
         changed: Callable[[], None],
         lost: Callable[[], None],
     ) -> None:
-        """`answered` gets keys accepted and rejected; `changed` is called when there may be room again.
+        """`send_buffer`: bytes the kernel holds.
+
+        `answered` gets keys accepted and rejected; `changed` is called when there may be room again.
 
         Raises WorkloadError for a protocol that cannot carry other people's messages.
         """
         self._order = order
         self._driver = make_driver(order.protocol)
         self._loop = loop
+        self._send_buffer = send_buffer
         self._answered, self._changed, self._lost_then = answered, changed, lost
         self._redial: Redial[ForwardingConnection] = Redial()
         self.connection: ForwardingConnection | None = None
@@ -98,6 +104,8 @@ class Uplink:
             self.problem = ""
             self.window = int(connection.facts.get("window", self._order.options["max_inflight"]))
             self._fd = connection.fileno()
+            with socket.socket(fileno=os.dup(self._fd)) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
             self._loop.add_reader(self._fd, self._read)
             self._changed()
 
