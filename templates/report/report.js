@@ -87,6 +87,21 @@
     },
   };
 
+  const ofNodes = (run, figure, name, unit) => {
+    const spent = run.resources;
+    if (!spent || !spent.nodes) return null;
+    return {
+      ...base(figure),
+      tooltip: { trigger: "axis" },
+      xAxis: axis("s since the start", { type: "value" }),
+      yAxis: axis(name, { type: "value", min: 0, nameGap: 48 }),
+      series: Object.entries(spent.nodes).map(([node, figures]) =>
+        trace(node, (figures[figure] || []).map((v, i) => [spent.seconds[i], v === null ? null : v / unit]))),
+    };
+  };
+  draw.cpu = (run) => ofNodes(run, "cpu_cores", "cores", 1);
+  draw.network = (run) => ofNodes(run, "sent_bytes_per_s", "Mbit/s", 125e3);
+
   const charts = [];
   const show = (element) => {
     const of = element.dataset.kind === "drops" ? data.drops : data.runs;

@@ -15,6 +15,7 @@ from toolkit.events import Emit, Event
 from toolkit.measure.collect import Collector
 from toolkit.measure.experiments import ExperimentFolder, open_experiment
 from toolkit.measure.kpis import broken_asserts
+from toolkit.measure.resources import Watch
 from toolkit.measure.store import RunFolder, list_runs
 from toolkit.spec.experiment import Experiment
 from toolkit.spec.testbed import Testbed
@@ -50,6 +51,7 @@ def run_experiment(
     *,
     control: Callable[[Deployment], Control],
     collector: Callable[[Deployment], Collector],
+    watch: Callable[[Deployment], Watch | None] = lambda _: None,
     emit: Emit,
     redeploy: Redeploy | None = None,
     resume: bool = False,
@@ -89,6 +91,7 @@ def run_experiment(
                 experiment=experiment.name if outcome.folder else "",
                 control=control(deployment),
                 collector=collector(deployment),
+                watch=watch(deployment),
                 emit=emit,
                 limits=limits or Limits(),
             )

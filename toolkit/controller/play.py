@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
-from toolkit.controller.cast import make_cast
+from toolkit.controller.cast import Cast, make_cast
 from toolkit.controller.control import Control
 from toolkit.controller.disturb import Disturber, acts_of
 from toolkit.controller.manifest import make_manifest
@@ -13,8 +14,10 @@ from toolkit.controller.points import Point
 from toolkit.controller.stage import Limits, Stage
 from toolkit.errors import MeasurementError, ToolkitError
 from toolkit.events import Emit, Event
+from toolkit.measure import resources
 from toolkit.measure.collect import Collector
 from toolkit.measure.compute import compute
+from toolkit.measure.resources import Watch
 from toolkit.measure.store import RunFolder, new_run
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Deployment
@@ -29,6 +32,7 @@ def play(
     experiment: str,
     control: Control,
     collector: Collector,
+    watch: Watch | None,
     emit: Emit,
     limits: Limits,
 ) -> RunFolder:
@@ -64,6 +68,9 @@ def play(
     failed = collector.fetch(run.name, [process.node for process in cast.processes], run.raw)
     manifest["problems"] += list(failed.values())
     _save(run, manifest, stage)
+    if watch is not None and stage.started:
+        first_s = manifest["start_ns"] / 1e9
+        run.write(resources.FILE, watch(first_s, max(first_s, _now_s(control, cast))))
     kpis = _compute(run, manifest, emit)
     run.seal()
     if not failed:
@@ -74,6 +81,13 @@ def play(
     if interrupted:
         raise KeyboardInterrupt
     return run
+
+
+def _now_s(control: Control, cast: Cast) -> float:
+    """The nodes' own time, as the start of the run is."""
+    with contextlib.suppress(ToolkitError):
+        return control.now_ns(cast.publishers[0][0].node) / 1e9
+    return time.time()
 
 
 def _save(run: RunFolder, manifest: dict[str, Any], stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from toolkit import ssh
 from toolkit.controller.asked import as_deployed
 from toolkit.controller.control import ssh_control
 from toolkit.controller.deploy import Variation
@@ -9,6 +10,8 @@ from toolkit.controller.experiment import Outcome, run_experiment
 from toolkit.errors import UsageError
 from toolkit.events import Emit
 from toolkit.measure.collect import SshCollector
+from toolkit.measure.resources import Watch, ask_prometheus, watch_prometheus
+from toolkit.provisioning.render import PROMETHEUS_PORT
 from toolkit.spec.experiment import Experiment, plain_experiment
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.testbed import Testbed
@@ -35,10 +38,20 @@ def play_experiment(
             experiment,
             control=lambda there: ssh_control(there.hosts),
             collector=lambda there: SshCollector(testbed.name, there.hosts),
+            watch=lambda there: monitor_of(testbed, there),
             emit=emit,
             redeploy=Variation(as_deployed(deployment), emit),
             resume=resume,
         )
+
+
+def monitor_of(testbed: Testbed, deployment: Deployment) -> Watch | None:
+    """What tells the resources that nodes spend: the testbed's own monitor, if it has one."""
+    nodes = [node for service in testbed.service_of_role("monitor") for node in service.nodes]
+    if not nodes or nodes[0] not in deployment.hosts:
+        return None
+    host = deployment.hosts[nodes[0]]
+    return watch_prometheus(ask_prometheus(lambda: ssh.forwarded(host, PROMETHEUS_PORT)))
 
 
 def check_whole(deployment: Deployment) -> None:

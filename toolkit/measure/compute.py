@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from toolkit.contract.payloads import Payload
-from toolkit.measure.clocks import NodeClock, node_clock, path_bound_ns, read_log
+from toolkit.measure import hdr
+from toolkit.measure.clocks import ClockStep, NodeClock, node_clock, path_bound_ns, read_log
 from toolkit.measure.collect import CLOCK_LOGS
 from toolkit.measure.join import join
 from toolkit.measure.kpis import (
@@ -30,6 +31,8 @@ from toolkit.measure.tables import read_column
 
 LOSS_TIMEOUT_S = 30.0
 """Unless the workload's option `loss_timeout_s` says otherwise."""
+AROUND_NS = 2_000_000_000
+"""A step so long before the first message or after the last belongs to the run: clocks are read once a second."""
 SCHEDULE_LIMIT_MS = 10.0
 """An open-loop publisher whose p99 is later than this did not offer the load that was asked for."""
 
@@ -83,7 +86,7 @@ def read_clocks(run: RunFolder, files: Sequence[StampsFile], nodes: Mapping[str,
 def summarise_hops(
     run: RunFolder, joined: Joined, files: Sequence[StampsFile], clocks: Mapping[str, NodeClock]
 ) -> dict[str, HopSummary]:
-    """Every hop and delay; one column at a time, so that long runs need little memory."""
+    """Every hop and delay, and their histograms; one column at a time, so that long runs need little memory."""
     way = way_of(files)
     nodes = {
         **{role: {file.node for file in files if file.role == role} for role in ("publisher", "gateway", "hub")},
@@ -118,10 +121,13 @@ def summarise_hops(
     if any(file.role == "probe" and missed_some(file.counts) for file in files):
         lost |= dict.fromkeys(PROBED_HOPS)
     tables = {"messages": run.messages, "samples": run.samples}
-    return {
-        hop: summarise(read_column(tables[table], delay, rows), lost=lost.get(hop), bound_ns=bound(hop))
-        for hop, (table, delay, rows) in {**hops_of(way), **DELAYS}.items()
-    }
+    summaries, log = {}, hdr.log_head(joined.first_ns / 1e9)
+    for hop, (table, delay, rows) in {**hops_of(way), **DELAYS}.items():
+        delays = read_column(tables[table], delay, rows)
+        log += hdr.log_lines(hop, delays, lasted_s=(joined.last_ns - joined.first_ns) / 1e9)
+        summaries[hop] = summarise(delays, lost=lost.get(hop), bound_ns=bound(hop))
+    (run.path / hdr.FILE).write_text("\n".join(log) + "\n")
+    return summaries
 
 
 def way_of(files: Sequence[StampsFile]) -> dict[str, bool]:
@@ -179,6 +185,19 @@ def kpi_document(
     }  # fmt: skip
 
 
+def happened(step: ClockStep, joined: Joined) -> bool:
+    """Whether a step fell into the run; a clock's log may begin long before it. One without an instant did."""
+    around = abs(step.size_ns) + AROUND_NS
+    return not step.at_ns or joined.first_ns - around <= step.at_ns <= joined.last_ns + around
+
+
+def _when(step: ClockStep, joined: Joined) -> str:
+    if not step.at_ns:
+        return ""
+    into_s = (step.at_ns - step.size_ns - joined.first_ns) / 1e9
+    return f", {into_s:.1f} s after the first message" if into_s >= 0 else ", before the first message"
+
+
 def clock_document(clock: NodeClock, joined: Joined) -> dict[str, Any]:
     """What a report says of a node's clock."""
     return {
@@ -189,7 +208,7 @@ def clock_document(clock: NodeClock, joined: Joined) -> dict[str, Any]:
         "bound_ms": clock.bound_ns(joined.first_ns, joined.last_ns) / 1e6 if clock.known else None,
         "resolution_ns": clock.resolution_ns,
         "readings": clock.readings,
-        "steps": [dataclasses.asdict(step) for step in clock.steps],
+        "steps": [dataclasses.asdict(step) for step in clock.steps if happened(step, joined)],
     }
 
 
@@ -205,7 +224,7 @@ def find_faults(
     if manifest["status"] != "complete":
         faults.append(f"the run is {manifest['status']}")
     faults += _process_faults(files)
-    faults += _clock_faults(clocks, summaries)
+    faults += _clock_faults(clocks, summaries, joined)
     schedule = summaries["schedule"]
     if manifest["workload"]["arrivals"]["kind"] != "closed" and (schedule.p99_ms or 0.0) > SCHEDULE_LIMIT_MS:
         faults.append(
@@ -241,11 +260,12 @@ def _lost_connections(file: StampsFile) -> str:
     return f"{file.process} lost its connection {count} times during the run" + (f": {last}" if last else "")
 
 
-def _clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary]) -> list[str]:
+def _clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary], joined: Joined) -> list[str]:
     faults = [
-        f"the clock of {step.node} stepped by {step.size_ns / 1e6:.3f} ms during the run"
+        f"the clock of {step.node} stepped by {step.size_ns / 1e6:.3f} ms during the run{_when(step, joined)}"
         for clock in clocks.values()
         for step in clock.steps
+        if happened(step, joined)
     ]
     faults += [
         f"the clock of {clock.node} was not synchronised all the time"

@@ -64,6 +64,10 @@ class RunFolder:
         """Whether the run came as far as being computed."""
         return (self.path / "kpis.json").is_file()
 
+    def resources(self) -> dict[str, Any]:
+        """What nodes spent; empty where nobody watched."""
+        return self._read("resources.json") if (self.path / "resources.json").is_file() else {}
+
     def _read(self, name: str) -> dict[str, Any]:
         try:
             document = json.loads((self.path / name).read_text())

@@ -26,7 +26,13 @@ SERIES = (
 def run_figures(run: RunFolder, kpis: Mapping[str, Any]) -> dict[str, Any]:
     """Distribution of every hop; end to end over time; rates."""
     first, last = int(kpis["first_ns"]), int(kpis["last_ns"])
-    figures: dict[str, Any] = {"cdf": {}, "percentiles": {}, "heat": None, "rates": rate_series(kpis["throughput"])}
+    figures: dict[str, Any] = {
+        "cdf": {},
+        "percentiles": {},
+        "heat": None,
+        "rates": rate_series(kpis["throughput"]),
+        "resources": run.resources(),
+    }
     tables = {"messages": run.messages, "samples": run.samples}
     for hop, (table, delay, rows) in hops_of(kpis.get("way", {})).items():
         delays = read_column(tables[table], delay, rows)

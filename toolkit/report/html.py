@@ -135,6 +135,8 @@ def _section(run: RunFolder, document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": title(document),
         "document": document,
+        "window_s": run.resources().get("window_s"),
+        "unwatched": run.resources().get("error", "the testbed had no monitor"),
         "rows": hop_rows(document),
         "ledger": ledger_line(document["ledger"]["total"], closes=document["ledger"]["closes"]),
         "remarks": remarks(document)[1:],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.measure.resources import summarise_resources
 from toolkit.report.drops import kpi_lines
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def run_document(run: RunFolder) -> dict[str, Any]:
         "virtual": is_virtual(manifest),
         "label": manifest.get("label", ""),
         "reference": manifest.get("reference", []),
+        "resources": summarise_resources(run.resources()),
         **run.kpis(),
     }
 

@@ -25,6 +25,7 @@ from toolkit.measure.experiments import list_experiments
 from toolkit.measure.store import RunFolder, list_runs
 from toolkit.report.html import write_experiment
 from toolkit.report.sweep import sweep_document, sweep_rows
+from toolkit.report.table import run_document
 from toolkit.spec.experiment import Cell, Experiment, plain_experiment
 from toolkit.spec.testbed import Image, Link, Node, Service, Testbed
 from toolkit.spec.workload import Reference, Stop, Workload
@@ -84,6 +85,9 @@ class FakeNodes:
         self.lose: frozenset[int] = frozenset()
         self.dead_received: dict[str, int] = {}
         self.forgotten: list[str] = []
+        self.steps: list[list[int]] = []
+        self.step_at: int | None = None
+        """Message at which the clock of sub-1 jumps by 3 ms."""
 
     def _answer(self, process: Process) -> RunStatus:
         name = process.name
@@ -144,7 +148,16 @@ class FakeNodes:
         for i, node in enumerate(("sub-1", "sub-2")):
             until = self.dead_received.get(f"{node}/subscriber-0", self.sent)
             got = [(seq, t) for seq, t in enumerate(t1) if seq not in self.lose and seq < until]
-            stamps = [STAMP.pack(Point.RECEIVED, 0, 0, stream, seq, t + 3_000_000, 0) for seq, t in got]
+            stepped = self.step_at if node == "sub-1" and self.step_at else 1 << 60
+            stamps = [
+                STAMP.pack(Point.RECEIVED, 0, 0, stream, seq, t + 3_000_000 + 3_000_000 * (seq >= stepped), 0)
+                for seq, t in got
+            ]
+            if stepped < self.sent:
+                wall = self.start_ns + stepped * 1_000_000
+                self.steps = [[1, 3_000_000, wall], [1, 9_000_000, wall - 3600 * 10**9]]
+            else:
+                self.steps = []
             self._file(raw, run, node, "subscriber", stamps, {"0": [f"10.77.0.{4 + i}", 1]})
         return {}
 
@@ -155,7 +168,7 @@ class FakeNodes:
         (raw / node / f"{service}-0.stamps").write_bytes(b"".join(stamps))
         info = StampsInfo(run=run, testbed="fake", node=node, service=service, role=service, instance=0,
                           stamps=len(stamps), counts={}, flows=flows,
-                          clock={"resolution_ns": 100}, facts={})  # fmt: skip
+                          clock={"resolution_ns": 100, "steps": self.steps}, facts={})  # fmt: skip
         if f"{node}/{service}-0" not in self.dead_received:
             (raw / node / f"{service}-0.json").write_text(json.dumps(dataclasses.asdict(info)))
 
@@ -213,6 +226,33 @@ def test_a_run_goes_through_its_phases_and_is_saved(tmp_path: Path):
     orders = manifest["orders"]
     assert orders["pub/publisher-0"]["broker"] == "10.77.0.2:8454"
     assert orders["sub-1/subscriber-0"]["streams"] == orders["pub/publisher-0"]["streams"]
+
+
+def test_what_nodes_spent_is_kept_with_the_run(tmp_path: Path):
+    asked: list[float] = []
+
+    def watch(first_s: float, last_s: float) -> dict[str, Any]:
+        asked.extend((first_s, last_s))
+        return {"seconds": [0.0], "nodes": {"eh": {"cpu_cores": [1.5]}}}
+
+    [run] = experiment(tmp_path, FakeNodes(), watch=lambda _: watch)
+    assert asked[0] * 1e9 == pytest.approx(run.manifest()["start_ns"])
+    assert asked[1] >= asked[0]
+    assert run_document(run)["resources"] == {"eh": {"cpu_cores_mean": 1.5, "cpu_cores_max": 1.5}}
+    assert "resources.json" in (run.path / "SHA256SUMS").read_text()
+    assert "histograms.hlog" in (run.path / "SHA256SUMS").read_text()
+
+
+def test_a_clock_step_in_the_middle_makes_the_run_invalid_and_says_when(tmp_path: Path):
+    nodes = FakeNodes()
+    nodes.step_at = 60
+    [run] = experiment(tmp_path, nodes)
+    assert (
+        "the clock of sub-1 stepped by 3.000 ms during the run, 0.1 s after the first message" in run.kpis()["faults"]
+    )
+    assert not run.kpis()["valid"]
+    assert len(run.kpis()["clocks"]["sub-1"]["steps"]) == 1  # the one of an hour ago is none of this run
+    assert run.kpis()["ledger"]["total"]["delivered"] == 200
 
 
 def test_lost_messages_break_an_assertion(tmp_path: Path):
