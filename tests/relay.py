@@ -1,4 +1,4 @@
-"""A way between a client and a server that can be cut, and made deaf in one direction."""
+"""A way between a client and a server that can be cut, and made to swallow some of what the client says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
-        self._deaf = threading.Event()
+        self._swallowed: bytes | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -37,14 +37,14 @@ class Relay:
     def _pass_on(self, source: socket.socket, sink: socket.socket, from_client: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if not (from_client and self._deaf.is_set()):
+                if not (from_client and self._swallowed and data.startswith(self._swallowed)):
                     sink.sendall(data)
         for end in (source, sink):
             end.close()
 
-    def swallow(self) -> None:
-        """From now on nothing of what clients say arrives, though they are told by nobody."""
-        self._deaf.set()
+    def swallow(self, beginning: bytes) -> None:
+        """From now on what clients say with this beginning does not arrive, and nobody tells them."""
+        self._swallowed = beginning
 
     def cut(self) -> None:
         """Reset every connection; new ones work again."""
@@ -53,7 +53,7 @@ class Relay:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
                 end.shutdown(socket.SHUT_RDWR)
         self._open.clear()
-        self._deaf.clear()
+        self._swallowed = None
 
     def close(self) -> None:
         """Take no more."""

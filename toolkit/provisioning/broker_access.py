@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.provisioning.kept import kept_identity, kept_password
+from toolkit.provisioning.prosody import prosody_login
 from toolkit.spec.services import IMAGES, built_in
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.state import Host
@@ -25,7 +26,7 @@ COOKIE = "TOOLKIT_COOKIE_FILE"
 """Of a RabbitMQ node: what makes it one of its cluster."""
 INSIDE = "/run/secrets"
 OPEN_LOGIN = "toolkit", "toolkit"
-"""User and password of a RabbitMQ that no login was declared for: AMQP knows no anonymous client."""
+"""User and password of RabbitMQ and Prosody where no login was declared: AMQP and XMPP know no anonymous publisher."""
 BROKERS = "brokers"
 """The cloud, and its operator, that brokers' certificates are of."""
 _LONGEST_SYSTEM = 30
@@ -220,4 +221,5 @@ _LOGIN_FILES: Mapping[str, Callable[[Service, tuple[str, str]], str]] = {
     "mosquitto": mosquitto_passwords,
     "rabbitmq": rabbitmq_definitions,
     "activemq": activemq_credentials,
+    "prosody": lambda _, login: prosody_login(*login),
 }

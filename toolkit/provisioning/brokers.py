@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.provisioning.broker_access import CERTIFICATE, INSIDE, KEY, LOGIN, OPEN_LOGIN, rabbitmq_definitions
+from toolkit.provisioning.prosody import RUN, prosody_config
 from toolkit.provisioning.templates import render_template
 from toolkit.spec.quantities import in_base_units
 from toolkit.spec.services import PORTS, client_ports, spoken
@@ -169,8 +170,29 @@ def _activemq(service: Service, _: str, __: Sequence[str]) -> BrokerSetup:
     )
 
 
+# -- Prosody ----------------------------------------------------------------------------------------------------------
+
+
+def _prosody(service: Service, _: str, __: Sequence[str]) -> BrokerSetup:
+    [port] = client_ports("prosody", service.settings, tls=service.tls)
+    config = prosody_config(
+        service.settings,
+        port=port,
+        user=service.login.user if service.login else OPEN_LOGIN[0],
+        certificate=f"{RUN}/{CERTIFICATE}" if service.tls else "",
+        key=f"{RUN}/{KEY}",
+    )
+    return BrokerSetup(
+        files={"prosody.cfg.lua": config},
+        configuration="/etc/prosody",
+        data="/var/lib/prosody",
+        health=("listening", str(port)),
+    )
+
+
 _SETUPS: Mapping[str, Callable[[Service, str, Sequence[str]], BrokerSetup]] = {
     "mosquitto": _mosquitto,
     "rabbitmq": _rabbitmq,
     "activemq": _activemq,
+    "prosody": _prosody,
 }

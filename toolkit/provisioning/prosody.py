@@ -17,8 +17,12 @@ DOMAIN = "localhost"
 RUN = "/run/prosody"
 MODULES = "/usr/local/lib/prosody/modules"
 _ROUNDS = 4096
-_NAMES = {"max_stanza_size": "c2s_stanza_size_limit", "queue_limit": "smacks_max_queue_size"}
-PROSODY_DEFAULTS: Mapping[str, Any] = {"max_stanza_size": 10 << 20, "queue_limit": 1000}
+_NAMES = {
+    "max_stanza_size": "c2s_stanza_size_limit",
+    "max_unacknowledged": "smacks_max_queue_size",
+    "resume_within": "smacks_hibernation_time",
+}
+PROSODY_DEFAULTS: Mapping[str, Any] = {"max_stanza_size": 10 << 20, "max_unacknowledged": 1000, "resume_within": 600}
 """Written out, so that a broker's bounds can be read from its file."""
 
 

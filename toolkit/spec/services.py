@@ -23,7 +23,7 @@ PORTS: Mapping[str, tuple[int, int]] = {
     "mqtt": (1883, 8883),
     "amqp": (5672, 5671),
     "stomp": (61613, 61614),
-    "xmpp": (5222, 5222),
+    "xmpp": (5222, 5223),
 }
 """Protocol -> where brokers listen for it: in the clear, with TLS."""
 
@@ -117,8 +117,16 @@ IMAGES: Mapping[str, BuiltinImage] = {
             guarded=True,
         ),
         BuiltinImage(
+            name="prosody",
+            summary="the Prosody XMPP server with its publish/subscribe service",
+            roles=("broker",),
+            probed=True,
+            protocols=("xmpp",),
+            guarded=True,
+        ),
+        BuiltinImage(
             name="client",
-            summary="publishers and subscribers for every broker",
+            summary="publishers and subscribers for every broker, and for DDS, which has none",
             roles=("publisher", "subscriber"),
             default_for=("publisher", "subscriber"),
             exports=True,

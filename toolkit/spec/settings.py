@@ -157,6 +157,18 @@ class ActivemqSettings(QueueBounds, total=False):
     """Keep persistent messages over a restart, which an embedded store writes to disk."""
 
 
+@with_config(_STRICT)
+class ProsodySettings(TypedDict, total=False):
+    """Prosody; it has no bound on what waits for a subscriber that is there."""
+
+    max_stanza_size: Annotated[Size, Field(default="10M")]
+    """Largest stanza, with the payload as base64 in it."""
+    max_unacknowledged: Annotated[int, Field(default=1000, ge=1, le=10_000_000)]
+    """Messages kept for a QoS 1 subscriber until it acknowledges them; with more its session cannot be resumed."""
+    resume_within: Annotated[Duration, Field(default="10m")]
+    """How long they are kept for one whose connection was lost."""
+
+
 SETTINGS: dict[str, Any] = {
     "gateway": GatewaySettings,
     "hub": HubSettings,
@@ -164,5 +176,6 @@ SETTINGS: dict[str, Any] = {
     "mosquitto": MosquittoSettings,
     "rabbitmq": RabbitmqSettings,
     "activemq": ActivemqSettings,
+    "prosody": ProsodySettings,
 }
 """Image -> its settings; images of the catalogue that are not here take none."""

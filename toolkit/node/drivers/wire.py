@@ -96,7 +96,7 @@ class Wire:
         except OSError as error:
             if is_busy(error):
                 return b"", _time_ns()
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError) and error.errno is None:  # ours; ETIMEDOUT is the kernel giving up
                 raise TimeoutError(f"{self.address} does not answer") from error
             raise _cut(self.address, error) from error
         if not data:

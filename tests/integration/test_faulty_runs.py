@@ -1,0 +1,215 @@
+"""Runs over Mosquitto that go wrong: each ends with its samples saved, the fault named, and the books right."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.loopback import Loopback, running
+from tests.ports import free_port
+from tests.relay import Relay
+from tests.unit.node.conftest import find_mosquitto
+from toolkit.contract.orders import Arrivals
+from toolkit.measure.store import RunFolder
+from toolkit.node.drivers import mqtt_packets
+from toolkit.report.table import run_document
+from toolkit.report.text import markdown
+from toolkit.spec.workload import Workload
+
+pytestmark = pytest.mark.timeout(120)
+RATE = 100
+PUBACK = b"\x40"
+SENT = 300
+STEADY = Workload(
+    name="faulty", messages=SENT, qos=1, payload_bytes=100, drain_s=2.0,
+    arrivals=Arrivals(kind="rate", rate_per_s=float(RATE)), options={"protocol": "mqtt"},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    port = free_port()
+    folder = tmp_path_factory.mktemp("mosquitto")
+    user = "user root\n" if os.geteuid() == 0 else ""
+    (folder / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n{user}"
+    )
+    process = subprocess.Popen([find_mosquitto(), "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
+    await_port(port)
+    yield port
+    process.terminate()
+    process.wait(10)
+
+
+def await_port(port: int) -> None:
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mosquitto: int) -> Iterator[Loopback]:
+    monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
+    with running(tmp_path, broker=mosquitto) as started:
+        yield started
+
+
+def during(lab: Loopback, workload: Workload, *moments: tuple[float, Any]) -> RunFolder:
+    """One run, with something done so many seconds after its start."""
+
+    def act() -> None:
+        while not any(event.state == "started" for event in lab.events):
+            time.sleep(0.02)
+        started_s = time.monotonic()
+        for after_s, action in moments:
+            time.sleep(max(0.0, started_s + after_s - time.monotonic()))
+            action()
+
+    acting = threading.Thread(target=act)
+    acting.start()
+    [run] = lab.run(workload)
+    acting.join()
+    return run
+
+
+def checked(run: RunFolder, *, fault: str | None) -> dict[str, Any]:
+    """The KPIs of a run that is saved, sealed, and whose books close; its report names the fault."""
+    assert run.verify() == []
+    kpis = run.kpis()
+    assert kpis["ledger"]["closes"]
+    if fault is not None:
+        assert not kpis["valid"]
+        assert any(fault in words for words in kpis["faults"]), kpis["faults"]
+        assert fault in markdown([run_document(run)])
+    assert kpis["hops"]["end_to_end"]["count"] == kpis["ledger"]["total"]["delivered"]
+    assert kpis["hops"]["end_to_end"]["negative"] == 0
+    return kpis
+
+
+def through(relay: Relay, workload: Workload, **options: Any) -> Workload:
+    return dataclasses.replace(workload, options={**workload.options, "port": relay.port, **options})
+
+
+def test_what_was_not_acknowledged_comes_again_and_counts_once(lab: Loopback, mosquitto: int) -> None:
+    """QoS 1, a kept session: acknowledgements get lost, then the connection; the broker repeats what it had sent."""
+    relay = Relay(mosquitto)
+    workload = through(relay, STEADY, session="persistent")
+    run = during(lab, workload, (1.0, lambda: relay.swallow(PUBACK)), (1.5, relay.cut))
+    relay.close()
+    kpis = checked(run, fault="subscriber-0 lost its connection")
+    whole = kpis["ledger"]["total"]
+    assert whole["duplicates"] > 0
+    assert whole["redelivered"] == whole["duplicates"]
+    assert whole["delivered"] + whole["refused"] + whole["unconfirmed"] == whole["expected"] == 2 * SENT
+    assert whole["delivered"] > SENT
+
+
+def test_a_subscriber_that_comes_back_late_has_lost_what_was_sent_meanwhile(lab: Loopback, mosquitto: int) -> None:
+    """QoS 0, no session: what passes while nobody is there is lost, not late, and to nobody else."""
+    relay = Relay(mosquitto)
+    run = during(lab, through(relay, dataclasses.replace(STEADY, qos=0)), (1.0, relay.cut))
+    relay.close()
+    kpis = checked(run, fault="lost its connection")
+    for ledger in kpis["ledger"]["subscribers"].values():
+        assert ledger["dropped"] > 0
+        assert ledger["late"] == ledger["duplicates"] == 0
+        assert ledger["delivered"] + ledger["dropped"] + ledger["refused"] == SENT
+
+
+def test_a_killed_publisher_is_named_and_what_it_sent_is_counted(lab: Loopback) -> None:
+    victim = lab.processes["pub/publisher-0"]
+    run = during(lab, STEADY, (1.5, lambda: victim.send_signal(signal.SIGKILL)))
+    kpis = checked(run, fault="pub/publisher-0")
+    whole = kpis["ledger"]["total"]
+    assert 0 < whole["delivered"] <= whole["expected"] < 2 * SENT
+    assert whole["dropped"] == whole["late"] == 0
+
+
+def test_empty_and_foreign_messages_are_counted_and_pass(lab: Loopback, mosquitto: int) -> None:
+    """Somebody else publishes nothing, and nonsense, to the run's own topic."""
+
+    def intrude() -> None:
+        topic = lab.deployment and _topic(lab)
+        with socket.create_connection(("127.0.0.1", mosquitto)) as stranger:
+            stranger.sendall(mqtt_packets.connect(4, "stranger", keep_alive_s=0, clean=True))
+            stranger.recv(16)
+            for payload in (b"", b"nonsense", b"\xf5TK\xfa" + bytes(60)):
+                head, _ = mqtt_packets.publish_head(4, topic, len(payload), 0)
+                stranger.sendall(head + payload)
+            stranger.sendall(mqtt_packets.disconnect())
+
+    run = during(lab, STEADY, (1.0, intrude))
+    kpis = checked(run, fault=None)
+    assert kpis["ledger"]["total"]["delivered"] == 2 * SENT
+    foreign = [p["counts"]["foreign"] for p in kpis["processes"] if p["role"] == "subscriber"]
+    assert foreign == [3, 3]
+
+
+def _topic(lab: Loopback) -> str:
+    import json
+
+    [manifest] = lab.home.glob(".toolkit/*/runs/*/manifest.json")
+    return str(json.loads(manifest.read_text())["streams"][0]["topic"])
+
+
+def test_huge_payloads_come_whole(lab: Loopback) -> None:
+    workload = dataclasses.replace(
+        STEADY, messages=5, payload_bytes=8 << 20, arrivals=Arrivals(kind="closed"), drain_s=5.0
+    )
+    [run] = lab.run(workload)
+    kpis = checked(run, fault=None)
+    assert kpis["ledger"]["total"]["delivered"] == 10
+    assert kpis["counters"]["acknowledged"] == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("iptables") is None, reason="needs root and iptables")
+def test_a_way_that_goes_dead_without_a_word_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets to the broker vanish for 2.5 s, nothing is reset: the publisher gives up after its own time."""
+    from tests.unit.node.test_capture_hardships import in_a_network_of_its_own
+
+    monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
+
+    def play() -> None:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        port = free_port()
+        config = tmp_path / "mosquitto.conf"
+        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n")
+        broker = subprocess.Popen([find_mosquitto(), "-c", str(config)], stderr=subprocess.DEVNULL)
+        try:
+            await_port(port)
+            rule = ["INPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP"]
+            with running(tmp_path, broker=port) as lab:
+                run = during(
+                    lab,
+                    dataclasses.replace(
+                        STEADY, messages=600, drain_s=4.0, options={**STEADY.options, "dead_after_s": 1}
+                    ),
+                    (1.0, lambda: subprocess.run(["iptables", "-A", *rule], check=True)),
+                    (3.5, lambda: subprocess.run(["iptables", "-D", *rule], check=True)),
+                )
+                kpis = checked(run, fault="pub/publisher-0 lost its connection")
+        finally:
+            broker.terminate()
+            broker.wait(10)
+        whole = kpis["ledger"]["total"]
+        assert whole["unconfirmed"] + whole["refused"] > 0
+        assert whole["dropped"] == 0, "nothing that the broker acknowledged was lost"
+        assert whole["delivered"] > SENT
+        assert whole["delivered"] + whole["unconfirmed"] + whole["refused"] == whole["expected"] == 1200
+
+    in_a_network_of_its_own(play)
