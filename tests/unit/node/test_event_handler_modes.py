@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from toolkit.contract.samples import Point
+from toolkit.node.event_handler.enhanced import EnhancedHandler
+from toolkit.node.event_handler.outlet import Outlet
+from toolkit.node.event_handler.settings import HandlerSettings
 
 from .processes import Bench, NodeProcess, of_point, play
 from .test_event_handler import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
@@ -205,3 +208,23 @@ def rows(path: Path, at_least: int) -> int:
         with sqlite3.connect(path) as database:
             found = database.execute("SELECT count(*) FROM logs").fetchone()[0]
     return found
+
+
+def test_enhanced_gives_whoever_has_its_answer_every_event_from_then_on() -> None:
+    exchange = EnhancedHandler(HandlerSettings(mode="enhanced")).exchange
+    written: list[bytes] = []
+    publishing = threading.Thread(target=lambda: exchange.broadcast("pressure", b"1", None))
+
+    class Wire(Outlet):
+        def __init__(self) -> None: ...
+
+        def write(self, data: bytes) -> None:
+            if not written:  # an event comes in while the answer is being written
+                publishing.start()
+                publishing.join(0.1)
+            written.append(data)
+
+    exchange.subscribe("pressure", Wire(), head=b"head")
+    publishing.join(5)
+    event = b"event: pressure\ndata: 1\n\n"
+    assert written == [b"head", b"%x\r\n%b\r\n" % (len(event), event)]

@@ -26,12 +26,13 @@ class Output(SseSubscriber):
 
     def __init__(self, exchange: Exchange, outlet: Outlet, topic: Topic, wanted: Filter | None) -> None:
         super().__init__(exchange, outlet, topic, wanted)
-        self._turn = threading.Lock()
+        self.turn = threading.Lock()
+        """Held while something is written."""
         self._gone = False
 
     def deliver(self, chunk: bytes, passage: Passage | None) -> None:
         """Send, however long it takes."""
-        with self._turn:
+        with self.turn:
             if self._gone:
                 return
             at_ns = _time_ns()
@@ -41,12 +42,12 @@ class Output(SseSubscriber):
 
     def gone(self) -> None:
         """Write no more: the descriptor may soon be another connection's."""
-        with self._turn:
+        with self.turn:
             self._gone = True
 
     def end(self, last: bytes) -> None:
         """Say the end of the stream and close."""
-        with self._turn:
+        with self.turn:
             if not self._gone:
                 super().end(last)
 
@@ -54,18 +55,34 @@ class Output(SseSubscriber):
 class Broadcasters(Exchange):
     """Event type -> the outputs of its subscribers."""
 
-    subscriber_type = Output
-
     def __init__(self, settings: HandlerSettings, recorder: Recorder, turn: threading.Lock) -> None:
         super().__init__(dataclasses.replace(settings, replay=0), recorder)
         self._turn = turn
 
     def subscribe(
-        self, event_type: str, outlet: Outlet, *, wanted: Filter | None = None, after_id: int | None = None
+        self,
+        event_type: str,
+        outlet: Outlet,
+        *,
+        head: bytes,
+        wanted: Filter | None = None,
+        after_id: int | None = None,  # noqa: ARG002  nothing is kept
     ) -> SseSubscriber:
-        """Add a subscriber; two first ones of a type at the same time are both kept."""
+        """Add a subscriber; two first ones of a type at the same time are both kept.
+
+        Whoever has read `head` gets every event published from then on, so it is written by a subscriber that is
+        known already; an event that comes in between waits for it.
+        """
         with self._turn:
-            return super().subscribe(event_type, outlet, wanted=wanted, after_id=after_id)
+            topic = self.topic(event_type)
+            output = Output(self, outlet, topic, wanted)
+            output.turn.acquire()
+            topic.subscribers[output] = None
+        try:
+            outlet.write(head)
+        finally:
+            output.turn.release()
+        return output
 
     def unsubscribe(self, subscriber: SseSubscriber) -> None:
         """Remove a subscriber."""

@@ -146,8 +146,6 @@ class Topic:
 class Exchange:
     """Every event type of one Event Handler."""
 
-    subscriber_type: type[SseSubscriber] = SseSubscriber
-
     def __init__(self, settings: HandlerSettings, recorder: Recorder) -> None:
         self.settings = settings
         self.recorder = recorder
@@ -157,13 +155,18 @@ class Exchange:
         self._next_id = 1
 
     def subscribe(
-        self, event_type: str, outlet: Outlet, *, wanted: Filter | None = None, after_id: int | None = None
+        self,
+        event_type: str,
+        outlet: Outlet,
+        *,
+        head: bytes,
+        wanted: Filter | None = None,
+        after_id: int | None = None,
     ) -> SseSubscriber:
-        """Add a subscriber; events kept since `after_id` are sent first."""
-        topic = self.topics.get(event_type)
-        if topic is None:
-            topic = self.topics[event_type] = Topic(event_type)
-        subscriber = self.subscriber_type(self, outlet, topic, wanted)
+        """Add a subscriber: it gets `head`, the events kept since `after_id`, then every event from now on."""
+        topic = self.topic(event_type)
+        subscriber = SseSubscriber(self, outlet, topic, wanted)
+        outlet.write(head)
         if after_id is not None:
             if after_id >= self._next_id:
                 after_id = 0  # a number from before the last restart
@@ -174,6 +177,13 @@ class Exchange:
         topic.subscribers[subscriber] = None
         topic.filtered += wanted is not None
         return subscriber
+
+    def topic(self, event_type: str) -> Topic:
+        """That of an event type, made where there is none yet."""
+        topic = self.topics.get(event_type)
+        if topic is None:
+            topic = self.topics[event_type] = Topic(event_type)
+        return topic
 
     def unsubscribe(self, subscriber: SseSubscriber) -> None:
         """Remove a subscriber; a type without subscribers and kept events is forgotten."""

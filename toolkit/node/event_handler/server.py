@@ -495,10 +495,10 @@ class Connection(asyncio.Protocol):
         outlet = self._outlet
         if outlet is None:
             return
-        outlet.write(_STREAM_HEAD)
         self._subscriber = self._handler.exchange.subscribe(
             event_type,
             outlet,
+            head=_STREAM_HEAD,
             wanted=wanted if wanted is not None and wanted.selective else None,
             after_id=int(last_id) if extended and last_id.isdigit() else None,
         )
