@@ -18,6 +18,14 @@
   const ms = (value) => (value === null || value === undefined ? "–" : `${Number(value.toPrecision(4))} ms`);
   const trace = (name, points) => ({ name, type: "line", data: points, showSymbol: points.length < 2, lineStyle: { width: 1.6 } });
 
+  const lines = (across, up, named, file, more) => ({
+    ...base(file),
+    tooltip: { trigger: "axis", valueFormatter: (v) => (v === undefined ? "–" : Number(v.toPrecision(4))) },
+    xAxis: axis(across, { type: "value", min: "dataMin" }),
+    yAxis: axis(up, { type: "value", min: 0, nameGap: 48, ...more }),
+    series: named.map(([name, points]) => trace(name, points)),
+  });
+
   const draw = {
     cdf(run) {
       const hops = Object.entries(run.cdf).filter(([, points]) => points.length);
@@ -85,6 +93,28 @@
         series: Object.entries(lines).map(([name, values]) => trace(name.replace("_", " "), values.map((v, i) => [seconds[i], v]))),
       };
     },
+    validation(run, name) {
+      return lines("ms", "share", Object.entries(run.model.validation[name]), "validation", { max: 1 });
+    },
+    transient(run) {
+      const { at, places } = run.model.transient;
+      const named = Object.entries(places).map(([place, values]) => [place, values.map((v, i) => [at[i], v])]);
+      return lines("ms", "probability", named, "places-over-time", { max: 1 });
+    },
+    density(run, name) {
+      const found = run.model.fits[name];
+      return lines("ms", "density (1/ms)", [["measured", found.density], ...found.fits.map((f) => [f.family, f.density])], "density");
+    },
+    fitted(run, name) {
+      const found = run.model.fits[name];
+      return lines("ms", "share", [["measured", found.cdf], ...found.fits.map((f) => [f.family, f.cdf])], "fits", { max: 1 });
+    },
+    qq(run, name) {
+      const found = run.model.fits[name];
+      const ends = [found.cdf[0][0], found.cdf[found.cdf.length - 1][0]];
+      const equal = ["equal", ends.map((v) => [v, v])];
+      return lines("fitted (ms)", "measured (ms)", [equal, ...found.fits.map((f) => [f.family, f.qq])], "quantiles");
+    },
   };
 
   const ofNodes = (run, figure, name, unit) => {
@@ -105,7 +135,7 @@
   const charts = [];
   const show = (element) => {
     const of = element.dataset.kind === "drops" ? data.drops : data.runs;
-    const option = draw[element.dataset.kind](of[Number(element.dataset.run)]);
+    const option = draw[element.dataset.kind](of[Number(element.dataset.run)], element.dataset.name);
     if (!option) {
       element.textContent = "nothing to show";
       element.style.height = "auto";

@@ -144,13 +144,16 @@ def fit(  # noqa: C901 - one step after the other
 
     Example: toolkit model fit latest --bootstrap 200
     """
+    from toolkit.model.curves import fit_curves
     from toolkit.model.fit import FAMILIES, bootstrap, fit, rounded_shape
 
     chosen = [f.strip() for f in families.split(",")] if families else list(FAMILIES)
     documents: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
     for name, values in _delays(run, hop).items():
         report = fit(values, name=name, families=chosen, resolution=resolution)
         document = report.document()
+        curves[name] = fit_curves(report)
         if rounds and report.best.family != "deterministic":
             document["bootstrap"] = bootstrap(
                 report.values, report.best, rounds=rounds, resolution=resolution
@@ -166,7 +169,7 @@ def fit(  # noqa: C901 - one step after the other
         documents[name] = document
     folder = _run_folder(run.split(",")[0])
     if folder is not None:
-        _save(folder, "fits.json", {"hops": documents})
+        _save(folder, "fits.json", {"hops": documents, "curves": curves})
     if json_output:
         typer.echo(json.dumps({"hops": documents}))
         return
@@ -260,6 +263,7 @@ def validate(
 
     Example: toolkit model validate RUN --on OTHER
     """
+    from toolkit.model.curves import distribution_curve, transient
     from toolkit.model.validate import validate
 
     settings = {name: values[0] for name, values in _grid(set_).items()}
@@ -272,11 +276,21 @@ def validate(
         for judged in [*_alike(run), *(_read_run(other) for other in against or [])]
     ]
     output = {"fitted_on": fitted.name, "runs": [r.document() for r in results]}
+    curves = {
+        r.run: {"measured": distribution_curve(r.measured), "predicted": distribution_curve(r.predicted)}
+        for r in results
+    }
+    followed = transient(results[0].net.with_messages(1), float(results[0].figure("p99").predicted), seed=seed)
     if plot is not None:
         from toolkit.model.draw import plot_validation
 
         plot_validation(results, plot)
-    _save(fitted.folder, "validation.json", output)
+    _save(fitted.folder, "validation.json", output | {"curves": curves, "transient": followed})
+    for name in against or []:  # a run that was judged shows the model as well
+        judged = _read_run(name)
+        own = [document for document in output["runs"] if document["run"] == judged.name]
+        shown = {"fitted_on": fitted.name, "runs": own, "curves": {judged.name: curves[judged.name]}}
+        _save(judged.folder, "validation.json", shown | {"transient": followed})
     if json_output:
         typer.echo(json.dumps(output))
         return
@@ -409,7 +423,9 @@ def _delays(run: str, only: list[str] | None) -> dict[str, Any]:
         except ValueError as error:
             raise UsageError(f"{run}: {error}; a sample file holds numbers only") from None
     samples = _read_run(run)
-    found = {**samples.hops, **samples.steps, "end_to_end": samples.end_to_end}
+    # A hop that all deliveries of a message share has one value for each message.
+    publish = {"publish": samples.messages["publish"]} if samples.messages else {}
+    found = {**samples.hops, **samples.steps, **publish, "end_to_end": samples.end_to_end}
     unknown = set(only or []) - set(found)
     if unknown:
         raise UsageError(f"--hop {', '.join(sorted(unknown))}: the run has {', '.join(found)}")

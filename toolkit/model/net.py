@@ -116,6 +116,17 @@ class Net:
             )
         return replace(self, places={**self.places, marked[0]: tokens})
 
+    def with_messages(self, count: int) -> Net:
+        """The same net with at most `count` tokens where there are most, and done when they all are."""
+        place = max(self.places, key=lambda name: self.places[name])
+        measure = self.completion()
+        if measure is None or self.places[place] <= count:
+            return self
+        done = {name: m for name, m in self.measures.items() if m is not measure}
+        end = self.latency.end if self.latency is not None else next(iter(measure.expression.names))
+        reached = Measure(kind="first_passage", expression=parse_expression(f"{end} == {count}"))
+        return replace(self, places={**self.places, place: count}, measures={"delivered": reached} | done)
+
     def completion(self) -> Measure | None:
         """The net's end-to-end time: its first `first_passage` measure, if it has one."""
         return next((m for m in self.measures.values() if m.kind == "first_passage"), None)

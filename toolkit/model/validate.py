@@ -11,6 +11,7 @@ import numpy as np
 from toolkit.errors import ModelError
 from toolkit.model.build import net_from_run, run_settings
 from toolkit.model.distributions import FloatArray
+from toolkit.model.net import Net
 from toolkit.model.netfile import read_net
 from toolkit.model.predict import latencies
 from toolkit.model.samples import RunSamples
@@ -61,6 +62,8 @@ class Validation:
     above_model_p99_percent: float
     """Share of measured latencies above the model's p99; 1 % would be perfect."""
     explanations: tuple[str, ...]
+    net: Net
+    """The model, with the judged run's settings."""
     measured: FloatArray
     predicted: FloatArray
 
@@ -138,6 +141,7 @@ def validate(
         wasserstein_ms=_wasserstein(measured, predicted),
         above_model_p99_percent=float((measured > np.quantile(predicted, 0.99)).mean() * 100),
         explanations=explain(fitted, judged, figures, params),
+        net=net,
         measured=measured,
         predicted=predicted,
     )

@@ -13,6 +13,7 @@ from toolkit.measure.store import RunFolder
 from toolkit.report.compare import Comparison
 from toolkit.report.drops import drop_plots, plot_drops, sum_of_books
 from toolkit.report.figures import run_figures
+from toolkit.report.model import model_figures, model_section
 from toolkit.report.plots import plot_sweep
 from toolkit.report.sweep import (
     HEADER,
@@ -101,7 +102,10 @@ def render_report(runs: Sequence[RunFolder], *, comparisons: Sequence[Comparison
     """The page as text."""
     documents = [run_document(run) for run in runs]
     sections = [_section(run, document) for run, document in zip(runs, documents, strict=True)]
-    figures = [run_figures(run, document) for run, document in zip(runs, documents, strict=True)]
+    figures = [
+        run_figures(run, document) | {"model": model_figures(run)}
+        for run, document in zip(runs, documents, strict=True)
+    ]
     books = ((_short_title(d, documents), d.get("qos"), sum_of_books([d["ledger"]["total"]])) for d in documents)
     drops = [plot for plot in drop_plots(books) if plot["places"]]
     return (
@@ -141,6 +145,7 @@ def _section(run: RunFolder, document: Mapping[str, Any]) -> dict[str, Any]:
         "ledger": ledger_line(document["ledger"]["total"], closes=document["ledger"]["closes"]),
         "remarks": remarks(document)[1:],
         "manifest": manifest,
+        "model": model_section(run),
         "workload": {name: value for name, value in manifest["workload"].items() if value not in ({}, [], None)},
     }
 
