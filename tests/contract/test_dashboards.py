@@ -143,6 +143,22 @@ def test_the_page_begins_with_its_choices_and_refreshes_no_faster_than_it_is_scr
         assert metric == "up" or metric in {known.name for known in metrics.ALL}
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_runs_deploys_and_faults_are_marked_on_every_page(name: str) -> None:
+    marks = {mark["name"]: mark for mark in json.loads(FILES[name])["annotations"]["list"]}
+    assert list(marks) == ["Alerts", "Runs", "Deploys", "Faults"]
+    for mark in marks.values():
+        promql_parser.parse(resolved(mark["expr"]))
+        assert "$testbed" in mark["expr"]
+
+
+def test_a_series_of_one_run_leads_to_that_run_and_its_report() -> None:
+    for panel in panels("compare.json"):
+        urls = [link["url"] for link in panel["fieldConfig"]["defaults"]["links"]]
+        assert [url.rsplit("/", 1)[-1] for url in urls] == ["report", "${__field.labels.run}"]
+        assert all("by (run" in target["expr"] for target in panel["targets"])
+
+
 def test_the_kpi_page_comes_first_and_begins_with_the_eight_kpis() -> None:
     assert pages()[0].name == "kpis"
     stats = [panel["title"] for panel in panels("kpis.json") if panel["type"] == "stat"]

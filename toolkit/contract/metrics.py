@@ -116,6 +116,12 @@ BROKER_DROPPED = Metric(
 )
 BROKER_SUBSCRIBERS = Metric(name="toolkit_broker_subscribers", kind="gauge", help="Subscriptions open now.")
 BROKER_QUEUED = Metric(name="toolkit_broker_queued_messages", kind="gauge", help="Messages waiting in the broker.")
+BROKER_WORKERS = Metric(
+    name="toolkit_broker_workers",
+    kind="gauge",
+    help="Threads of the broker's pool, busy with a request or free.",
+    labels=("state",),
+)
 GATEWAY_RECEIVED = Metric(name="toolkit_gateway_messages_received_total", kind="counter", help="Messages from devices.")
 GATEWAY_SENT = Metric(name="toolkit_gateway_messages_sent_total", kind="counter", help="Messages to the brokers.")
 HUB_RECEIVED = Metric(name="toolkit_hub_messages_received_total", kind="counter", help="Messages from the brokers.")

@@ -24,7 +24,12 @@ const thresholds = shape({ mode: one("absolute"), steps: list(shape({ value: (v,
 const mappings = list(shape({ type: one("value"), options: each(shape({ text, color: colour, index: number })) }));
 const calcs = list(one("lastNotNull", "max"));
 const target = (formats) => shape({ refId: text, expr: text, legendFormat: text, datasource, instant: one(false), range: one(true), format: one(...formats) });
-const fields = (custom) => shape({ defaults: shape({ unit, noValue: text, thresholds, mappings, custom: shape(custom) }), overrides: list(nothing) });
+// Links from a series lead to this very console: Grafana needs them, here the run's page is one click away anyway.
+const links = list(shape({
+  title: text, url: text, targetBlank: one(true), type: one("link"), tags: list(nothing), icon: one(""), tooltip: one(""), asDropdown: one(false),
+  includeVars: one(false), keepTime: one(false), placement: one("inControlsMenu"),
+}));
+const fields = (custom) => shape({ defaults: shape({ unit, noValue: text, thresholds, mappings, links, custom: shape(custom) }), overrides: list(nothing) });
 const legend = (mode) => shape({ displayMode: one(mode), placement: one("bottom"), showLegend: one(true), calcs });
 const panel = (custom, options, formats = [""]) => shape({
   type: text, id: number, title: text, description: text, datasource, interval: text, transparent: one(false),

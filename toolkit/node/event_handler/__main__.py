@@ -46,6 +46,15 @@ def readings(handler: EventHandler) -> Iterable[exposition.Reading]:
     ]
 
 
+def pool_readings(workers: Workers) -> Iterable[exposition.Reading]:
+    """What `/metrics` shows of the pool."""
+    busy = workers.busy()
+    return [
+        (metrics.BROKER_WORKERS, ("busy",), busy),
+        (metrics.BROKER_WORKERS, ("free",), workers.threads - busy),
+    ]
+
+
 class Orders(threading.Thread):
     """Carries out the controller's orders beside the event loop: stamps on, stamps off."""
 
@@ -167,7 +176,7 @@ def serve_direct(process: ProcessSettings, settings: HandlerSettings) -> None:
 def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, handler: WorkerHandler) -> None:
     """Serve with a pool of threads until SIGTERM."""
     workers = Workers(handler, settings.thread_pool_size)
-    control = Control(process, ROLE, readings=lambda: readings(handler))
+    control = Control(process, ROLE, readings=lambda: [*readings(handler), *pool_readings(workers)])
     control.serve(signals=False)
     orders = Orders(process, control, handler)
     orders.start()

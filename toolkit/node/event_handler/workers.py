@@ -165,6 +165,10 @@ class Workers:
         for thread in self._pool:
             thread.start()
 
+    def busy(self) -> int:
+        """How many threads serve a request now; costs something only when it is asked."""
+        return min(sum(line.lock.locked() for line in list(self._lines.values())), self.threads)
+
     def sweep(self) -> None:
         """End connections that are too slow or idle; those that are being served are neither."""
         now_s = time.monotonic()

@@ -16,9 +16,9 @@ MOUNT = "/etc/toolkit"
 
 def pages() -> tuple[Page, ...]:
     """Every dashboard, the KPIs first (imported here: most commands never ask)."""
-    from toolkit.provisioning.dashboards import hops, kpis, nodes
+    from toolkit.provisioning.dashboards import arrowhead, compare, hops, kpis, nodes
 
-    return (kpis.PAGE, hops.PAGE, nodes.PAGE)
+    return (kpis.PAGE, hops.PAGE, nodes.PAGE, arrowhead.PAGE, compare.PAGE)
 
 
 def dashboards(testbed: Testbed | None = None) -> dict[str, str]:

@@ -13,12 +13,15 @@ from grafana_foundation_sdk.models import dashboard as dm
 from grafana_foundation_sdk.models import heatmap as hm
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from toolkit.contract.metrics import RUN_PHASE
 from toolkit.provisioning.dashboards.panels import Page, Panel, Variable
 
 COLUMNS = 24
 NODE_INTERVAL = "5s"
 """node_exporter's longest scrape interval, so that `$__rate_interval` spans several scrapes."""
 TAG = "toolkit"
+CONSOLE = "http://127.0.0.1:8400"
+"""Where `toolkit console` is on the operator's machine unless it was told otherwise."""
 DATASOURCE = dm.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _OWN_TO_VARIABLES = ("auto", "auto_count", "auto_min")
 """Keys the SDK writes on every variable although only interval variables have them."""
@@ -67,6 +70,8 @@ def _dashboard(page: Page, chosen: str) -> dashboard.Dashboard:
             .text_format("{{node}} {{service}}")
         )
     )
+    for annotation in _happenings():
+        built.annotation(annotation)
     testbed = Variable(name="testbed", label="Testbed", query="label_values(up, testbed)", every=False)
     for variable in (testbed, *page.variables):
         built.with_variable(_variable(variable, chosen if variable is testbed else ""))
@@ -81,6 +86,27 @@ def _dashboard(page: Page, chosen: str) -> dashboard.Dashboard:
             built.with_panel(_panel(panel).id(identity).grid_pos(place))
         top = max(place.y + place.h for _, place in _places(row.panels, top))
     return built
+
+
+def _happenings() -> Iterator[dashboard.AnnotationQuery]:
+    """What explains a bend in a line: a run from its start to its end, a process that appeared, one that is down."""
+    for name, colour, expr, title, text in (
+        ("Runs", "blue", f'max by (run) ({RUN_PHASE.name}{{testbed="$testbed", phase="running"}}) == 1',
+         "run {{run}}", "from its start to its end"),
+        ("Deploys", "green", 'up{testbed="$testbed"} unless up{testbed="$testbed"} offset 30s',
+         "{{service}} deployed", "new on {{node}}"),
+        ("Faults", "yellow", 'up{testbed="$testbed"} == 0', "{{service}} down", "on {{node}}"),
+    ):  # fmt: skip
+        yield (
+            dashboard.AnnotationQuery()
+            .name(name)
+            .datasource(DATASOURCE)
+            .enable(True)
+            .icon_color(colour)
+            .expr(expr)
+            .title_format(title)
+            .text_format(text)
+        )
 
 
 def _places(panels: tuple[Panel, ...], top: int) -> Iterator[tuple[Panel, dm.GridPos]]:
@@ -123,6 +149,14 @@ def _panel(panel: Panel) -> Any:
         if panel.kind == "heatmap":
             target.format(PromQueryFormat.HEATMAP).legend_format("{{le}}")
         built.with_target(target)
+    if panel.per_run:
+        run = f"{CONSOLE}/testbeds/${{testbed}}/runs/${{__field.labels.run}}"
+        built.data_links(
+            [
+                dashboard.DashboardLink("Report of this run").url(f"{run}/report").target_blank(True),
+                dashboard.DashboardLink("This run in the console").url(run).target_blank(True),
+            ]
+        )
     if panel.words:
         options = {
             value: dm.ValueMappingResult(text=text, color=color, index=index)

@@ -41,6 +41,8 @@ class Panel:
     """Value -> (text, colour), for states."""
     empty: str = "no data yet"
     """Shown where the query gives nothing."""
+    per_run: bool = False
+    """Each series is one run's: it leads to that run's page and report in the console."""
     slow: bool = False
     """Drawn from node_exporter, which is scraped less often."""
 
