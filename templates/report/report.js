@@ -40,7 +40,7 @@
         },
         xAxis: axis("ms", { type: log ? "log" : "value" }),
         yAxis: axis("share", { type: "value", min: 0, max: 1, nameGap: 48 }),
-        series: hops.map(([hop, points]) => trace(data.titles[hop], points)),
+        series: hops.map(([hop, points]) => trace(data.titles[hop] ?? hop, points)),
       };
     },
     percentiles(run) {

@@ -17,6 +17,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 HEADER = "x-toolkit-request"
+WRITTEN_WITHIN_S = 0.5
+"""What a system has seen is in its file after this long."""
+
+
+def request_id(run: str, stream: int, seq: int) -> str:
+    """How a consumer names a request of a run; streams are unique in it."""
+    return f"{run}:{stream}.{seq}"
+
+
+def request_number(request: str) -> tuple[str, int, int] | None:
+    """Run, stream and seq of a request that a consumer named; None for others."""
+    run, colon, number = request.partition(":")
+    stream, dot, seq = number.partition(".")
+    return (run, int(stream), int(seq)) if colon and dot and stream.isdigit() and seq.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from toolkit.contract.orders import RunOrder
 from toolkit.controller.control import Process
 from toolkit.errors import WorkloadError
 from toolkit.provisioning.broker_access import ENTRY_OPTIONS, entry_options
+from toolkit.provisioning.local_clouds import address_of, request_options
 from toolkit.provisioning.render import PROBE_PORT, metrics_port
 from toolkit.spec.services import broker_port, built_in, end_port, spoken
 from toolkit.spec.testbed import Service, Testbed
@@ -22,6 +23,8 @@ Part: TypeAlias = tuple[Process, RunOrder]
 
 LIVE_PER_S = 200
 """Sampled messages a second that the live histograms are fed with, where the rate is known."""
+REQUESTS = "orchestration"
+"""Stands for the topic of a stream of requests."""
 NOT_FOR_NODES = {"protocol", "port", "loss_timeout_s", "device_protocol", "customer_protocol"}
 """Options of a workload that are used here."""
 
@@ -35,8 +38,16 @@ class Cast:
     """Gateways and hubs."""
     subscribers: tuple[Part, ...]
     publishers: tuple[Part, ...]
+    """Or consumers, of a workload that asks for orchestration."""
     hub_of: Mapping[Process, Process] = field(default_factory=dict)
     """Subscriber -> the hub that it is a customer of."""
+    witnesses: tuple[str, ...] = ()
+    """Nodes whose systems take no orders and record what they see."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Every node that has files of the run afterwards."""
+        return tuple(dict.fromkeys((*(process.node for process in self.processes), *self.witnesses)))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -56,9 +67,11 @@ class Cast:
 
 def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run: str) -> Cast:
     """Orders for every process. Stream ids are unique in the run and, but for one chance in 65,536, among runs."""
+    if workload.consumers is not None:
+        return _requests_cast(testbed, deployment, workload, run)
     publishing = find_services(testbed, workload.publishers, workload)
     subscribing = find_services(testbed, workload.subscribers, workload)
-    first = (zlib.crc32(run.encode()) & 0xFFFF) << 16
+    first = _first_stream(run)
     topics = [f"toolkit-{first >> 16:04x}-{number}" for number in range(workload.topics)]
     publishers = list(_processes(testbed, deployment, publishing))
     subscribers = list(_processes(testbed, deployment, subscribing))
@@ -197,6 +210,45 @@ def _turned(addresses: Sequence[str], by: int) -> str:
     """All addresses, beginning with another one for each process, whose connections then take turns."""
     first = by % (len(addresses) or 1)
     return ",".join([*addresses[first:], *addresses[:first]])
+
+
+def _requests_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run: str) -> Cast:
+    """Every consumer asks the Orchestrator of its own cloud; all systems of all clouds are witnesses."""
+    consumers = find_services(testbed, workload.consumers or "consumer", workload)
+    first = _first_stream(run)
+    own = {key: value for key, value in workload.options.items() if key not in NOT_FOR_NODES}
+    parts: list[Part] = []
+    for service in consumers:
+        orchestrator = address_of(testbed, deployment.hosts, service.cloud or "", "orchestrator")
+        if orchestrator is None:
+            raise WorkloadError(f"{service.name} has no Orchestrator to ask; is it an Arrowhead consumer of a cloud?")
+        for process in _processes(testbed, deployment, [service]):
+            address = deployment.hosts[process.node].address
+            order = RunOrder(
+                run=run,
+                testbed=testbed.name,
+                role="consumer",
+                protocol="arrowhead",
+                broker=orchestrator,
+                topics=[REQUESTS],
+                streams=[first + len(parts)],
+                messages=workload.messages,
+                duration_s=workload.duration_s,
+                warmup_messages=workload.warmup_messages,
+                payload_bytes=workload.payload_bytes,
+                arrivals=workload.arrivals,
+                seed=workload.seed + len(parts),
+                drain_s=workload.drain_s,
+                options=request_options(testbed, service, address) | own,
+            )
+            parts.append((process, order))
+    members = [node for service in testbed.services if service.cloud for node in service.nodes]
+    witnesses = tuple(node for node in dict.fromkeys(members) if node in deployment.hosts)
+    return Cast(brokers=(), subscribers=(), publishers=tuple(parts), witnesses=witnesses)
+
+
+def _first_stream(run: str) -> int:
+    return (zlib.crc32(run.encode()) & 0xFFFF) << 16
 
 
 def _shares(streams: range, size: int) -> Iterable[range]:

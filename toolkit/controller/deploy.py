@@ -21,8 +21,10 @@ from toolkit.providers import provider_for
 from toolkit.providers.base import NodeImage, Request
 from toolkit.provisioning.ansible import Ansible
 from toolkit.provisioning.broker_access import access_secrets, file_secrets, made_variables
+from toolkit.provisioning.cloud_secrets import cloud_file_secrets, cloud_secrets
 from toolkit.provisioning.images import Builder
 from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
+from toolkit.provisioning.local_clouds import made_secrets
 from toolkit.provisioning.observe import Observed, observe
 from toolkit.provisioning.registry import registry_in_use
 from toolkit.provisioning.render import (
@@ -398,7 +400,7 @@ def _references(bundles: Mapping[str, Bundle], nodes: list[str]) -> list[ImageRe
 
 def _with_secrets(testbed: Testbed, deployment: Deployment) -> frozenset[str]:
     """Nodes that are always converged: a bundle does not tell that a secret has another value now."""
-    having = [s for s in testbed.services if s.secrets or made_variables(testbed, s)]
+    having = [s for s in testbed.services if s.secrets or made_variables(testbed, s) or made_secrets(testbed, s)]
     return frozenset(node for s in having for node in s.nodes if node in deployment.hosts)
 
 
@@ -408,8 +410,11 @@ def _secrets(
     """Secrets by node, container and variable; read or made here, on the way to the node."""
     wanted = {s.name: s.secrets for s in testbed.services if s.secrets}
     names = {name for service in wanted.values() for name in service.values()} | file_secrets(testbed)
+    names |= cloud_file_secrets(testbed)
     values = read_secrets(testbed.secrets, names) if names else {}
-    made = access_secrets(testbed, hosts, paths.testbed_dir(testbed.name), values.__getitem__)
+    folder = paths.testbed_dir(testbed.name)
+    made = cloud_secrets(testbed, folder, values.__getitem__)
+    made |= access_secrets(testbed, hosts, folder, values.__getitem__)
     of_service = {
         name: {variable: values[secret] for variable, secret in wanted.get(name, {}).items()} | made.get(name, {})
         for name in wanted.keys() | made.keys()

@@ -57,6 +57,7 @@ def make_manifest(
         "services": [
             {
                 "name": s.name, "role": s.role, "image": s.image.name, "nodes": list(s.nodes), "replicas": s.replicas,
+                "cloud": s.cloud,
                 "cpus": s.cpus, "memory_bytes": s.memory_bytes, "secrets": sorted(s.secrets.values()),
             }
             for s in testbed.services

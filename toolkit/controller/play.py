@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import Any
 
+from toolkit.contract.steps import WRITTEN_WITHIN_S
 from toolkit.controller.cast import Cast, make_cast
 from toolkit.controller.control import Control
 from toolkit.controller.disturb import Disturber, acts_of
@@ -65,7 +66,9 @@ def play(
     stage.stop()
     _save(run, manifest, stage)
     emit(Event(stage="collect", message="fetching samples", state="started"))
-    failed = collector.fetch(run.name, [process.node for process in cast.processes], run.raw)
+    if cast.witnesses:
+        time.sleep(WRITTEN_WITHIN_S)
+    failed = collector.fetch(run.name, cast.nodes, run.raw)
     manifest["problems"] += list(failed.values())
     _save(run, manifest, stage)
     if watch is not None and stage.started:
@@ -74,7 +77,7 @@ def play(
     kpis = _compute(run, manifest, emit)
     run.seal()
     if not failed:
-        collector.forget(run.name, [process.node for process in cast.processes])
+        collector.forget(run.name, cast.nodes)
     for fault in kpis.get("faults", ()):
         emit(Event(stage="run", message=fault, level="warning"))
     emit(Event(stage="run", message=f"saved {run.path}", state="done"))

@@ -68,7 +68,7 @@ def experiment_key(testbed: Testbed, experiment: Experiment) -> str:
 
 
 def _identity(testbed: Testbed) -> list[Any]:
-    return [testbed.name, testbed.twin, plain(testbed.nodes), plain(testbed.services)]
+    return [testbed.name, testbed.twin, plain(testbed.nodes), plain(testbed.services), plain(testbed.clouds)]
 
 
 def _traffic(workload: Workload) -> Mapping[str, Any]:

@@ -213,7 +213,8 @@ class Stage:
     def _counts(self) -> tuple[int, int]:
         """Messages sent and received by now; receipts of dead subscribers stay as they were."""
         sent = sum(self._status[p].sent for p, _ in self._cast.publishers if p in self._status)
-        return sent, sum(self._status[p].received for p, _ in self._cast.subscribers if p in self._status)
+        receivers = self._cast.subscribers or self._cast.publishers  # a consumer counts its own answers
+        return sent, sum(self._status[p].received for p, _ in receivers if p in self._status)
 
     def _poll(self, processes: Sequence[Process], *, forgiving: bool = True) -> None:
         alive = [p for p in processes if p not in self.dead]

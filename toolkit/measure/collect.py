@@ -83,7 +83,8 @@ class FolderCollector:
             folder = self._samples[node]
             logs = [folder / name for name in CLOCK_LOGS if (folder / name).is_file()]
             try:
-                found = [*sorted((folder / run).iterdir()), *logs]
+                left = [file for own in folder.iterdir() if own.name == run for file in sorted(own.iterdir())]
+                found = [*left, *logs]
                 (raw / node).mkdir(parents=True, exist_ok=True)
                 for file in found:
                     (raw / node / file.name).write_bytes(file.read_bytes())

@@ -40,6 +40,10 @@ SCHEDULE_LIMIT_MS = 10.0
 def compute(run: RunFolder) -> dict[str, Any]:
     """Join the raw files, write both tables and `kpis.json`, and return what is in it."""
     manifest = run.manifest()
+    if manifest["workload"].get("consumers"):
+        from toolkit.measure.orchestration import compute_requests
+
+        return compute_requests(run)
     files = read_files(run.raw, {process: order["role"] for process, order in manifest.get("orders", {}).items()})
     clocks = read_clocks(run, files, manifest.get("nodes", {}))
     joined = join(
@@ -172,14 +176,7 @@ def kpi_document(
                          "unmatched_flows")
         },
         "clocks": {node: clock_document(clock, joined) for node, clock in clocks.items()},
-        "processes": [
-            {
-                "process": file.process, "node": file.node, "role": file.role,
-                "stamps": len(file), "counts": file.counts,
-                "facts": file.info.facts if file.info else {}, "error": file.info.error if file.info else "killed",
-            }
-            for file in files
-        ],
+        "processes": process_documents(files),
         "first_ns": joined.first_ns,
         "last_ns": joined.last_ns,
     }  # fmt: skip
@@ -223,8 +220,8 @@ def find_faults(
     faults = [str(problem) for problem in manifest.get("problems", ())]
     if manifest["status"] != "complete":
         faults.append(f"the run is {manifest['status']}")
-    faults += _process_faults(files)
-    faults += _clock_faults(clocks, summaries, joined)
+    faults += process_faults(files)
+    faults += clock_faults(clocks, summaries, joined)
     schedule = summaries["schedule"]
     if manifest["workload"]["arrivals"]["kind"] != "closed" and (schedule.p99_ms or 0.0) > SCHEDULE_LIMIT_MS:
         faults.append(
@@ -243,7 +240,20 @@ def find_faults(
     return list(dict.fromkeys([*faults, *(words for words, holds in found.items() if holds)]))
 
 
-def _process_faults(files: Sequence[StampsFile]) -> list[str]:
+def process_documents(files: Sequence[StampsFile]) -> list[dict[str, Any]]:
+    """What every process said of itself when it ended."""
+    return [
+        {
+            "process": file.process, "node": file.node, "role": file.role,
+            "stamps": len(file), "counts": file.counts,
+            "facts": file.info.facts if file.info else {}, "error": file.info.error if file.info else "killed",
+        }
+        for file in files
+    ]  # fmt: skip
+
+
+def process_faults(files: Sequence[StampsFile]) -> list[str]:
+    """Processes that were killed, and those that failed."""
     killed = [f"{file.process} was killed: its last stamps may be missing" for file in files if file.info is None]
     weak = [
         f"{file.process}: the broker granted QoS {facts['granted_qos']} where {facts['requested_qos']} was asked"
@@ -260,7 +270,8 @@ def _lost_connections(file: StampsFile) -> str:
     return f"{file.process} lost its connection {count} times during the run" + (f": {last}" if last else "")
 
 
-def _clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary], joined: Joined) -> list[str]:
+def clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary], joined: Joined) -> list[str]:
+    """Clocks that stepped, were not synchronised, or were worse than they said."""
     faults = [
         f"the clock of {step.node} stepped by {step.size_ns / 1e6:.3f} ms during the run{_when(step, joined)}"
         for clock in clocks.values()

@@ -2,6 +2,7 @@
 
 Entries: `manifest.json` (what was asked for, who played it, how it ended), `raw/<node>/` (as it came from the nodes),
 `messages.parquet` (a row per message sent or refused), `samples.parquet` (a row per message delivered to a subscriber),
+or of requests for orchestration `requests.parquet` and `steps.parquet`,
 `kpis.json` (what was computed from them), `SHA256SUMS` of all these; docs/runs.md has every field.
 """
 
@@ -50,6 +51,16 @@ class RunFolder:
     def messages(self) -> Path:
         """Sent messages."""
         return self.path / "messages.parquet"
+
+    @property
+    def requests(self) -> Path:
+        """Requests for orchestration."""
+        return self.path / "requests.parquet"
+
+    @property
+    def steps(self) -> Path:
+        """The steps of their way."""
+        return self.path / "steps.parquet"
 
     def manifest(self) -> dict[str, Any]:
         """What was asked for and how it ended; raises UsageError where this is no run."""

@@ -57,11 +57,30 @@ def connect() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={"memory_limit": MEMORY, "threads": 2, "preserve_insertion_order": "true"})
 
 
+def write_table(file: Path, columns: Mapping[str, Column | Sequence[str]]) -> None:
+    """One table at once; instants of 0 ns become NULL."""
+    rows = {name: np.asarray(values, dtype=None if len(values) else object) for name, values in columns.items()}  # noqa: F841  # DuckDB finds it by its name
+    shown = ", ".join(_shown(name) for name in columns)
+    with connect() as db:
+        db.execute(f"COPY (SELECT {shown} FROM rows) TO {_quoted(file)} ({FORMAT}, COMPRESSION zstd)")  # noqa: S608
+
+
 def read_column(table: Path, expression: str, where: str = "true") -> NDArray[np.int64]:
     """An integer expression over a table's rows, shape (rows for which it is not NULL,), in the table's order."""
     with connect() as db:
         query = (
             f"SELECT ({expression})::BIGINT AS value FROM read_parquet(?) WHERE {where} AND ({expression}) IS NOT NULL"  # noqa: S608
+        )
+        value = db.execute(query, [str(table)]).fetchnumpy()["value"]
+    return np.ascontiguousarray(np.ma.getdata(value), dtype=np.int64)
+
+
+def read_sums(table: Path, expression: str, where: str, *, by: str) -> NDArray[np.int64]:
+    """The sum of an integer expression for each value of a column, by the instant at which its rows begin."""
+    with connect() as db:
+        query = (
+            f"SELECT sum({expression})::BIGINT AS value FROM read_parquet(?) WHERE {where} "  # noqa: S608
+            f"GROUP BY {by} ORDER BY min(start_ns)"
         )
         value = db.execute(query, [str(table)]).fetchnumpy()["value"]
     return np.ascontiguousarray(np.ma.getdata(value), dtype=np.int64)

@@ -10,11 +10,12 @@ from typing import Any
 from toolkit.contract.bundle import Bundle, BundleFile, Container
 from toolkit.contract.settings import SAMPLES_DIR, ProcessSettings, node_root
 from toolkit.errors import UsageError
+from toolkit.provisioning import local_clouds
 from toolkit.provisioning.broker_access import entry_options, made_variables, probe_variables
 from toolkit.provisioning.brokers import BrokerSetup, broker_setup
 from toolkit.provisioning.dashboards import grafana_files
 from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
-from toolkit.spec.services import broker_port, built_in, client_ports, upstream_broker, usual_protocol
+from toolkit.spec.services import CORE_ROLES, broker_port, built_in, client_ports, upstream_broker, usual_protocol
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.state import Host
 
@@ -31,6 +32,10 @@ ROLE_PORTS = {
     "broker": 9500,
     "gateway": 9800,
     "hub": 9900,
+    "service-registry": 9200,
+    "authorization": 9220,
+    "orchestrator": 9240,
+    "gatekeeper": 9260,
     "consumer": 9310,
     "provider": 9410,
 }
@@ -48,6 +53,8 @@ class ImageReference:
     content: str
 
 
+Mount = tuple[str, str, str]
+"""As in `Container.mounts`."""
 Images = Mapping[tuple[str, str], ImageReference]
 """(image name, architecture) -> reference."""
 
@@ -209,7 +216,7 @@ class _NodeRenderer:
         environment = self._identity(service.name, instance, port) if known else {}
         if known and known.exports and (monitor := self._monitor_address()):
             environment["TOOLKIT_HOP_EXPORTER"] = f"{monitor}:{HOP_STAMPS_PORT}"
-        mounts: list[tuple[str, str, str]] = [("samples", SAMPLES_DIR, "rw")] if known and known.exports else []
+        mounts: list[Mount] = [("samples", SAMPLES_DIR, "rw")] if known and known.exports else []
         files: tuple[str, ...] = ()
         command = service.command
         members = [self.hosts[node].address for node in service.nodes if node in self.hosts]
@@ -221,6 +228,11 @@ class _NodeRenderer:
                 (f"data/{service.name}", setup.data, "rw"),
             ]
             environment |= setup.environment
+        elif service.image.name == "mariadb":
+            files = self._database(service, environment, mounts)
+        elif service.cloud is not None:
+            command = (f"toolkit.node.arrowhead.{service.role.replace('-', '_')}", *service.command)
+            files = self._cloud_system(service, environment, mounts)
         elif known and service.settings:
             environment["TOOLKIT_SETTINGS"] = json.dumps(dict(service.settings), sort_keys=True)
             if service.settings.get("database") == "sqlite":
@@ -236,7 +248,11 @@ class _NodeRenderer:
             image=service.image.name,
             command=command,
             environment={**environment, **service.environment},
-            secrets=(*service.secrets, *made_variables(self.testbed, service)),
+            secrets=(
+                *service.secrets,
+                *made_variables(self.testbed, service),
+                *local_clouds.made_secrets(self.testbed, service),
+            ),
             mounts=tuple(mounts),
             capabilities=service.capabilities or (known.capabilities if known else ()),
             cpus=service.cpus,
@@ -266,6 +282,25 @@ class _NodeRenderer:
             number = end.nodes.index(self.host.node) * end.replicas + instance
             addresses = [addresses[number % len(addresses)]]
         return {"TOOLKIT_UPSTREAM": ",".join(addresses), "TOOLKIT_UPSTREAM_PROTOCOL": protocol}
+
+    def _database(self, service: Service, environment: dict[str, str], mounts: list[Mount]) -> tuple[str, ...]:
+        """Variables, mounts and files of a database server."""
+        environment["MARIADB_DATABASES"] = " ".join(local_clouds.databases_on(self.testbed, service))
+        environment["MARIADB_USER"] = local_clouds.DATABASE_USER
+        mounts.append((f"etc/{service.name}", "/etc/mysql/toolkit", "ro"))
+        mounts.append((f"data/{service.name}", "/var/lib/mysql", "rw"))
+        return (self._file(service.name, "server.cnf", local_clouds.mariadb_config(service.settings)),)
+
+    def _cloud_system(self, service: Service, environment: dict[str, str], mounts: list[Mount]) -> tuple[str, ...]:
+        """Variables, mounts and files of a system of a local cloud; the Service Registry fills the stores."""
+        environment |= local_clouds.system_environment(self.testbed, self.hosts, service, self.host.node)
+        if service.role in CORE_ROLES:
+            mounts.append((f"data/{service.cloud}", local_clouds.DATA_DIR, "rw"))
+        if service.role != "service-registry":
+            return ()
+        seed = local_clouds.seed_document(self.testbed, self.hosts, self.testbed.clouds[service.cloud or ""])
+        mounts.append((f"etc/{service.name}", local_clouds.SEED_DIR, "ro"))
+        return (self._file(service.name, "seed.json", seed),)
 
     def _probe(self, broker: Service, setup: BrokerSetup) -> None:
         ports = client_ports(broker.image.name, broker.settings, tls=broker.tls)

@@ -6,7 +6,8 @@ drawn (moving-block bootstrap), and runs first where there are several on a side
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from toolkit.errors import UsageError
 from toolkit.measure.kpis import hops_of
+from toolkit.measure.orchestration import read_delays
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
-from toolkit.report.table import HOP_TITLES, in_ms
+from toolkit.report.table import hop_title, in_ms
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,15 +71,15 @@ def compare(a: Sequence[RunFolder], b: Sequence[RunFolder], *, seed: int = 1, dr
     rng = np.random.default_rng(seed)
     kpis_a, kpis_b = [run.kpis() for run in a], [run.kpis() for run in b]
     differences, deltas = [], {}
-    ways = [hops_of(k.get("way", {})) for k in (*kpis_a, *kpis_b)]
+    ways = [delays_of(run, k) for run, k in zip((*a, *b), (*kpis_a, *kpis_b), strict=True)]
     for hop in ways[0]:
         if not all(hop in way for way in ways):
             continue
-        side_a, side_b = [_delays_ms(run, *ways[0][hop]) for run in a], [_delays_ms(run, *ways[-1][hop]) for run in b]
+        side_a, side_b = [way[hop]() for way in ways[: len(a)]], [way[hop]() for way in ways[len(a) :]]
         side_a, side_b = [d for d in side_a if len(d)], [d for d in side_b if len(d)]
         if not side_a or not side_b:
             continue
-        bound = max((k["hops"][hop]["clock_bound_ms"] or 0.0) for k in (*kpis_a, *kpis_b))
+        bound = max((k["hops"][hop]["clock_bound_ms"] or 0.0) for k in (*kpis_a, *kpis_b) if hop in k["hops"])
         differences += _differences(hop, side_a, side_b, bound_ms=bound, rng=rng, draws=draws)
         deltas[hop] = cliffs_delta(np.concatenate(side_a), np.concatenate(side_b))
     if not differences:
@@ -90,6 +92,18 @@ def compare(a: Sequence[RunFolder], b: Sequence[RunFolder], *, seed: int = 1, dr
         loss=(_loss(kpis_a), _loss(kpis_b)),
         cautions=tuple(find_cautions(kpis_a, kpis_b)),
     )
+
+
+def delays_of(run: RunFolder, kpis: Mapping[str, Any]) -> dict[str, Callable[[], Floats]]:
+    """Hop -> how to read its delays; the hops of orchestration requests are their steps."""
+    if run.requests.is_file():
+        return {hop: functools.partial(_thinned, run, hop) for hop in kpis["hops"]}
+    return {hop: functools.partial(_delays_ms, run, *how) for hop, how in hops_of(kpis.get("way", {})).items()}
+
+
+def _thinned(run: RunFolder, hop: str) -> Floats:
+    delays = read_delays(run, hop)
+    return delays[:: max(1, -(-len(delays) // MOST_SAMPLES))] / 1e6
 
 
 def _delays_ms(run: RunFolder, table: str, delay: str, rows: str) -> Floats:
@@ -162,7 +176,7 @@ def find_cautions(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]]) -> l
         if len(values) > 1:
             cautions.append(f"the runs are of different {words}: {', '.join(sorted(values))}")
     for k in (*a, *b):
-        unresolved = [HOP_TITLES[hop] for hop, summary in k["hops"].items() if summary["resolved"] is False]
+        unresolved = [hop_title(hop) for hop, summary in k["hops"].items() if summary["resolved"] is False]
         if unresolved:
             cautions.append(f"{k['run']}: the clocks do not resolve {', '.join(unresolved)}")
     if len(a) == 1 and len(b) == 1:
@@ -191,7 +205,7 @@ def comparison_rows(comparison: Comparison) -> list[list[str]]:
     """The table's cells as text."""
     return [
         [
-            HOP_TITLES[d.hop] if d.statistic == STATISTICS[0] else "",
+            hop_title(d.hop) if d.statistic == STATISTICS[0] else "",
             d.statistic,
             in_ms(d.a_ms),
             in_ms(d.b_ms),

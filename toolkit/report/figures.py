@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.measure.kpis import hops_of, nearest_rank
+from toolkit.measure.orchestration import WHOLE, read_delays
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
 
@@ -33,6 +34,8 @@ def run_figures(run: RunFolder, kpis: Mapping[str, Any]) -> dict[str, Any]:
         "rates": rate_series(kpis["throughput"]),
         "resources": run.resources(),
     }
+    if run.requests.is_file():
+        return figures | _request_figures(run, first, last)
     tables = {"messages": run.messages, "samples": run.samples}
     for hop, (table, delay, rows) in hops_of(kpis.get("way", {})).items():
         delays = read_column(tables[table], delay, rows)
@@ -43,6 +46,20 @@ def run_figures(run: RunFolder, kpis: Mapping[str, Any]) -> dict[str, Any]:
         delays.sort()
         figures["cdf"][hop] = distribution(delays)
     return figures
+
+
+def _request_figures(run: RunFolder, first: int, last: int) -> dict[str, Any]:
+    """Those of orchestration: the whole requests."""
+    delays = read_delays(run, WHOLE)
+    if not len(delays):
+        return {}
+    sent = read_column(run.requests, "t1_ns", "t5_ns IS NOT NULL")
+    drawn = {
+        "percentiles": percentiles_over_time(sent, delays, first, last),
+        "heat": heat_map(sent, delays, first, last),
+    }
+    delays.sort()
+    return drawn | {"cdf": {WHOLE: distribution(delays)}}
 
 
 def distribution(ordered: Ints, points: int = CURVE_POINTS) -> list[list[float]]:

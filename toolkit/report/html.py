@@ -15,6 +15,7 @@ from toolkit.report.drops import drop_plots, plot_drops, sum_of_books
 from toolkit.report.figures import run_figures
 from toolkit.report.model import model_figures, model_section
 from toolkit.report.plots import plot_sweep
+from toolkit.report.sequence import draw_sequence
 from toolkit.report.sweep import (
     HEADER,
     shown_hops,
@@ -142,6 +143,7 @@ def _section(run: RunFolder, document: Mapping[str, Any]) -> dict[str, Any]:
         "window_s": run.resources().get("window_s"),
         "unwatched": run.resources().get("error", "the testbed had no monitor"),
         "rows": hop_rows(document),
+        "sequence": draw_sequence(document.get("sequence", ())),
         "ledger": ledger_line(document["ledger"]["total"], closes=document["ledger"]["closes"]),
         "remarks": remarks(document)[1:],
         "manifest": manifest,

@@ -31,6 +31,11 @@ TOO_FEW = "-"
 """Stands for a percentile with fewer than ten samples above it."""
 
 
+def hop_title(hop: str) -> str:
+    """A hop in tables; the steps of orchestration requests are called as their systems call them."""
+    return HOP_TITLES.get(hop, hop)
+
+
 def run_document(run: RunFolder) -> dict[str, Any]:
     """Everything known of a run: `hops.<name>.{count, lost, mean_ms, …, clock_bound_ms}`, the ledger, and more."""
     manifest = run.manifest()
@@ -95,8 +100,9 @@ def hop_table(document: Mapping[str, Any]) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for name in ("hop", "count", "lost", *(name for name, _ in COLUMNS), "clock bound"):
-        table.add_column(name, justify="left" if name == "hop" else "right", no_wrap=True)
+    first = "step" if document.get("sequence") else "hop"
+    for name in (first, "count", "lost", *(name for name, _ in COLUMNS), "clock bound"):
+        table.add_column(name, justify="left" if name == first else "right", no_wrap=True)
     for row in hop_rows(document):
         table.add_row(*row)
     return table
@@ -111,7 +117,7 @@ def hop_rows(document: Mapping[str, Any]) -> list[list[str]]:
         times = [TOO_FEW if column in few else in_ms(summary[column]) for _, column in COLUMNS]
         lost = "?" if summary["lost"] is None else str(summary["lost"])
         bound = "unknown" if summary["clock_bound_ms"] is None else f"±{in_ms(summary['clock_bound_ms'])}"
-        rows.append([HOP_TITLES[hop] + marks, str(summary["count"]), lost, *times, bound])
+        rows.append([hop_title(hop) + marks, str(summary["count"]), lost, *times, bound])
         rows += [[name, "", "", *figures, ""] for name, figures in published_rows(document["reference"], hop)]
     return rows
 
@@ -147,13 +153,14 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
     if whole["duplicates"] or whole["reordered"]:
         lines.append(f"{whole['duplicates']} duplicates, {whole['reordered']} reordered")
     rates = document["throughput"]
+    arrived = "answered" if "sequence" in document else "delivered"
     lines.append(
-        f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} delivered/s, {document['pacing']} loop"
+        f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} {arrived}/s, {document['pacing']} loop"
     )
     lines += kpi_lines(document)
     for hop, summary in document["hops"].items():
         if summary["negative"]:
-            lines.append(f"{summary['negative']} delays of {HOP_TITLES[hop]} are negative (kept in all figures)")
+            lines.append(f"{summary['negative']} delays of {hop_title(hop)} are negative (kept in all figures)")
     if any(summary["resolved"] is False for summary in document["hops"].values()):
         lines.append("* not resolved by the clocks: the bound is more than half of the median")
     if document["twin"] or document["virtual"]:

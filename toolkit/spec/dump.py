@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from toolkit.spec.clouds import written_cloud
 from toolkit.spec.quantities import BITRATE, DURATION, FRACTION, SIZE
 from toolkit.spec.services import IMAGES
 from toolkit.spec.sweep import written_experiment
@@ -35,6 +36,7 @@ def _document(testbed: Testbed) -> dict[str, Any]:
             "network": {"subnet": str(testbed.subnet)},
             "nodes": {entry: _nodes([n for n in testbed.nodes if (n.entry or n.name) == entry]) for entry in entries},
             "images": {name: _image(image) for name, image in own.items()},
+            "clouds": {name: written_cloud(cloud) for name, cloud in testbed.clouds.items()},
             "services": {service.name: _service(service) for service in testbed.services},
             "clock": {
                 "max_offset": DURATION.write(testbed.clock.max_offset_s),
@@ -112,6 +114,7 @@ def _service(service: Service) -> dict[str, Any]:
     entry = {
         "role": service.role,
         "image": service.image.name,
+        "cloud": service.cloud,
         "on": list(service.nodes),
         "replicas": service.replicas if service.replicas != 1 else None,
         "settings": dict(service.settings),

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from toolkit.spec import quantities, selectors
+from toolkit.spec.settings import Pair
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -29,6 +30,8 @@ Scalar = str | int | float | bool
 Cpus = Annotated[float, Field(gt=0, le=512)]
 Address = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")]
 AddressRange = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}-[0-9]{1,3}$")]
+Label = Annotated[str, Field(pattern="^[A-Za-z0-9_:-]{1,255}$")]
+Text = Annotated[str, Field(min_length=1, max_length=255)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
@@ -163,6 +166,8 @@ class ServiceEntry(TypedDict, total=False):
     """Nodes, by selector: a name, all, kind:pi1, group:worker …"""
     role: Name
     """What it is for: ntp, monitor, broker, publisher, subscriber … Default: the service's name."""
+    cloud: Name
+    """The Arrowhead local cloud it is a system of, a name of `clouds`. Default: the only one."""
     image: Name
     """An image of toolkit's own or of `images`. Default: the one of the role."""
     settings: dict[str, Any]
@@ -190,6 +195,104 @@ class ServiceEntry(TypedDict, total=False):
     after: list[Name]
     """Services that are to be healthy first."""
     health: HealthEntry
+
+
+@with_config(_STRICT)
+class SystemEntry(TypedDict, total=False):
+    """An Arrowhead system that the file does not place."""
+
+    name: Required[Label]
+    address: Required[Annotated[str, Field(min_length=3, max_length=255)]]
+    port: Required[Port]
+    key: str
+    """Its public key: base64 of the DER SubjectPublicKeyInfo."""
+
+
+SystemReference = str | SystemEntry
+"""The name of a consumer or provider among the file's services, or a system written out."""
+
+
+@with_config(_STRICT)
+class RegistryEntry(TypedDict, total=False):
+    """A service that is registered without a provider of ours."""
+
+    service: Required[Text]
+    provider: Required[SystemReference]
+    interfaces: list[Text]
+    metadata: dict[Pair, Pair]
+    uri: Text
+    version: int
+    valid_until: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$")]
+    """Without it the entry never expires."""
+
+
+@with_config(_STRICT)
+class IntracloudRule(TypedDict, total=False):
+    """Who may use whose services within the cloud."""
+
+    consumer: Required[SystemReference]
+    providers: Required[Annotated[list[SystemReference], Field(min_length=1)]]
+    services: Required[Annotated[list[Text], Field(min_length=1)]]
+
+
+@with_config(_STRICT)
+class IntercloudRule(TypedDict, total=False):
+    """Which services another cloud may use."""
+
+    cloud: Required[Name]
+    services: Required[Annotated[list[Text], Field(min_length=1)]]
+
+
+@with_config(_STRICT)
+class StoreEntry(TypedDict, total=False):
+    """An entry of the orchestration store, for requests without overrideStore."""
+
+    consumer: Required[SystemReference]
+    service: Required[Text]
+    provider: Required[SystemReference]
+    priority: Required[Annotated[int, Field(ge=1)]]
+    interfaces: list[Text]
+    cloud: Name
+    """Of the provider, where it is another one."""
+    default: bool
+    name: Text
+    instruction: Text
+    attributes: dict[Text, str]
+
+
+@with_config(_STRICT)
+class CloudEntry(TypedDict, total=False):
+    """An Arrowhead local cloud: one of ours, whose systems are services, or with `address` somebody else's."""
+
+    operator: Annotated[str, Field(pattern="^[A-Za-z0-9-]{1,40}$")]
+    """Default: toolkit."""
+    address: Annotated[str, Field(min_length=3, max_length=255)]
+    """Of somebody else's Gatekeeper."""
+    port: Port
+    """Inbound port of somebody else's Gatekeeper. Default: 8446, or 8447 if secure."""
+    secure: bool
+    """TLS with certificates for the cloud and each of its systems, made at deploy."""
+    neighbours: list[Name]
+    """Clouds its Gatekeeper asks. Default: all others of its mode."""
+    database: Annotated[str, Field(min_length=1)]
+    """`sqlite` (default), a service with role database, or a URL such as postgresql://user@host/name."""
+    database_password: Name
+    """For a URL: a name of `secrets`."""
+    version: Literal["4.1", "4.1.1", "4.1.2"]
+    """The release whose behaviour it shows. Default: 4.1, which is 4.1.1 without its wrong status codes."""
+    filler_entries: Annotated[int, Field(ge=0, le=100_000)]
+    """Registry entries and rules of services that nobody asks for. Default: 0."""
+    systems: list[SystemEntry]
+    """Systems to know beside those that the file places."""
+    definitions: dict[Text, list[Text]]
+    """Service definitions to know, with their interfaces, though nobody provides them."""
+    entries: list[RegistryEntry]
+    """Registered beside what providers register themselves."""
+    intracloud: list[IntracloudRule]
+    """Default: every consumer of the cloud may use every provider of it."""
+    intercloud: list[IntercloudRule]
+    """Default: every neighbour may use every service that the cloud's providers offer."""
+    store: list[StoreEntry]
 
 
 @with_config(_STRICT)
@@ -280,6 +383,8 @@ class ReferenceEntry(TypedDict, total=False):
     """The points it is for: key (its last word will do) -> value. Default: all."""
     hop: Annotated[str, Field(pattern="^[a-z_]+$")]
     """What it is the delay of: publish, broker, deliver … Default: end_to_end."""
+    step: str
+    """Instead of a hop: a step of orchestration requests, as tables call it."""
     mean: Figure
     sd: Figure
     min: Figure
@@ -324,6 +429,8 @@ class WorkloadEntry(TypedDict, total=False):
     """Where publishers hand their messages in, a service's name or role. Default: at the broker."""
     hub: Name
     """Where subscribers get their messages, a service's name or role. Default: from the broker."""
+    consumers: Name
+    """Instead of publishers: Arrowhead consumers, by name or role, that ask for orchestration."""
     connections: Annotated[int, Field(ge=1, le=100_000)]
     """Per publisher process."""
     subscriber_connections: Annotated[int, Field(ge=1, le=100_000)]
@@ -409,6 +516,8 @@ class TestbedFile(TypedDict, total=False):
     nodes: Required[Annotated[dict[Name, NodeEntry | None], Field(min_length=1)]]
     network: NetworkEntry
     services: dict[Name, ServiceEntry]
+    clouds: dict[Name, CloudEntry | None]
+    """Arrowhead local clouds. Default, where a service is a system of one: a single one called local."""
     images: dict[Name, ImageEntry]
     clock: ClockEntry
     monitoring: MonitoringEntry

@@ -15,6 +15,7 @@ from pydantic_core import ValidationError
 
 from toolkit.errors import FileInvalidError, Problem, UsageError
 from toolkit.spec import rules, yaml
+from toolkit.spec.clouds import DEFAULT_CLOUD, resolve_clouds
 from toolkit.spec.dump import dump_testbed
 from toolkit.spec.experiment_file import join_experiments
 from toolkit.spec.findings import Findings
@@ -26,7 +27,7 @@ from toolkit.spec.scale import scale_counts
 from toolkit.spec.schema import compiled, validator
 from toolkit.spec.secrets import resolve_secrets
 from toolkit.spec.sweep import resolve_experiments
-from toolkit.spec.testbed import ClockGate, Monitoring, Testbed
+from toolkit.spec.testbed import ClockGate, Cloud, Monitoring, Testbed
 from toolkit.spec.traffic import resolve_workloads
 from toolkit.spec.variables import substitute
 from toolkit.spec.wording import explain
@@ -96,7 +97,10 @@ class Asked:
 
 def _testbed(file: Path, name: str, content: Mapping[str, Any], machines: Machines, findings: Findings) -> Testbed:
     secrets = resolve_secrets(content, findings)
-    services = resolve_services(content, machines.nodes, secrets, findings)
+    clouds = resolve_clouds(content, secrets, findings)
+    services = resolve_services(content, machines.nodes, secrets, clouds, findings)
+    if not clouds and any(service.cloud for service in services):
+        clouds = {DEFAULT_CLOUD: Cloud(name=DEFAULT_CLOUD)}
     workloads = resolve_workloads(content, services, findings)
     return Testbed(
         name=name,
@@ -105,6 +109,7 @@ def _testbed(file: Path, name: str, content: Mapping[str, Any], machines: Machin
         subnet=machines.subnet,
         nodes=machines.nodes,
         services=services,
+        clouds=clouds,
         providers=machines.providers,
         clock=ClockGate(**{f"{key}_s": duration_s(text) for key, text in content.get("clock", {}).items()}),
         monitoring=_monitoring(content.get("monitoring", {})),

@@ -9,13 +9,24 @@ from typing import Any
 from pydantic_core import ValidationError
 
 from toolkit.spec import quantities
+from toolkit.spec.clouds import cloud_of
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.schema import compiled, validator
 from toolkit.spec.secrets import LOOKS_SECRET
 from toolkit.spec.selectors import Choice, pick
-from toolkit.spec.services import AFTER, DEFAULT_IMAGE, EVERYWHERE, IMAGES, ROLES, BuiltinImage, listens_on
-from toolkit.spec.testbed import Architecture, Health, Image, Login, Node, Secret, Service
+from toolkit.spec.services import (
+    AFTER,
+    DEFAULT_IMAGE,
+    EVERYWHERE,
+    IMAGES,
+    ROLES,
+    BuiltinImage,
+    listens_on,
+    settings_name,
+    system_ports,
+)
+from toolkit.spec.testbed import Architecture, Cloud, Health, Image, Login, Node, Secret, Service
 from toolkit.spec.wording import explain
 from toolkit.spec.yaml import Path
 
@@ -23,22 +34,31 @@ _UNKNOWN = Image(name="", platforms=EVERYWHERE)
 
 
 def resolve_services(
-    file: Mapping[str, Any], nodes: tuple[Node, ...], secrets: Mapping[str, Secret], findings: Findings
+    file: Mapping[str, Any],
+    nodes: tuple[Node, ...],
+    secrets: Mapping[str, Secret],
+    clouds: Mapping[str, Cloud],
+    findings: Findings,
 ) -> tuple[Service, ...]:
     """Every service of the file, in its order."""
     images = _images(file, findings)
     entries = file.get("services", {})
     roles = {name: _role(name, entry, findings) for name, entry in entries.items()}
+    placed = {name: _image(name, roles[name], entry, images, findings) for name, entry in entries.items()}
+    cloud = {name: _cloud(name, entry, placed[name], clouds, findings) for name, entry in entries.items()}
     choice = Choice(nodes=nodes)
     services = []
     for name, entry in entries.items():
         here: Path = ("services", name)
-        image = _image(name, roles[name], entry, images, findings)
+        image = placed[name]
         known = IMAGES.get(image.name)
         _check_secrets(here, entry, secrets, findings)
-        settings = _settings(here, entry.get("settings"), image, findings)
+        settings = _settings(here, entry.get("settings"), image, roles[name], findings)
         tls, login = _access(here, entry, secrets, known, findings)
         listens = listens_on(image.name, settings, tls=tls)
+        if known and known.in_cloud:
+            secure = cloud[name] in clouds and clouds[cloud[name] or ""].secure
+            listens = system_ports(roles[name], settings, secure=secure)
         services.append(
             Service(
                 name=name,
@@ -53,11 +73,12 @@ def resolve_services(
                 capabilities=_union(known.capabilities if known else (), entry.get("capabilities", ())),
                 cpus=entry.get("cpus"),
                 memory_bytes=quantities.size_bytes(entry["memory"]) if "memory" in entry else None,
-                after=_after(name, entry, roles, findings),
+                after=_after(name, entry, roles, cloud, findings),
                 health=_health(entry.get("health"), known),
                 secrets=entry.get("secrets", {}),
                 tls=tls,
                 login=login,
+                cloud=cloud[name],
                 line=findings.line(here),
             )
         )
@@ -96,6 +117,9 @@ def _role(name: str, entry: Mapping[str, Any], findings: Findings) -> str:
     if name in ROLES:
         return name
     if (image := IMAGES.get(entry.get("image", ""))) and image.roles:
+        if image.in_cloud:
+            message = f"service {name!r} names no `role`; image {image.name!r} is for {', '.join(image.roles)}"
+            findings.lacking(("services", name), "role", message)
         return image.roles[0]
     if "image" not in entry:
         hint = did_you_mean(name, ROLES)
@@ -150,10 +174,21 @@ def _nodes(here: Path, entry: Mapping[str, Any], choice: Choice, findings: Findi
     return picked
 
 
-def _settings(here: Path, written: Mapping[str, Any] | None, image: Image, findings: Findings) -> dict[str, Any]:
+def _cloud(
+    name: str, entry: Mapping[str, Any], image: Image, clouds: Mapping[str, Cloud], findings: Findings
+) -> str | None:
+    known = IMAGES.get(image.name)
+    if image is _UNKNOWN:
+        return None  # reported already
+    return cloud_of(name, entry, clouds, findings, in_cloud=bool(known and known.in_cloud))
+
+
+def _settings(
+    here: Path, written: Mapping[str, Any] | None, image: Image, role: str, findings: Findings
+) -> dict[str, Any]:
     """All settings of the image, defaults included."""
     place = (*here, "settings")
-    name = f"settings:{image.name}"
+    name = settings_name(image.name, role)
     if name not in compiled():
         if written and image is not _UNKNOWN:
             own = image.name in IMAGES
@@ -209,10 +244,20 @@ def _access(
     return tls, Login(user=written["user"], secret=written["password"])
 
 
-def _after(name: str, entry: Mapping[str, Any], roles: Mapping[str, str], findings: Findings) -> tuple[str, ...]:
+def _after(
+    name: str,
+    entry: Mapping[str, Any],
+    roles: Mapping[str, str],
+    clouds: Mapping[str, str | None],
+    findings: Findings,
+) -> tuple[str, ...]:
     if "after" not in entry:
         first = AFTER.get(roles[name], ())
-        return tuple(other for other, role in roles.items() if role in first and other != name)
+        return tuple(
+            other
+            for other, role in roles.items()
+            if role in first and other != name and clouds[other] in (None, clouds[name])
+        )
     for index, other in enumerate(entry["after"]):
         if other not in roles:
             findings.add(

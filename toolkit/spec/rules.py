@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from toolkit.spec.clouds import local_clouds
 from toolkit.spec.findings import Findings
 from toolkit.spec.services import NODE_PORTS
 from toolkit.spec.testbed import Architecture, Service, Testbed
@@ -127,6 +128,7 @@ RULES: tuple[Callable[[Testbed, Mapping[str, Any], Findings], None], ...] = (
     order,
     company,
     clocks,
+    local_clouds,
 )
 
 

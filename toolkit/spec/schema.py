@@ -24,7 +24,7 @@ _SOURCES = ("file.py", "settings.py", "quantities.py", "selectors.py", "schema.p
 
 @functools.cache
 def compiled() -> dict[str, Schema]:
-    """`file`, and `settings:IMAGE` for every image that takes settings -> pydantic-core schema, plain JSON values."""
+    """`file`, `settings:IMAGE` or `settings:IMAGE:ROLE` -> pydantic-core schema, plain JSON values."""
     folder = Path(__file__).parent
     digest = hashlib.sha256(__version__.encode())
     for source in _SOURCES:
@@ -63,10 +63,16 @@ def _compile() -> dict[str, Schema]:
 def _plain(schema: Any) -> Any:
     """Without the Python classes, which checking does not need."""
     if isinstance(schema, dict):
-        return {key: _plain(value) for key, value in schema.items() if key not in {"cls", "metadata"}}
+        return {key: _fields(value) if key == "fields" else _plain(value) for key, value in schema.items()
+                if key not in {"cls", "metadata"}}  # fmt: skip
     if isinstance(schema, (list, tuple)):
         return [_plain(value) for value in schema]
     return schema
+
+
+def _fields(fields: Any) -> Any:
+    """By name, and so with names that mean something elsewhere."""
+    return {name: _plain(field) for name, field in fields.items()} if isinstance(fields, dict) else _plain(fields)
 
 
 def json_schema() -> Schema:
@@ -80,13 +86,15 @@ def json_schema() -> Schema:
     schema = TypeAdapter(TestbedFile).json_schema()
     definitions = schema["$defs"]
     rules = []
-    for image, kind in SETTINGS.items():
+    for key, kind in SETTINGS.items():
+        image, _, of_role = key.partition(":")
         made = TypeAdapter(kind).json_schema()
         definitions |= made.pop("$defs", {})
         definitions[made["title"]] = made
         then = {"properties": {"settings": {"$ref": f"#/$defs/{made['title']}"}}}
-        rules.append({"if": {"properties": {"image": {"const": image}}, "required": ["image"]}, "then": then})
-        for role in (role for role, default in DEFAULT_IMAGE.items() if default == image):
+        runs: Schema = {"image": {"const": image}} | ({"role": {"const": of_role}} if of_role else {})
+        rules.append({"if": {"properties": runs, "required": list(runs)}, "then": then})
+        for role in (r for r, default in DEFAULT_IMAGE.items() if default == image and of_role in ("", r)):
             plays = {"properties": {"role": {"const": role}, "image": False}, "required": ["role"]}
             rules.append({"if": plays, "then": then})
             schema["properties"]["services"].setdefault("properties", {})[role] = {

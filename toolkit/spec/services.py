@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.contract import arrowhead
 from toolkit.spec.testbed import Architecture, Service
 
 EVERYWHERE = frozenset(Architecture)
@@ -26,6 +27,10 @@ PORTS: Mapping[str, tuple[int, int]] = {
     "xmpp": (5222, 5223),
 }
 """Protocol -> where brokers listen for it: in the clear, with TLS."""
+
+CORE_ROLES = ("service-registry", "authorization", "orchestrator", "gatekeeper")
+"""Of each there is at most one in a local cloud."""
+CLOUD_ROLES = (*CORE_ROLES, "consumer", "provider")
 
 NODE_PORTS: Mapping[int, str] = {9100: "node-exporter", 9101: "clock"}
 """Taken on every node, by what runs on every node."""
@@ -51,6 +56,8 @@ class BuiltinImage:
     """Speaks the contract of node processes: metrics and control ports, samples."""
     probed: bool = False
     """A broker without stamps of its own: a hop probe runs beside it."""
+    in_cloud: bool = False
+    """Runs the systems of Arrowhead local clouds; settings and ports are those of the role."""
     protocols: tuple[str, ...] = ()
     """What clients may speak to it; the first is the default. The setting `protocols` chooses among them."""
     mqtt: tuple[str, ...] = ("3.1.1",)
@@ -147,6 +154,23 @@ IMAGES: Mapping[str, BuiltinImage] = {
             exports=True,
             protocols=("mqtt", "rest"),
         ),
+        BuiltinImage(
+            name="arrowhead",
+            summary="the core systems of an Arrowhead local cloud, its consumers and providers",
+            roles=CLOUD_ROLES,
+            default_for=CLOUD_ROLES,
+            exports=True,
+            in_cloud=True,
+            protocols=("arrowhead",),
+        ),
+        BuiltinImage(
+            name="mariadb",
+            summary="the MariaDB database server, for the stores of local clouds",
+            roles=("database",),
+            default_for=("database",),
+            ports=(3306,),
+            health=("mariadb", "--defaults-file=/dev/shm/client.cnf", "--execute=SELECT 1"),
+        ),
     )
 }
 
@@ -165,8 +189,8 @@ ROLES = (
     "registry",
     "gateway",
     "hub",
-    "consumer",
-    "provider",
+    "database",
+    *CLOUD_ROLES,
 )
 """Words with a meaning to toolkit; a service of that name plays that role without saying so."""
 
@@ -176,8 +200,12 @@ AFTER: Mapping[str, tuple[str, ...]] = {
     "hub": ("broker",),
     "subscriber": ("broker", "gateway", "hub"),
     "publisher": ("broker", "gateway", "hub"),
-    "consumer": ("registry", "provider"),
-    "provider": ("registry",),
+    "service-registry": ("database",),
+    "authorization": ("service-registry",),
+    "orchestrator": ("service-registry",),
+    "gatekeeper": ("service-registry",),
+    "provider": ("registry", "service-registry"),
+    "consumer": ("registry", "service-registry", "provider"),
 }
 """Role -> roles whose services are to be healthy first, where the testbed has them and the file says nothing."""
 
@@ -205,6 +233,22 @@ def upstream_broker(end: Service, services: Iterable[Service]) -> Service | None
     wanted = end.settings.get("broker", "broker")
     there = list(services)
     return next((s for s in there if s.name == wanted), None) or next((s for s in there if s.role == wanted), None)
+
+
+def settings_name(image: str, role: str) -> str:
+    """Under which a service's settings are found among the compiled types."""
+    known = IMAGES.get(image)
+    return f"settings:{image}:{role}" if known and known.in_cloud else f"settings:{image}"
+
+
+def system_ports(role: str, settings: Mapping[str, Any], *, secure: bool) -> tuple[int, ...]:
+    """Ports that a system of a local cloud takes on its node."""
+    if role not in CLOUD_ROLES or role == "consumer":
+        return ()
+    ports = [settings.get("port") or arrowhead.PORTS[role.replace("-", "_")][secure]]
+    if role == "gatekeeper":
+        ports.append(settings.get("outbound_port") or arrowhead.PORTS["gatekeeper_outbound"][secure])
+    return tuple(ports)
 
 
 def built_in(image: str) -> BuiltinImage | None:

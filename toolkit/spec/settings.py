@@ -13,6 +13,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 Duration = Annotated[str, Field(pattern=DURATION.pattern)]
 Size = Annotated[str, Field(pattern=SIZE.pattern)]
+Pair = Annotated[str, Field(pattern="^[^,=]{1,255}$")]
+"""Key or value of metadata, which the framework joins by these."""
 
 
 @with_config(_STRICT)
@@ -169,6 +171,110 @@ class ProsodySettings(TypedDict, total=False):
     """How long they are kept for one whose connection was lost."""
 
 
+@with_config(_STRICT)
+class MariadbSettings(TypedDict, total=False):
+    """MariaDB; the names are those of its configuration."""
+
+    port: Annotated[int, Field(default=3306, ge=1, le=65535)]
+    """Where it listens."""
+    innodb_buffer_pool_size: Annotated[Size, Field(default="64M")]
+    """Main memory for pages of tables."""
+    innodb_flush_log_at_trx_commit: Annotated[Literal[0, 1, 2], Field(default=1)]
+    """1 writes every commit to the disk; 2 leaves that to the system, 0 does it once a second."""
+    max_connections: Annotated[int, Field(default=151, ge=10, le=100_000)]
+    """Each core system keeps up to `database_pool`."""
+
+
+class _CoreSettings(TypedDict, total=False):
+    """What the core systems of a local cloud have in common."""
+
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Where it listens. Default: the framework's, which differs between the modes."""
+    database_pool: Annotated[int, Field(default=10, ge=1, le=1000)]
+    """Connections to the database."""
+    database_timeout: Annotated[Duration, Field(default="5s")]
+    """How long to wait for one, or for a lock."""
+    peer_timeout: Annotated[Duration, Field(default="30s")]
+    """How long to wait for an answer of another system."""
+    largest_body: Annotated[Size, Field(default="1M")]
+    """A larger request is refused."""
+    request_timeout: Annotated[Duration, Field(default="15s")]
+    """A request must have arrived whole within this."""
+    sql_log: Annotated[bool, Field(default=False)]
+    """Write each log line to the database before going on, and print every statement, as the original systems do."""
+
+
+@with_config(_STRICT)
+class ServiceRegistrySettings(_CoreSettings, total=False):
+    """The Service Registry."""
+
+    ping_timeout: Annotated[Duration, Field(default="5s")]
+    """For a provider that is pinged."""
+    ping_interval: Annotated[Duration, Field(default="0s")]
+    """How often providers are pinged and the dead deleted; 0s is never."""
+    ttl_interval: Annotated[Duration, Field(default="0s")]
+    """How often expired entries are deleted; 0s is never."""
+
+
+@with_config(_STRICT)
+class AuthorizationSettings(_CoreSettings, total=False):
+    """The Authorization."""
+
+    auth_for_cloud: Annotated[bool, Field(default=False)]
+    """In secure mode every system of the cloud may ask it, and make rules within the cloud."""
+
+
+@with_config(_STRICT)
+class OrchestratorSettings(_CoreSettings, total=False):
+    """The Orchestrator."""
+
+
+@with_config(_STRICT)
+class GatekeeperSettings(_CoreSettings, total=False):
+    """The Gatekeeper; `port` is the one that other clouds call."""
+
+    outbound_port: Annotated[int, Field(ge=1, le=65535)]
+    """The one that its own Orchestrator calls."""
+    gsd: Annotated[Literal["sequential", "parallel"], Field(default="sequential")]
+    """Ask neighbour clouds one after another, as the original does, or at the same time."""
+    strict_cloud: Annotated[bool, Field(default=False)]
+    """In secure mode a Gatekeeper speaks only for the cloud of its certificate."""
+
+
+@with_config(_STRICT)
+class ProviderSettings(TypedDict, total=False):
+    """A provider: a thermometer that registers itself."""
+
+    system: Annotated[str, Field(default="provider1", pattern="^[A-Za-z0-9_:-]{1,63}$")]
+    """Its system name."""
+    service: Annotated[str, Field(default="IndoorTemperature", min_length=1, max_length=255)]
+    """The service definition it offers."""
+    interfaces: list[Annotated[str, Field(pattern="^[^,]{1,255}$")]]
+    """Default: [JSON]."""
+    metadata: dict[Pair, Pair]
+    """Of the service. Default: {unit: celsius}. In secure mode, {security: token} asks for tokens."""
+    uri: Annotated[str, Field(default="temperature", min_length=1, max_length=255)]
+    """Path of the service."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Where it listens. Default: 8460, in secure mode 8461."""
+
+
+@with_config(_STRICT)
+class ConsumerSettings(TypedDict, total=False):
+    """A consumer: asks the Orchestrator of its cloud for a service."""
+
+    system: Annotated[str, Field(default="client1", pattern="^[A-Za-z0-9_:-]{1,63}$")]
+    """Its system name."""
+    port: Annotated[int, Field(default=8080, ge=1, le=65535)]
+    """Part of its identity; nothing listens there."""
+    service: Annotated[str, Field(min_length=1, max_length=255)]
+    """The definition it asks for. Default: that of the file's first provider."""
+    interfaces: list[Annotated[str, Field(min_length=1, max_length=255)]]
+    """Default: [json]."""
+    metadata: dict[str, str]
+    """Asked for. Default: that of the file's first provider."""
+
+
 SETTINGS: dict[str, Any] = {
     "gateway": GatewaySettings,
     "hub": HubSettings,
@@ -177,5 +283,12 @@ SETTINGS: dict[str, Any] = {
     "rabbitmq": RabbitmqSettings,
     "activemq": ActivemqSettings,
     "prosody": ProsodySettings,
+    "mariadb": MariadbSettings,
+    "arrowhead:service-registry": ServiceRegistrySettings,
+    "arrowhead:authorization": AuthorizationSettings,
+    "arrowhead:orchestrator": OrchestratorSettings,
+    "arrowhead:gatekeeper": GatekeeperSettings,
+    "arrowhead:provider": ProviderSettings,
+    "arrowhead:consumer": ConsumerSettings,
 }
-"""Image -> its settings; images of the catalogue that are not here take none."""
+"""Image, or image:role -> its settings; images of the catalogue that are not here take none."""

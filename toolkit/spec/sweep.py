@@ -14,6 +14,7 @@ from toolkit.spec.experiment import Cell, Experiment
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.schema import compiled, validator
+from toolkit.spec.services import settings_name
 from toolkit.spec.testbed import Service
 from toolkit.spec.traffic import ARRIVAL_KEYS, KEYS, extended, make_workload, references, written_references
 from toolkit.spec.wording import explain
@@ -142,7 +143,7 @@ def _is_good_setting(written: _Written, services: tuple[Service, ...], findings:
         hint = did_you_mean(setting[0], service.settings)
         findings.add(place, f"image {service.image.name!r} has no setting {setting[0]!r}{hint}", at_key=True)
         return False
-    return _fits(f"settings:{service.image.name}", {setting[0]: written.value}, written, findings)
+    return _fits(settings_name(service.image.name, service.role), {setting[0]: written.value}, written, findings)
 
 
 def _key_of(place: Path) -> Path:

@@ -127,7 +127,41 @@ class Service:
     """A broker that listens with TLS only."""
     login: Login | None = None
     """None: anybody may enter."""
+    cloud: str | None = None
+    """The Arrowhead local cloud it is a system of."""
     line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cloud:
+    """An Arrowhead local cloud, and what its stores begin with; entries are as in the file, names checked."""
+
+    name: str
+    operator: str = "toolkit"
+    address: str | None = None
+    """Of somebody else's Gatekeeper; None: the cloud is ours."""
+    port: int | None = None
+    secure: bool = False
+    neighbours: tuple[str, ...] = ()
+    database: str = "sqlite"
+    """`sqlite`, the name of a service, or a URL."""
+    database_password: str | None = None
+    """Name of a secret."""
+    version: str = "4.1"
+    filler_entries: int = 0
+    systems: tuple[Mapping[str, Any], ...] = ()
+    definitions: Mapping[str, list[str]] = field(default_factory=dict)
+    entries: tuple[Mapping[str, Any], ...] = ()
+    intracloud: tuple[Mapping[str, Any], ...] | None = None
+    """None: every consumer may use every provider."""
+    intercloud: tuple[Mapping[str, Any], ...] | None = None
+    """None: every neighbour may use every service."""
+    store: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def has_server(self) -> bool:
+        """Whether its stores are on a database server rather than in a file."""
+        return self.database != "sqlite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +208,7 @@ class Testbed:
     subnet: IPv4Network = field(default_factory=lambda: IPv4Network("10.77.0.0/24"))
     nodes: tuple[Node, ...] = ()
     services: tuple[Service, ...] = ()
+    clouds: Mapping[str, Cloud] = field(default_factory=dict)
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
     clock: ClockGate = field(default_factory=ClockGate)
     monitoring: Monitoring = field(default_factory=Monitoring)
@@ -188,6 +223,10 @@ class Testbed:
     def node(self, name: str) -> Node:
         """The node of that name; raises KeyError."""
         return next((n for n in self.nodes if n.name == name), None) or _missing(name)
+
+    def system(self, cloud: str, role: str) -> Service | None:
+        """The service of that role in a local cloud; the first, where there are several."""
+        return next((s for s in self.services if s.cloud == cloud and s.role == role), None)
 
     def service_of_role(self, role: str) -> tuple[Service, ...]:
         """Services that play a role, in the file's order."""

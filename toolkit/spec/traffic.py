@@ -39,10 +39,11 @@ class Key:
         return value if self.quantity is None else self.quantity.write(value)
 
 
-_SAME = (
+_PUBLISHING = (
     "publishers", "subscribers", "broker", "gateway", "hub", "connections", "subscriber_connections", "topics", "qos",
-    "messages",
 )  # fmt: skip
+"""Keys of workloads that publish, not of those whose consumers ask for orchestration."""
+_SAME = (*_PUBLISHING, "consumers", "messages")
 KEYS: Mapping[str, Key] = {
     **{name: Key(attribute=name) for name in (*_SAME, "repeat", "seed", "options", "asserts")},
     "duration": Key(attribute="duration_s", quantity=DURATION),
@@ -67,6 +68,14 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "step": ("rate", "to", "step"),
     "trace": ("trace",),
 }
+
+
+_REQUESTS: Mapping[str, Any] = {
+    "messages": 100,
+    "payload_bytes": 0,
+    "arrivals": Arrivals(kind="rate", rate_per_s=1.0),
+}
+"""What workloads of orchestration requests do unless they say otherwise; 0 bytes: as large as the request is."""
 
 
 def resolve_workloads(
@@ -119,7 +128,8 @@ def make_workload(
     """The workload of an entry; `origin`: where each of its keys stands."""
     if "messages" in values and "duration" in values:
         findings.add(origin["duration"], "both `messages` and `duration`; keep one", at_key=True)
-    given = {KEYS[key].attribute: KEYS[key].read(value) for key, value in values.items() if key in KEYS}
+    given = dict(_REQUESTS) if "consumers" in values else {}
+    given |= {KEYS[key].attribute: KEYS[key].read(value) for key, value in values.items() if key in KEYS}
     if "duration" in values:
         given["messages"] = None
     if "arrivals" in values:
@@ -133,20 +143,24 @@ def make_workload(
     if "reference" in values:
         given["reference"] = references(values["reference"])
     workload = Workload(**(given | {"name": name}))
+    if workload.consumers:
+        _check_requests(workload, values, origin, services, findings)
+    else:
+        _check_messages(workload, origin, services, findings)
+    if any(reference.where for reference in workload.reference):
+        findings.add(origin["reference"], "a workload has no points, so that `where` means nothing; see experiments")
+    return workload
+
+
+def _check_messages(
+    workload: Workload, origin: Mapping[str, Path], services: tuple[Service, ...], findings: Findings
+) -> None:
+    """A workload of messages: each has room for its header, and there is somebody to send and to get it."""
+    name = workload.name
     least = min([workload.payload_bytes, *workload.payload.sizes])
     if least < HEADER_BYTES:
         message = f"a payload of {least}B has no room for the {HEADER_BYTES}-byte header"
         findings.add(origin.get("payload", ("workloads", name)), f"{message} of measured messages")
-    if any(reference.where for reference in workload.reference):
-        findings.add(origin["reference"], "a workload has no points, so that `where` means nothing; see experiments")
-    _check_services(workload, origin, services, findings)
-    return workload
-
-
-def _check_services(
-    workload: Workload, origin: Mapping[str, Path], services: tuple[Service, ...], findings: Findings
-) -> None:
-    name = workload.name
     for key in ("publishers", "subscribers", "broker", "gateway", "hub"):
         wanted = "" if key == "broker" and workload.brokerless else getattr(workload, key)
         if wanted and not any(wanted in (service.name, service.role) for service in services):
@@ -181,6 +195,31 @@ def _disturbances(
 def _stop(written: Mapping[str, Any]) -> Stop:
     after_s = quantities.duration_s(written["after"]) if "after" in written else None
     return Stop(after_s=after_s, backlog=written.get("backlog"))
+
+
+def _check_requests(
+    workload: Workload,
+    values: Mapping[str, Any],
+    origin: Mapping[str, Path],
+    services: tuple[Service, ...],
+    findings: Findings,
+) -> None:
+    """A workload of orchestration requests: its consumers exist, and it has no key of those that publish."""
+    for key in _PUBLISHING:
+        if key in values:
+            message = f"workload {workload.name!r} has `consumers`, who publish nothing; it takes no `{key}`"
+            findings.add(origin[key], message, at_key=True)
+    there = {word: service for service in services for word in (service.name, service.role)}
+    service = there.get(workload.consumers or "")
+    if service is None or service.role != "consumer":
+        wrong = (
+            "but no service has" if service is None else f"but {service.name!r} is a {service.role}: no consumer has"
+        )
+        hint = did_you_mean(workload.consumers or "", [w for w, s in there.items() if s.role == "consumer"])
+        message = (
+            f"workload {workload.name!r} takes its consumers from {workload.consumers!r}, {wrong} that name or role"
+        )
+        findings.add(origin["consumers"], message + hint)
 
 
 def _arrivals(written: str | Mapping[str, Any], place: Path, findings: Findings) -> Arrivals:
@@ -250,7 +289,7 @@ def references(written: list[Mapping[str, Any]]) -> tuple[Reference, ...]:
     return tuple(
         Reference(
             source=entry.get("source", "published"),
-            hop=entry.get("hop", "end_to_end"),
+            hop=entry.get("step") or entry.get("hop", "end_to_end"),
             where=entry.get("where", {}),
             figures={
                 name: tuple(entry[name]) if isinstance(entry[name], list) else float(entry[name])
@@ -264,7 +303,7 @@ def references(written: list[Mapping[str, Any]]) -> tuple[Reference, ...]:
 
 def written_workload(workload: Workload) -> dict[str, Any]:
     """What reads back as the same workload; defaults are left out."""
-    plain = Workload(name=workload.name)
+    plain = Workload(name=workload.name, **(_REQUESTS if workload.consumers else {}))
     entry: dict[str, Any] = {}
     for key, how in KEYS.items():
         value = getattr(workload, how.attribute)
@@ -291,7 +330,7 @@ def written_workload(workload: Workload) -> dict[str, Any]:
 def written_references(found: tuple[Reference, ...]) -> list[dict[str, Any]]:
     """What reads back as the same references."""
     return [
-        {"source": each.source, "hop": each.hop}
+        {"source": each.source, "step" if ": " in each.hop else "hop": each.hop}
         | ({"where": dict(each.where)} if each.where else {})
         | {name: list(value) if isinstance(value, tuple) else value for name, value in each.figures.items()}
         for each in found

@@ -23,6 +23,12 @@ _PATTERNS = {
     r"^[0-9]{1,3}(\.[0-9]{1,3}){3}-[0-9]{1,3}$": "a range of addresses such as 192.168.60.21-27",
     r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$": "a subnet such as 10.77.0.0/24",
     "^[A-Z][A-Z_]*$": "a Linux capability such as NET_ADMIN",
+    "^[^,=]{1,255}$": "text without ',' and '=', at most 255 long",
+    "^[^,]{1,255}$": "text without ',', at most 255 long",
+    "^[A-Za-z0-9_:-]{1,255}$": "a system's name: letters, digits, '-', '_' and ':'",
+    "^[A-Za-z0-9_:-]{1,63}$": "a system's name: letters, digits, '-', '_' and ':', at most 63 long",
+    "^[A-Za-z0-9-]{1,40}$": "letters, digits and '-', at most 40 long",
+    r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$": "an instant such as 2031-01-01T00:00:00",
     r"^(==|!=|<=|>=|<|>) ?[0-9.]+ ?(ns|us|ms|s|%)?$": 'a condition such as "== 0" or "< 10ms"',
 }
 _TYPES = {

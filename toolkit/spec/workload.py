@@ -61,6 +61,8 @@ class Workload:
     """Where publishers hand their messages in; empty: at the broker itself."""
     hub: str = ""
     """Where subscribers get them; empty: from the broker itself."""
+    consumers: str | None = None
+    """A service's name or role: this workload asks for orchestration, nothing is published."""
     connections: int = 1
     """Per publisher process."""
     subscriber_connections: int = 1

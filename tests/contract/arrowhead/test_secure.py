@@ -65,10 +65,10 @@ def secured(master: Identity, name: str, folder: Path, **environment: str) -> Se
     cloud = LocalCloud(name, folder)
     cloud.environment = {
         "TOOLKIT_ARROWHEAD_SECURE": "1",
-        "TOOLKIT_ARROWHEAD_TLS_CLOUD_CA": str(folder / "cloud-ca.pem"),
-        "TOOLKIT_ARROWHEAD_TLS_CLOUD_CERTIFICATE": str(folder / "cloud.crt"),
-        "TOOLKIT_ARROWHEAD_TLS_CLOUD_KEY": str(folder / "cloud.key"),
-        "TOOLKIT_ARROWHEAD_TLS_MASTER_CA": str(folder / "master.pem"),
+        "TOOLKIT_ARROWHEAD_TLS_CLOUD_CA_FILE": str(folder / "cloud-ca.pem"),
+        "TOOLKIT_ARROWHEAD_TLS_CLOUD_CERTIFICATE_FILE": str(folder / "cloud.crt"),
+        "TOOLKIT_ARROWHEAD_TLS_CLOUD_KEY_FILE": str(folder / "cloud.key"),
+        "TOOLKIT_ARROWHEAD_TLS_MASTER_CA_FILE": str(folder / "master.pem"),
         **environment,
     }
     return Secured(cloud, authority, folder)
@@ -79,8 +79,8 @@ def start(one: Secured) -> None:
     for system in SYSTEMS:
         one.identity(system)
         files[system] = {
-            "TOOLKIT_ARROWHEAD_TLS_CERTIFICATE": str(one.folder / f"{system}.crt"),
-            "TOOLKIT_ARROWHEAD_TLS_KEY": str(one.folder / f"{system}.key"),
+            "TOOLKIT_ARROWHEAD_TLS_CERTIFICATE_FILE": str(one.folder / f"{system}.crt"),
+            "TOOLKIT_ARROWHEAD_TLS_KEY_FILE": str(one.folder / f"{system}.key"),
         }
     one.cloud.start(extra=files)
 
@@ -263,8 +263,8 @@ def test_a_malformed_common_name_ends_the_process(tmp_path: Path) -> None:
     wrong = secured(master, "hall-3", tmp_path / "three")
     certificates.save(wrong.authority, wrong.folder, "authorization")
     files = {
-        "TOOLKIT_ARROWHEAD_TLS_CERTIFICATE": str(wrong.folder / "authorization.crt"),
-        "TOOLKIT_ARROWHEAD_TLS_KEY": str(wrong.folder / "authorization.key"),
+        "TOOLKIT_ARROWHEAD_TLS_CERTIFICATE_FILE": str(wrong.folder / "authorization.crt"),
+        "TOOLKIT_ARROWHEAD_TLS_KEY_FILE": str(wrong.folder / "authorization.key"),
     }
     wrong.cloud.start("authorization", extra={"authorization": files})
     assert wrong.cloud.processes.pop("authorization").wait(20) == 2

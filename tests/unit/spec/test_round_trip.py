@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from toolkit.spec.load import dump_testbed, load_testbed
+from toolkit.spec.services import CLOUD_ROLES
 from toolkit.spec.settings import SETTINGS
 from toolkit.spec.variables import escaped
 
@@ -184,12 +186,48 @@ def test_every_example_comes_back_equal(file, provider, tmp_path):
     assert load_testbed(written, environ={}) == testbed
 
 
-def test_all_settings_of_every_image_are_written_out():
+def test_all_settings_with_a_default_are_written_out():
     file = {"nodes": {"n": {"count": len(SETTINGS)}}, "services": {}}
-    for index, image in enumerate(SETTINGS, 1):
-        file["services"][image] = {"on": f"n-{index}", "image": image}
+    for index, key in enumerate(SETTINGS, 1):
+        image, _, role = key.partition(":")
+        file["services"][role or image] = {"on": "n-1" if role else f"n-{index}", "image": image}
     for service in load(file).services:
-        assert set(service.settings) == set(SETTINGS[service.image.name].__annotations__)
+        kind = SETTINGS.get(service.image.name) or SETTINGS[f"{service.image.name}:{service.role}"]
+        fields = TypeAdapter(kind).json_schema()["properties"]
+        assert set(service.settings) == {name for name, field in fields.items() if "default" in field}
+
+
+def test_clouds_come_back_equal():
+    system = {"name": "far", "address": "192.0.2.1", "port": 8080}
+    file = {
+        "name": "clouds",
+        "nodes": {"n": {}, "db": {}},
+        "clouds": {
+            "a": {
+                "operator": "Op", "database": "database", "version": "4.1.2", "filler_entries": 60, "systems": [system],
+                "definitions": {"Heat": ["JSON"]}, "intracloud": [], "secure": True,
+                "intercloud": [{"cloud": "theirs", "services": ["IndoorTemperature"]}],
+                "entries": [{"service": "Light", "provider": system, "metadata": {"unit": "lux"}, "version": 2}],
+                "store": [{"consumer": "consumer", "service": "Light", "provider": "provider", "priority": 1}],
+            },
+            "theirs": {"address": "192.0.2.9", "secure": True},
+            "empty-rules": {"neighbours": [], "intercloud": []},
+        },
+        "services": {
+            "database": {"on": "db"},
+            **{role: {"on": "n", "cloud": "a"} for role in CLOUD_ROLES},
+            "registry": {"role": "service-registry", "on": "n", "cloud": "empty-rules"},
+        },
+        "workloads": {
+            "ask": {"consumers": "consumer", "messages": 2000},
+            "other": {"extends": "ask", "duration": "3s"},
+        },
+    }  # fmt: skip
+    assert load(file).clouds["theirs"].port == 8447
+    assert load(file).clouds["a"].neighbours == ("theirs",)
+    text = dump_testbed(load(file))
+    assert load(text) == load(file)
+    assert dump_testbed(load(text)) == text
 
 
 LAYERS = ("defaults", "kind", "group", "node")

@@ -20,7 +20,7 @@ from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
-from toolkit.contract.steps import HEADER
+from toolkit.contract.steps import HEADER, request_id
 from toolkit.errors import ToolkitError
 from toolkit.node import exposition, pacing
 from toolkit.node.arrowhead import wire
@@ -69,6 +69,14 @@ def request_form(options: Mapping[str, Any]) -> ServiceRequestForm:
     )
 
 
+def request_body(order: RunOrder) -> bytes:
+    """The request, with spaces behind it up to the payload asked for; raises ValueError where it is larger."""
+    body = wire.write(request_form(order.options))
+    if 0 < order.payload_bytes < len(body):
+        raise ValueError(f"the request alone has {len(body)} bytes; a payload of {order.payload_bytes}B has no room")
+    return body.ljust(order.payload_bytes)
+
+
 class Consuming:
     """One run of a consumer."""
 
@@ -76,7 +84,7 @@ class Consuming:
         self._settings = settings
         self._control = control
         self._order = order
-        self._body = wire.write(request_form(order.options))
+        self._body = request_body(order)
         scheme = "https" if settings.secure else "http"
         self._url = f"{scheme}://{order.broker}/orchestrator/orchestration"
         self._stream = order.streams[0] if order.streams else 0
@@ -117,6 +125,7 @@ class Consuming:
     async def _play(self, start_ns: int) -> None:
         order = self._order
         total = None if order.messages is None else order.messages + order.warmup_messages
+        flushing = asyncio.create_task(self._recorder.run())
         try:
             if order.arrivals.kind == "closed":
                 await self._sleep_until(start_ns)
@@ -128,6 +137,7 @@ class Consuming:
                 return
             await self._play_open(start_ns, total)
         finally:
+            flushing.cancel()
             self._client.close()
 
     async def _play_open(self, start_ns: int, total: int | None) -> None:
@@ -154,7 +164,7 @@ class Consuming:
     async def _request(self, seq: int, due_ns: int | None) -> None:
         counts, warmup = self._control.counts, seq < self._order.warmup_messages
         flags = int(Flag.WARMUP) if warmup else 0
-        request = f"{self._order.run}:{self._settings.process.instance}.{seq}"
+        request = request_id(self._order.run, self._stream, seq)
         trace = self._recorder.trace({HEADER: request})
         headers = {"Content-Type": "application/json", "Accept": "application/json", HEADER: request}
         started_ns = time.time_ns()
@@ -255,7 +265,7 @@ def check_order(order: RunOrder) -> None:
         raise ValueError("broker is the Orchestrator's host:port")
     if order.messages is None and order.duration_s is None and order.arrivals.kind != "trace":
         raise ValueError("a consumer needs messages or duration_s to know its end")
-    wire.write(request_form(order.options))
+    request_body(order)
     if order.arrivals.kind != "closed":
         next(pacing.due_ns(order.arrivals, slots=order.messages, duration_s=order.duration_s, seed=0), None)
 

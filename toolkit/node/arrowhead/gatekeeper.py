@@ -345,7 +345,7 @@ def _cloud_files(core: Core) -> Any:
     if None in paths:
         message = (
             "a Gatekeeper in secure mode shows its cloud's certificate to other clouds; set "
-            "TOOLKIT_ARROWHEAD_TLS_CLOUD_CERTIFICATE, _TLS_CLOUD_KEY and _TLS_MASTER_CA"
+            "TOOLKIT_ARROWHEAD_TLS_CLOUD_CERTIFICATE_FILE, _TLS_CLOUD_KEY_FILE and _TLS_MASTER_CA_FILE"
         )
         raise UsageError(message)
     return paths

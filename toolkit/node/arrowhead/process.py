@@ -60,7 +60,7 @@ class System:
     """One kind of core system."""
 
     name: str
-    """As in `settings.PORTS`."""
+    """As in `contract.arrowhead.PORTS`."""
     registered_name: str
     offers: Callable[[Settings], Sequence[Offer]]
     needs: Callable[[Settings], Sequence[str]]
@@ -133,7 +133,11 @@ async def _serve(system: System, settings: Settings) -> None:
 async def _open(system: System, settings: Settings, stack: contextlib.AsyncExitStack) -> tuple[Core, Figures]:
     figures = Figures()
     storage = await asyncio.to_thread(
-        open_storage, settings.database_url, pool=settings.database_pool, timeout_s=settings.database_timeout_s
+        open_storage,
+        settings.database_url,
+        password=settings.database_password,
+        pool=settings.database_pool,
+        timeout_s=settings.database_timeout_s,
     )
     stack.callback(storage.close)
     storage.observe = figures.query

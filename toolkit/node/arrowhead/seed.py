@@ -1,4 +1,4 @@
-"""Fills the stores of a local cloud from a file, once or again: what is there already stays."""
+"""Fills the stores of a local cloud from a file, once or again: what is there stays, but for addresses of clouds."""
 # ruff: noqa: RUF009 - optional, required and their like are field specifiers
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def plant(connection: Connection, seed: Seed) -> Mapping[str, int]:
     for service in seed.services:
         identities.keep_service(connection, service)
     new = {
-        "neighbours": sum(neighbours.add_neighbour(connection, cloud) is not None for cloud in seed.neighbor_clouds),
+        "neighbours": sum(neighbours.keep_neighbour(connection, cloud) for cloud in seed.neighbor_clouds),
         "entries": sum(registry.register(connection, entry) is not None for entry in seed.registry_entries),
         "store": 0,
         "rules": 0,

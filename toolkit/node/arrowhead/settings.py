@@ -8,23 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from toolkit.contract.arrowhead import ENVIRONMENT, PORTS
 from toolkit.contract.settings import ProcessSettings
 from toolkit.errors import UsageError
 from toolkit.node.arrowhead.quirks import QUIRKS, Quirks
-
-_PREFIX = "TOOLKIT_ARROWHEAD_"
-
-PORTS = {
-    "service_registry": (8442, 8443),
-    "authorization": (8444, 8445),
-    "orchestrator": (8440, 8441),
-    "gatekeeper": (8446, 8447),
-    "gatekeeper_outbound": (8448, 8449),
-    "event_handler": (8454, 8455),
-    "provider": (8460, 8461),
-    "consumer": (8080, 8080),
-}
-"""Insecure and secure port of each system; `gatekeeper` is the side that other clouds call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +44,8 @@ class Settings:
     registry: str
     """host:port of the Service Registry."""
     database_url: str
+    database_password: Path | None
+    """A file; None: the URL says it, or none is needed."""
     database_pool: int
     database_timeout_s: float
     seed: Path | None
@@ -107,7 +96,7 @@ def settings_from(system: str, environ: Mapping[str, str]) -> Settings:
         raise UsageError(f"the environment is wrong: {error}; each TOOLKIT_*_PORT is a number") from None
     address = reader.text("ADDRESS", "127.0.0.1")
     seed = reader.text("SEED", "")
-    signing_key = reader.text("SIGNING_KEY", "")
+    signing_key = reader.text("SIGNING_KEY_FILE", "")
     return Settings(
         process=process,
         system=system,
@@ -118,6 +107,7 @@ def settings_from(system: str, environ: Mapping[str, str]) -> Settings:
         outbound_port=reader.whole("OUTBOUND_PORT", PORTS["gatekeeper_outbound"][secure]),
         registry=reader.text("SR_ADDRESS", f"{address}:{PORTS['service_registry'][secure]}"),
         database_url=reader.text("DATABASE_URL", "sqlite:////var/lib/toolkit/data/arrowhead.sqlite"),
+        database_password=reader.optional_file("DATABASE_PASSWORD_FILE"),
         database_pool=reader.whole("DATABASE_POOL", 10),
         database_timeout_s=reader.number("DATABASE_TIMEOUT_S", 5.0),
         seed=Path(seed) if seed else None,
@@ -147,7 +137,7 @@ class _Reader:
         self._environ = environ
 
     def text(self, name: str, default: str) -> str:
-        return self._environ.get(_PREFIX + name, "").strip() or default
+        return self._environ.get(ENVIRONMENT + name, "").strip() or default
 
     def number(self, name: str, default: float) -> float:
         given = self.text(name, str(default))
@@ -156,7 +146,7 @@ class _Reader:
         except ValueError:
             value = -1.0
         if not 0 <= value < float("inf"):
-            raise UsageError(f"{_PREFIX}{name} is {given!r}; try a number such as {default:g}")
+            raise UsageError(f"{ENVIRONMENT}{name} is {given!r}; try a number such as {default:g}")
         return value
 
     def whole(self, name: str, default: int) -> int:
@@ -169,25 +159,27 @@ class _Reader:
         """One of `choices`; the first when unset."""
         given = self.text(name, choices[0])
         if given not in choices:
-            raise UsageError(f"{_PREFIX}{name} is {given!r}; try one of {', '.join(choices)}")
+            raise UsageError(f"{ENVIRONMENT}{name} is {given!r}; try one of {', '.join(choices)}")
         return given
 
     def tls(self) -> TlsFiles:
         """The files of secure mode."""
         return TlsFiles(
-            certificate=self._file("TLS_CERTIFICATE"),
-            key=self._file("TLS_KEY"),
-            cloud_ca=self._file("TLS_CLOUD_CA"),
-            cloud_certificate=self._optional_file("TLS_CLOUD_CERTIFICATE"),
-            cloud_key=self._optional_file("TLS_CLOUD_KEY"),
-            master_ca=self._optional_file("TLS_MASTER_CA"),
+            certificate=self._file("TLS_CERTIFICATE_FILE"),
+            key=self._file("TLS_KEY_FILE"),
+            cloud_ca=self._file("TLS_CLOUD_CA_FILE"),
+            cloud_certificate=self.optional_file("TLS_CLOUD_CERTIFICATE_FILE"),
+            cloud_key=self.optional_file("TLS_CLOUD_KEY_FILE"),
+            master_ca=self.optional_file("TLS_MASTER_CA_FILE"),
         )
 
-    def _optional_file(self, name: str) -> Path | None:
+    def optional_file(self, name: str) -> Path | None:
         return self._file(name) if self.text(name, "") else None
 
     def _file(self, name: str) -> Path:
         path = Path(self.text(name, ""))
         if not path.is_file():
-            raise UsageError(f"{_PREFIX}{name} is {str(path)!r}, which is no file; secure mode needs a PEM file there")
+            raise UsageError(
+                f"{ENVIRONMENT}{name} is {str(path)!r}, which is no file; secure mode needs a PEM file there"
+            )
         return path

@@ -135,12 +135,14 @@ def _refusal(error: exc.SQLAlchemyError) -> Refusal:
     return Refusal("GENERIC", f"class {type(error).__name__}: {error}")
 
 
-def open_storage(url: str, *, pool: int, timeout_s: float, patience_s: float = 60.0) -> Storage:
+def open_storage(
+    url: str, *, password: Path | None = None, pool: int, timeout_s: float, patience_s: float = 60.0
+) -> Storage:
     """Connect, waiting up to `patience_s` for a server that is still starting, and migrate.
 
-    Raises UsageError for an address that names no database that can be used.
+    `password`: a file that holds it. Raises UsageError for an address that names no database that can be used.
     """
-    engine = _make_engine(url, pool=pool, timeout_s=timeout_s)
+    engine = _make_engine(url, password=password, pool=pool, timeout_s=timeout_s)
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -155,10 +157,12 @@ def open_storage(url: str, *, pool: int, timeout_s: float, patience_s: float = 6
             time.sleep(0.5)
 
 
-def _make_engine(url: str, *, pool: int, timeout_s: float) -> Engine:
+def _make_engine(url: str, *, password: Path | None, pool: int, timeout_s: float) -> Engine:
     try:
         address = make_url(url)
         address = address.set(drivername=DRIVERS.get(address.drivername, address.drivername))
+        if password is not None:
+            address = address.set(password=password.read_text().strip())
         options: dict[str, Any] = {"pool_size": pool, "max_overflow": 0, "pool_timeout": timeout_s}
         if address.get_backend_name() == "sqlite":
             if address.database and address.database != ":memory:":

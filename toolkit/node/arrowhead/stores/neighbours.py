@@ -60,6 +60,16 @@ def add_neighbour(connection: Connection, cloud: ArrowheadCloud) -> ArrowheadClo
     return neighbour(connection, cloud.operator, cloud.cloud_name)
 
 
+def keep_neighbour(connection: Connection, cloud: ArrowheadCloud) -> bool:
+    """Make a cloud a neighbour, or give it this address; whether it is new."""
+    if add_neighbour(connection, cloud) is not None:
+        return True
+    identity = identities.find_cloud(connection, cloud.operator, cloud.cloud_name)
+    if identity is not None:
+        identities.update_cloud(connection, identity, **identities.cloud_values(cloud))
+    return False
+
+
 def delete_neighbour(connection: Connection, operator: str, cloud_name: str) -> bool:
     """Whether there was one; the cloud itself stays known."""
     identity = identities.find_cloud(connection, operator, cloud_name)
