@@ -84,8 +84,9 @@ def test_a_confirm_may_stand_for_many_and_a_nack_rejects() -> None:
         connection.recv(1)
 
     connection = publisher(script)
-    for seq in range(6):
+    for seq in range(5):
         connection.publish(0, bytes(HEADER_BYTES), (1, seq, 0))
+    connection.forward("another", b"of its own size", (1, 5, 0), 1)
     accepted, rejected = answers(connection, 6)
     assert sorted(seq for _, seq, _ in rejected) == [0, 1]
     assert sorted(seq for _, seq, _ in accepted) == [2, 3, 4, 5]
