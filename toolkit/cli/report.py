@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,11 +32,13 @@ def report(
     tables: Annotated[
         Path | None, typer.Option(help="Also write hops.md, hops.csv and hops.tex into this folder.")
     ] = None,
+    figures: Annotated[Path | None, typer.Option(help="Also draw the figures for a paper into this folder.")] = None,
+    form: Annotated[Literal["svg", "pdf"], typer.Option("--format", help="Of those figures.")] = "svg",
 ) -> None:
     """Write one page on one run or several that works offline. Example: toolkit report latest --to report.html"""
     from toolkit.measure.experiments import find_experiment
     from toolkit.measure.store import find_run
-    from toolkit.report.html import write_experiment, write_report, write_tables
+    from toolkit.report.html import write_experiment, write_figures, write_report, write_tables
 
     if runs and len(runs) == 1 and (experiment := find_experiment(runs[0], testbed)):
         for file in write_experiment(experiment, tables):
@@ -44,7 +46,9 @@ def report(
         return
     folders = [find_run(run, testbed) for run in runs or ["latest"]]
     typer.echo(f"wrote {write_report(folders, to or folders[0].path / 'report.html')}")
-    for file in write_tables(folders, tables) if tables else ():
+    made = write_tables(folders, tables) if tables else []
+    made += write_figures(folders, figures, form=form) if figures else []
+    for file in made:
         typer.echo(f"wrote {file}")
 
 

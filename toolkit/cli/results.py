@@ -32,6 +32,9 @@ def register(parent: typer.Typer) -> None:
 def listing(
     testbed: NameOption = None,
     workload: Annotated[str | None, typer.Option(help="Only runs of this workload.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Only runs of this experiment.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only runs that ended so: complete, interrupted, failed.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only runs from this UTC day on, such as 2026-11-22.")] = None,
     json_output: JsonOption = False,
 ) -> None:
     """List runs, oldest first. Example: toolkit results list --workload quickstart"""
@@ -44,11 +47,17 @@ def listing(
     for name in names:
         for run in list_runs(name, workload=workload):
             manifest = run.manifest()
+            if experiment not in (None, manifest.get("experiment")) or status not in (None, manifest.get("status")):
+                continue
+            if since is not None and run.name < since.replace("-", ""):
+                continue
             rows.append(
                 {
                     "run": run.name,
                     "testbed": name,
                     "workload": manifest.get("workload", {}).get("name"),
+                    "experiment": manifest.get("experiment") or None,
+                    "parameters": manifest.get("parameters", {}),
                     "status": manifest.get("status"),
                     "started_at": manifest.get("started_at"),
                     "bytes": run.size_bytes(),

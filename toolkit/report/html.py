@@ -14,7 +14,7 @@ from toolkit.report.compare import Comparison
 from toolkit.report.drops import drop_plots, plot_drops, sum_of_books
 from toolkit.report.figures import run_figures
 from toolkit.report.model import model_figures, model_section
-from toolkit.report.plots import plot_sweep
+from toolkit.report.plots import plot_run, plot_sweep
 from toolkit.report.sequence import draw_sequence
 from toolkit.report.sweep import (
     HEADER,
@@ -52,6 +52,16 @@ def write_tables(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
     for name, text in made.items():
         (folder / name).write_text(text)
     return [folder / name for name in made]
+
+
+def write_figures(runs: Sequence[RunFolder], folder: Path, *, form: str) -> list[Path]:
+    """Figures for papers: of one run into `folder`, of several into a folder each."""
+    homes = [folder if len(runs) == 1 else folder / run.name for run in runs]
+    return [
+        file
+        for run, home in zip(runs, homes, strict=True)
+        for file in plot_run(run_figures(run, run_document(run)), home, form=form)
+    ]
 
 
 def write_experiment(folder: ExperimentFolder, to: Path | None = None) -> list[Path]:

@@ -83,6 +83,83 @@ def _published(axis: Any, points: list[Mapping[str, Any]], hop: str) -> list[flo
     return values
 
 
+def plot_run(figures: Mapping[str, Any], folder: Path, *, form: str) -> list[Path]:
+    """The figures of one run's report for a paper, `form` svg or pdf; what has nothing to show is left out."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    drawings = {
+        "distribution": (_draw_distribution, figures["cdf"]),
+        "percentiles": (_draw_percentiles, figures["percentiles"]),
+        "heat-map": (_draw_heat, figures["heat"]),
+        "rates": (_draw_rates, figures["rates"]),
+        "cpu": (_draw_cpu, figures["resources"]),
+    }
+    made = []
+    with rc_context(STYLE):
+        for name, (draw, data) in drawings.items():
+            figure = Figure(figsize=(3.4, 2.6), layout="constrained")
+            if data and draw(figure.add_subplot(), data):
+                save(figure, folder / f"{name}.{form}")
+                made.append(folder / f"{name}.{form}")
+    return made
+
+
+def _draw_distribution(axis: Any, hops: Mapping[str, Any]) -> bool:
+    shown = {hop: points for hop, points in hops.items() if points}
+    for hop, points in shown.items():
+        axis.plot(*zip(*points, strict=True), label=HOP_TITLES[hop], linewidth=1)
+    if shown and all(points[0][0] > 0 for points in shown.values()):
+        axis.set_xscale("log")
+    axis.set(xlabel="delay (ms)", ylabel="share of messages", ylim=(0, 1))
+    axis.legend(fontsize=6)
+    return bool(shown)
+
+
+def _draw_percentiles(axis: Any, lines: Mapping[str, Any]) -> bool:
+    for name in ("p50", "p90", "p99", "max"):
+        points = [(x, y) for x, y in zip(lines["seconds"], lines[name], strict=True) if y is not None]
+        axis.plot(*zip(*points, strict=True), label=name, linewidth=0.8)
+    if all(value is None or value > 0 for value in lines["p50"]):
+        axis.set_yscale("log")
+    axis.set(xlabel="s since the first message", ylabel="end to end (ms)")
+    axis.legend(fontsize=6)
+    return True
+
+
+def _draw_heat(axis: Any, heat: Mapping[str, Any]) -> bool:
+    import numpy as np
+
+    cells = np.full((len(heat["ms"]), len(heat["seconds"])), np.nan)
+    for x, y, n in heat["cells"]:
+        cells[y, x] = n
+    mesh = axis.pcolormesh(heat["seconds"], heat["ms"], cells, norm="log", shading="nearest", rasterized=True)
+    if len(heat["ms"]) > 1:
+        axis.set_yscale("log")
+    axis.grid(visible=False)
+    axis.set(xlabel="s since the first message", ylabel="end to end (ms)")
+    axis.figure.colorbar(mesh, ax=axis, label="messages")
+    return True
+
+
+def _draw_rates(axis: Any, rates: Mapping[str, Any]) -> bool:
+    for name, values in rates.items():
+        if name != "seconds":
+            axis.plot(rates["seconds"], values, label=name.replace("_", " "), linewidth=0.8)
+    axis.set(xlabel="s since the first message", ylabel="messages/s", ylim=(0, None))
+    axis.legend(fontsize=6)
+    return True
+
+
+def _draw_cpu(axis: Any, spent: Mapping[str, Any]) -> bool:
+    nodes = {node: figures["cpu_cores"] for node, figures in spent.get("nodes", {}).items() if "cpu_cores" in figures}
+    for node, values in nodes.items():
+        axis.plot(spent["seconds"], [float("nan") if v is None else v for v in values], label=node, linewidth=0.8)
+    axis.set(xlabel="s since the start", ylabel="busy cores", ylim=(0, None))
+    axis.legend(fontsize=6)
+    return bool(nodes)
+
+
 def save(figure: Any, to: Path) -> None:
     """Write SVG or PDF without the date, so that a figure made again is the same file."""
     to.parent.mkdir(parents=True, exist_ok=True)

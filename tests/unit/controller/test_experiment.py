@@ -475,7 +475,8 @@ def test_the_result_stands_beside_what_was_published(tmp_path: Path):
     assert rows[0][5:6] == ["3.000"]
     assert rows[1] == ["  thesis", "", "", "", "", "3.5", "", "", "", "4 to 6", ""]
     files = write_experiment(folder)
-    assert [file.name for file in files] == ["table.md", "table.csv", "table.tex", "report.html", "end_to_end.svg"]
+    names = ["table.md", "table.csv", "table.tex", "report.html", "end_to_end.svg", "drops-qos-0.svg"]
+    assert [file.name for file in files] == names
     assert "| thesis |" in files[0].read_text()
     lines = list(csv.DictReader(io.StringIO(files[1].read_text())))
     assert [line["source"] for line in lines if line["hop"] == "end_to_end"] == ["measured", "thesis", "measured"]

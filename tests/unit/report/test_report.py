@@ -18,7 +18,7 @@ from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import TableWriter
 from toolkit.report.compare import cliffs_delta, compare, comparison_rows, resample
 from toolkit.report.figures import distribution, heat_map, percentiles_over_time
-from toolkit.report.html import render_report, write_tables
+from toolkit.report.html import render_report, write_figures, write_tables
 from toolkit.report.table import run_document
 from toolkit.report.text import latex
 
@@ -93,6 +93,17 @@ def test_tables_for_papers(tmp_path: Path):
     assert rows[0]["payload_bytes"] == "64"
     assert r"hello on lab, payload\_bytes=64" in latex([run_document(run)])
     assert r"$\pm$" in files[2].read_text()
+
+
+@pytest.mark.parametrize(("form", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_figures_for_papers(tmp_path: Path, form: str, start: bytes):
+    run = make_run(tmp_path / "one", n=500)
+    run.write("resources.json", {"seconds": [0.0, 1.0], "nodes": {"eh": {"cpu_cores": [0.5, None]}}})
+    files = write_figures([run], tmp_path / "figures", form=form)
+    assert [file.stem for file in files] == ["distribution", "percentiles", "heat-map", "rates", "cpu"]
+    assert all(file.read_bytes().startswith(start) for file in files)
+    before = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in write_figures([run], tmp_path / "figures", form=form)] == before
 
 
 def test_a_slower_broker_is_found_slower(tmp_path: Path):
