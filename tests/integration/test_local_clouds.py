@@ -1,0 +1,76 @@
+"""Two local clouds on virtual nodes, in secure mode, one with its stores in MariaDB: answers come from the other cloud."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.lab import Lab, docker
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+
+TESTBED = """\
+name: NAME
+nodes:
+  one: {kind: vm}
+  two: {kind: vm}
+clouds:
+  a: {secure: true, filler_entries: 10}
+  b: {secure: true, filler_entries: 10, database: database}
+services:
+  ntp: {on: one}
+  registry-a: {role: service-registry, cloud: a, on: one}
+  authorization-a: {role: authorization, cloud: a, on: one}
+  orchestrator-a: {role: orchestrator, cloud: a, on: one}
+  gatekeeper-a: {role: gatekeeper, cloud: a, on: one}
+  consumer: {cloud: a, on: one}
+  database: {on: two}
+  registry-b: {role: service-registry, cloud: b, on: two}
+  authorization-b: {role: authorization, cloud: b, on: two}
+  orchestrator-b: {role: orchestrator, cloud: b, on: two}
+  gatekeeper-b: {role: gatekeeper, cloud: b, on: two}
+  provider: {cloud: b, on: two}
+workloads:
+  intercloud:
+    consumers: consumer
+    messages: 10
+    arrivals: {rate: 5/s}
+    asserts: {lost: == 0, refused: == 0}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    made = Lab(folder=tmp_path_factory.mktemp("clouds"), name="test-clouds")
+    made.write(TESTBED)
+    made.run("deploy")
+    yield made
+    made.run("teardown")
+    assert made.left() == []
+
+
+def test_the_consumer_is_answered_from_the_other_cloud(lab: Lab) -> None:
+    document = lab.run("run", "intercloud", "--json").document
+    assert document["ledger"]["total"]["delivered"] == 10
+    operations = [step["operation"] for step in document["sequence"] if step["kind"] == "message"]
+    assert {"init_gsd", "gsd_poll", "init_icn", "icn_proposal"} <= set(operations)
+    assert document["hops"]["gatekeeper@a -> gatekeeper@b: gsd_poll"]["count"] == 10
+    assert document["hops"]["service_registry@b query: query"]["mean_ms"] > 0
+    assert not [fault for fault in document["faults"] if "was late" not in fault]
+
+
+def test_what_was_made_at_deploy_is_private(lab: Lab) -> None:
+    state = lab.home / lab.name
+    keys = [*(state / "certificates").glob("*.key"), *(state / "passwords").iterdir()]
+    assert {file.stem for file in keys} >= {"master", "a", "b", "a.gatekeeper", "b.provider1", "a.sysop", "database"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in keys} == {0o600}
+    password = (state / "passwords" / "database").read_text()
+    shown = docker("exec", lab.node("two"), "docker", "inspect", f"toolkit-{lab.name}-registry-b")
+    assert password not in shown
+    assert "BEGIN PRIVATE KEY" not in shown
+
+
+def test_again_changes_nothing(lab: Lab) -> None:
+    assert lab.run("deploy", "--json").document["changed"] is False
