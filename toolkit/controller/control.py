@@ -7,7 +7,7 @@ import http.client
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from toolkit import ssh
 from toolkit.contract.orders import RunOrder, RunStatus, status_from_json, to_json
@@ -52,6 +52,9 @@ class Control(Protocol):
     def act(self, node: str, command: Sequence[str]) -> None:
         """Do something to a container of that node: the arguments of `docker`."""
 
+    def close_books(self, exporter: Process, books: Mapping[str, Any]) -> None:
+        """Tell the hop exporter what a run came to."""
+
 
 Connect = Callable[[Process], http.client.HTTPConnection]
 
@@ -92,6 +95,10 @@ class HttpControl:
     def act(self, node: str, command: Sequence[str]) -> None:
         """Do something to a container of that node."""
         self._act(node, command)
+
+    def close_books(self, exporter: Process, books: Mapping[str, Any]) -> None:
+        """Tell the hop exporter what a run came to."""
+        self._ask(exporter, "PUT", "/books", json.dumps(books))
 
     def _ask(self, process: Process, method: str, path: str, body: str | None) -> RunStatus:
         try:

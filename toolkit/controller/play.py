@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from toolkit.contract.steps import WRITTEN_WITHIN_S
 from toolkit.controller.cast import Cast, make_cast
-from toolkit.controller.control import Control
+from toolkit.controller.control import Control, Process
 from toolkit.controller.disturb import Disturber, acts_of
 from toolkit.controller.manifest import make_manifest
 from toolkit.controller.points import Point
@@ -20,6 +21,7 @@ from toolkit.measure.collect import Collector
 from toolkit.measure.compute import compute
 from toolkit.measure.resources import Watch
 from toolkit.measure.store import RunFolder, new_run
+from toolkit.provisioning.render import HOP_EXPORTER_PORT
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Deployment
 
@@ -75,6 +77,7 @@ def play(
         first_s = manifest["start_ns"] / 1e9
         run.write(resources.FILE, watch(first_s, max(first_s, _now_s(control, cast))))
     kpis = _compute(run, manifest, emit)
+    _publish_books(testbed, deployment, control, kpis)
     run.seal()
     if not failed:
         collector.forget(run.name, cast.nodes)
@@ -91,6 +94,19 @@ def _now_s(control: Control, cast: Cast) -> float:
     with contextlib.suppress(ToolkitError):
         return control.now_ns(cast.publishers[0][0].node) / 1e9
     return time.time()
+
+
+def _publish_books(testbed: Testbed, deployment: Deployment, control: Control, kpis: Mapping[str, Any]) -> None:
+    """Lost and expected deliveries as metrics, where there is a monitor; for watching, so that failing is no matter."""
+    whole = kpis["ledger"]["total"]
+    books = {"run": kpis["run"], "qos": kpis["qos"], "expected": whole["expected"], "lost": whole["lost"]}
+    for node in [node for service in testbed.service_of_role("monitor") for node in service.nodes]:
+        if node in deployment.hosts:
+            exporter = Process(
+                node=node, service="hop-exporter", instance=0, role="monitor", control_port=HOP_EXPORTER_PORT + 1
+            )
+            with contextlib.suppress(ToolkitError):
+                control.close_books(exporter, books)
 
 
 def _save(run: RunFolder, manifest: dict[str, Any], stage: Stage) -> None:

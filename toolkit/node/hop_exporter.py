@@ -8,6 +8,7 @@ made from the complete files of stamps.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import signal
@@ -24,7 +25,7 @@ from toolkit.contract.samples import Flag, Point
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, Samples, metrics_page
 from toolkit.node.live import read_datagram
 from toolkit.node.pages import Page, health, pages_handler, text
-from toolkit.node.serving import Server
+from toolkit.node.serving import Handler, Reply, Server
 
 MOST_PENDING = 20_000
 """Messages held for joining; at about 2.5 kB each this is what bounds the memory (50 MB)."""
@@ -126,6 +127,9 @@ class RunDelays:
     hops: dict[str, Histogram] = field(default_factory=dict)
     negative: dict[str, int] = field(default_factory=dict)
     end_to_end: Histogram = field(default_factory=Histogram)
+    schedule: Histogram = field(default_factory=Histogram)
+    books: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """QoS -> (expected, lost), told by the controller once they are closed."""
     sampled: int = 0
     unmatched: int = 0
 
@@ -166,6 +170,8 @@ class HopJoiner:
                 if flags & (Flag.WARMUP | Flag.PROBE):
                     continue
                 delays.sampled += 1
+                if point == Point.SENT and aux_ns:
+                    delays.schedule.observe(max(at_ns - aux_ns, 0) / 1e9)  # one clock: never before it was due
                 message = self._message((run, stream, seq), now_s)
                 message.add(point, flows.get(peer), at_ns, aux_ns)
                 message.observe(delays.observe)
@@ -177,6 +183,9 @@ class HopJoiner:
         return {
             metrics.HOP_DELAY: {(run, hop): h for run, delays in runs for hop, h in delays.hops.items()},
             metrics.END_TO_END_DELAY: {(run,): delays.end_to_end for run, delays in runs},
+            metrics.SCHEDULE_DELAY: {(run,): delays.schedule for run, delays in runs},
+            metrics.MESSAGES_EXPECTED: {(run, qos): float(n) for run, d in runs for qos, (n, _) in d.books.items()},
+            metrics.MESSAGES_LOST: {(run, qos): float(n) for run, d in runs for qos, (_, n) in d.books.items()},
             metrics.HOP_NEGATIVE: {(run, hop): float(n) for run, d in runs for hop, n in d.negative.items()},
             metrics.HOP_SAMPLED: {(run,): float(delays.sampled) for run, delays in runs},
             metrics.HOP_UNMATCHED: {(run,): float(delays.unmatched) for run, delays in runs},
@@ -184,6 +193,11 @@ class HopJoiner:
             metrics.EXPORTER_PENDING: float(len(self._pending)),
             metrics.EXPORTER_REFUSED: float(self.refused),
         }
+
+    def close_books(self, run: str, qos: str, *, expected: int, lost: int) -> None:
+        """What a run's books came to."""
+        with self._lock:
+            self._delays(run).books[qos] = expected, lost
 
     def page(self, now_s: float) -> str:
         """The text of /metrics."""
@@ -231,6 +245,24 @@ def exporter_pages(joiner: HopJoiner) -> dict[str, Page]:
     }
 
 
+def books_handler(joiner: HopJoiner) -> Handler:
+    """`PUT /books` with {"run", "qos", "expected", "lost"}, from the controller."""
+
+    def handle(method: str, path: str, body: bytes) -> Reply:
+        if (method, path) != ("PUT", "/books"):
+            return Reply(status=404, body=b'{"error": "only PUT /books is served here"}')
+        try:
+            told = json.loads(body)
+            joiner.close_books(
+                str(told["run"]), str(told["qos"]), expected=int(told["expected"]), lost=int(told["lost"])
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            return Reply(status=400, body=json.dumps({"error": f"not the books of a run: {error!r}"}).encode())
+        return Reply(body=b"{}")
+
+    return handle
+
+
 def become(user: str) -> None:
     """Give root up for good; without root, or without that user, nothing changes."""
     if os.geteuid() != 0:
@@ -243,14 +275,17 @@ def become(user: str) -> None:
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Serve until SIGTERM or SIGINT; /metrics on TOOLKIT_METRICS_PORT, stamps on TOOLKIT_STAMPS_PORT."""
+    """Serve until SIGTERM or SIGINT; /metrics on TOOLKIT_METRICS_PORT, books on TOOLKIT_CONTROL_PORT, stamps by UDP."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     become("toolkit")
     joiner = HopJoiner()
     server = Server(
-        {("0.0.0.0", int(environ.get("TOOLKIT_METRICS_PORT", "9600"))): pages_handler(exporter_pages(joiner))}
+        {
+            ("0.0.0.0", int(environ.get("TOOLKIT_METRICS_PORT", "9600"))): pages_handler(exporter_pages(joiner)),
+            ("127.0.0.1", int(environ.get("TOOLKIT_CONTROL_PORT", "9601"))): books_handler(joiner),
+        }
     )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)

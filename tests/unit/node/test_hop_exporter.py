@@ -193,3 +193,17 @@ def wait_for(port: int) -> None:
 def fetch(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         return answer.read().decode()
+
+
+def test_schedule_delay_and_closed_books_are_exposed() -> None:
+    joiner = hop_exporter.HopJoiner()
+    head = json.dumps({"run": "r", "flows": {}}).encode() + b"\n"
+    joiner.take(head + STAMP.pack(Point.SENT, 0, 0, 1, 0, 5_000_000, 2_000_000), 1.0)
+    handle = hop_exporter.books_handler(joiner)
+    assert handle("PUT", "/books", b'{"run": "r", "qos": 1, "expected": 200, "lost": 3}').status == 200
+    assert handle("PUT", "/books", b'{"run": "r"}').status == 400
+    assert handle("GET", "/books", b"").status == 404
+    page = joiner.page(2.0)
+    assert 'toolkit_schedule_delay_seconds_sum{run="r"} 0.003' in page
+    assert 'toolkit_messages_expected_total{run="r",qos="1"} 200' in page
+    assert 'toolkit_messages_lost_total{run="r",qos="1"} 3' in page
