@@ -1,4 +1,4 @@
-"""The process of one action: `python -m toolkit.console.acting FOLDER` plays the story that `order.json` names."""
+"""The process of one action: `python -m toolkit.console.acting FOLDER LOCK` plays the story that `order.json` names."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from toolkit.state import load_deployment
 INTERRUPTED = 130
 
 
-def act(folder: Path) -> int:
-    """Play the story, journal its events, write down how it ended; returns the command line's exit code for it."""
+def act(folder: Path, lock: int) -> int:
+    """Play the story, journal its events, write down how it ended; returns the command line's exit code for it.
+
+    `lock`: the descriptor of the testbed's busy file, held by whoever started this process.
+    """
     written = read_json(folder / "order.json")
     if written is None:
         raise UsageError(f"{folder} holds no order")
@@ -45,7 +48,7 @@ def act(folder: Path) -> int:
             words = f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {folder / 'log'}"
             ended = {"state": "failed", "exit_code": 1, "message": words}
     write_json(folder / "outcome.json", {**ended, "ended_at": time.time()})
-    release(order.testbed)
+    release(lock)
     return int(ended["exit_code"])
 
 
@@ -119,4 +122,4 @@ STORIES: Mapping[Verb, Callable[[Order, Emit], dict[str, Any]]] = {
 if __name__ == "__main__":
     for each in INTERRUPTS:
         signal.signal(each, signal.default_int_handler)  # a shell may have told its children to ignore it
-    sys.exit(act(Path(sys.argv[1])))
+    sys.exit(act(Path(sys.argv[1]), int(sys.argv[2])))

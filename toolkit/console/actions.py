@@ -155,9 +155,10 @@ class Actions:
             os.killpg(action.process, signal.SIGINT)
 
 
-def release(testbed: str) -> None:
-    """Say that an action is over; what it was is in its folder."""
-    _busy_file(testbed).write_text("")
+def release(lock: int) -> None:
+    """Say that an action is over, before its process is: closing connections may take it a while."""
+    os.ftruncate(lock, 0)
+    fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 def _spawn(folder: Path, lock: int) -> subprocess.Popen[bytes]:
@@ -166,7 +167,7 @@ def _spawn(folder: Path, lock: int) -> subprocess.Popen[bytes]:
     try:
         with (folder / "log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "toolkit.console.acting", str(folder)],
+                [sys.executable, "-m", "toolkit.console.acting", str(folder), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -174,7 +174,7 @@ const draw = {
     const { mappings = [] } = panel.fieldConfig.defaults;
     const { perPage, rowHeight } = panel.options;
     const states = Object.assign({}, ...mappings.map(({ options }) => options));
-    const lanes = series.filter(({ values }) => values.some((value) => value !== null)).sort((a, b) => (a.name < b.name ? -1 : 1));
+    const lanes = series.filter(({ values }) => values.some((value) => value !== null)).sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
     if (!lanes.length) return empty(body, panel);
     const pages = Math.ceil(lanes.length / perPage);
     body.page = Math.min(body.page ?? 0, pages - 1);

@@ -54,7 +54,8 @@ function follow(home) {
   const end = (result) => {
     outcome.classList.add(result.state);
     const words = result.message ?? "its process ended without saying how; the log in the workspace may tell";
-    outcome.textContent = [words, ...(result.notes ?? [])].join("\n");
+    outcome.textContent = words;
+    if (result.notes?.length) outcome.after(element("p", "notes", result.notes.join("\n")));
     if (!result.ended_at) return;
     document.getElementById("stop")?.remove();
     home.dataset.over = result.state;

@@ -171,3 +171,37 @@ def test_a_broken_cookie_is_no_session(guard: Guard) -> None:
     for cookie in ("", "a=b", 'x"; \x00', f"{guard.cookie}=guess"):
         with pytest.raises(RefusedError):
             guard.session(Headers({"cookie": cookie}))
+
+
+def test_no_secret_is_on_any_page(
+    console: TestClient, guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKER_PASSWORD", "hunter2hunter2")
+    text = FILE.replace("image: event-handler}", "image: event-handler, secrets: {PASSWORD: password}}")
+    (tmp_path / "testbed.yml").write_text(text + "secrets: {password: '${env.BROKER_PASSWORD}'}\n")
+    enter(console, guard.act_token)
+    for path in ("/", "/testbeds/small", "/testbeds/small/logs", "/testbeds/small/dashboards/kpis", "/runs"):
+        page = console.get(path)
+        assert page.status_code == 200
+        assert "hunter2" not in page.text
+
+
+def test_a_file_with_errors_is_shown_with_them(console: TestClient, guard: Guard, tmp_path: Path) -> None:
+    (tmp_path / "testbed.yml").write_text(FILE.replace("kind: vm", "kind: toaster", 1))
+    enter(console, guard.act_token)
+    name = re.search(r'href="/testbeds/([^"]+)"', console.get("/").text)
+    assert name
+    page = console.get(f"/testbeds/{name.group(1)}").text
+    assert "toaster" in page
+    assert "testbed.yml:2" in page
+    assert 'value="deploy"' not in page
+
+
+def test_a_testbed_on_machines_of_its_own_asks_for_its_name(console: TestClient, guard: Guard, tmp_path: Path) -> None:
+    rack = "nodes: {a: {kind: vm, address: 10.0.0.1}, b: {kind: vm, address: 10.0.0.2}}\nprovider: ssh"
+    (tmp_path / "testbed.yml").write_text(FILE.replace("nodes: {a: {kind: vm}, b: {kind: vm}}", rack))
+    enter(console, guard.act_token)
+    page = console.get("/testbeds/small").text
+    assert "Deploy as local twin" in page
+    assert "Deploy on its machines" in page
+    assert console.app.state.console.catalogue.entry("small").on_own_machines  # type: ignore[attr-defined]
