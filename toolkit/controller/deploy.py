@@ -414,7 +414,8 @@ def _secrets(
     values = read_secrets(testbed.secrets, names) if names else {}
     folder = paths.testbed_dir(testbed.name)
     made = cloud_secrets(testbed, folder, values.__getitem__)
-    made |= access_secrets(testbed, hosts, folder, values.__getitem__)
+    for name, more in access_secrets(testbed, hosts, folder, values.__getitem__).items():
+        made[name] = made.get(name, {}) | more
     of_service = {
         name: {variable: values[secret] for variable, secret in wanted.get(name, {}).items()} | made.get(name, {})
         for name in wanted.keys() | made.keys()

@@ -83,7 +83,7 @@ def guarded(testbed: Testbed) -> tuple[Service, ...]:
 def is_client(service: Service) -> bool:
     """Whether a service may have to enter brokers."""
     known = built_in(service.image.name)
-    return bool(known and known.exports) and service.role != "broker"
+    return bool(known and known.exports and not known.in_cloud) and service.role != "broker"
 
 
 def made_variables(testbed: Testbed, service: Service) -> tuple[str, ...]:
