@@ -1,4 +1,4 @@
-"""Where playbooks, images and templates are, and where a workspace keeps its state."""
+"""Where playbooks, images, templates and nets are, and where a workspace keeps its state."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ _ROOT = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent
 PLAYBOOKS = _ROOT / "playbooks"
 IMAGES = _ROOT / "images"
 TEMPLATES = _ROOT / "templates"
+MODELS = _INSTALLED / "models" if _INSTALLED.is_dir() else _ROOT / "examples" / "models"
+"""The nets that come with toolkit."""
 SOURCE = _PACKAGE
 """The package itself: node images copy `contract/` and `node/` from here."""
 

@@ -375,10 +375,7 @@ def _numbers(text: str | None, option: str) -> list[float] | None:
 def _shipped() -> list[Path]:
     from toolkit import paths
 
-    folder = paths.SOURCE.parent / "examples" / "models"
-    if not folder.is_dir():
-        raise UsageError("the example nets are not installed here; name net files: toolkit model table FILE...")
-    return [folder / f"{name}.yml" for name in ("intracloud", "intercloud", "event-handler")]
+    return [paths.MODELS / f"{name}.yml" for name in ("intracloud", "intercloud", "event-handler")]
 
 
 def _run_folder(run: str) -> Path | None:

@@ -212,7 +212,9 @@ def explain(
         found.append("the run of the fit had one subscriber: it does not tell what a further one costs")
     if ("W" in params) != (judged.window is not None) and judged.messages:
         found.append("one of the two runs is a closed loop and the other an open one")
-    found += _backlog(judged)
+    found += _backlog(judged, "here")
+    if judged is not fitted:
+        found += _backlog(fitted, "in the run of the fit")
     if len(judged.end_to_end) < 1000 and any(f is p99 for f, _ in missed):
         found.append(f"p99 of {len(judged.end_to_end)} values rests on {len(judged.end_to_end) // 100} of them")
     return tuple(found) or ("no hop's mean changed by more than 1 %: the shape of a hop's distribution did",)
@@ -256,18 +258,18 @@ def _changes(fitted: RunSamples, judged: RunSamples) -> list[str]:
     ][:4]
 
 
-def _backlog(judged: RunSamples) -> list[str]:
+def _backlog(run: RunSamples, where: str) -> list[str]:
     """Whether messages piled up before the subscriber: then tiny changes of speed decide the latency."""
-    deliver = judged.arrivals[:, 0]
+    deliver = run.arrivals[:, 0]
     if len(deliver) < _ENOUGH:
         return []
     least, typical = np.quantile(deliver, [0.02, 0.5])
     waiting = float(np.corrcoef(deliver[:-1], deliver[1:])[0, 1]) if deliver.std() > 0 else 0.0
-    if typical < 5 * least or waiting < 0.9:
+    if max(typical, float(deliver.mean())) < 5 * least or waiting < 0.9:
         return []
     text = (
-        f"the subscriber fell behind: half of the deliveries took {typical:.4g} ms and more where {least:.4g} ms is "
-        f"possible, and neighbours wait alike (correlation {waiting:.2f}); at its limit a subscriber's backlog depends "
-        "on differences of speed that no fit can know"
+        f"{where} the subscriber fell behind: half of the deliveries took {typical:.4g} ms and more where "
+        f"{least:.4g} ms is possible, and neighbours wait alike (correlation {waiting:.2f}); at its limit a "
+        "subscriber's backlog depends on differences of speed that no fit can know"
     )
     return [text]

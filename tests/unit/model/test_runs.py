@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from toolkit.cli.model import app
+from toolkit.contract.steps import StepRecord, steps_of
 from toolkit.errors import ModelError, UsageError
+from toolkit.model.analyse import solve
 from toolkit.model.build import net_from_run, run_settings
 from toolkit.model.classes import message_classes
 from toolkit.model.netfile import read_net
@@ -88,6 +90,41 @@ def test_steps_leave_no_time_out(tmp_path):
     net = read_net(net_from_run(samples))
     assert str(net.transition("after_query").timing.delay) == "deterministic(0.3)"
     assert abs(validate(samples, samples).figure("mean").error_percent) < 1.5
+
+
+def record(request, call, kind, system, start_us, end_us):
+    return StepRecord(
+        request=str(request), call=call, kind=kind, system=system, cloud="", operation="orchestration",
+        start_ns=start_us * 1000, end_ns=end_us * 1000,
+    )  # fmt: skip
+
+
+def test_recorded_steps_become_a_net_with_the_time_inside_systems(tmp_path):
+    rng = np.random.Generator(np.random.Philox(4))
+    records = []
+    for request in range(150):
+        at = request * 1_000_000
+        there, inside, query, rest, back = (int(v) for v in rng.gamma(20, [20, 30, 50, 10, 15]))
+        served = at + there
+        queried = served + inside
+        answered = queried + query + rest
+        records += [
+            record(request, "1", "call", "consumer", at, answered + back),
+            record(request, "1", "serve", "orchestrator", served, answered),
+            record(request, "1", "query", "orchestrator", queried, queried + query),
+        ]
+    steps = steps_of(records)
+    names = ("request", "step", "start_ns", "end_ns")
+    folder = tmp_path / "s"
+    folder.mkdir()
+    write_table(folder / "steps.parquet", {name: [getattr(step, name) for step in steps] for name in names})
+    samples = read_run(folder)
+    assert len(samples.steps) == 5
+    assert sum("inside" in name for name in samples.steps) == 2
+    assert sum(v.mean() for v in samples.steps.values()) == pytest.approx(samples.end_to_end.mean())
+    result = validate(samples, samples)
+    assert result.is_good, result.lines()
+    assert solve(read_net(net_from_run(samples))).time.mean == pytest.approx(samples.end_to_end.mean(), rel=0.02)
 
 
 def test_a_folder_without_samples_is_an_error(tmp_path):
