@@ -1,4 +1,4 @@
-"""Two local clouds on virtual nodes, in secure mode, one with its stores in MariaDB: answers come from the other cloud."""
+"""Two local clouds on virtual nodes, in secure mode, one of them on MariaDB: answers come from the other cloud."""
 
 from __future__ import annotations
 

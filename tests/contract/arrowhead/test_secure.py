@@ -177,6 +177,8 @@ MESSAGES = {
         ("authorization", "PUT", "/authorization/intracloud", "intra", "orchestrator", "panel-7"),
         ("orchestrator", "GET", "/orchestrator/mgmt", None, "sysop", "panel-7"),
         ("orchestrator", "GET", "/orchestrator/store", None, "panel-7", None),
+        ("orchestrator", "PUT", "/orchestrator/mgmt/store", "form", None, "panel-7"),
+        ("orchestrator", "GET", "/orchestrator/mgmt/store/all_default", None, None, "panel-7"),
         ("orchestrator", "POST", ORCHESTRATE, "form", "panel-7", "pressgauge"),
         ("orchestrator", "POST", ORCHESTRATE, "external", "gatekeeper", "panel-7"),
         ("outbound", "PUT", "/gatekeeper/init_gsd", "gsd", None, "panel-7"),

@@ -1,0 +1,81 @@
+"""Orchestration on virtual nodes, from the examples' files: delays, steps and memory beside goals and published means.
+
+`python tests/bench/bench_local_clouds.py [EXAMPLE]... [--requests 100]`: intracloud, intercloud, intracloud-mariadb,
+intercloud-mariadb; the default is the first two. Testbeds are called bench-NAME and are torn down at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.integration.lab import Lab, docker
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "arrowhead"
+GOAL_MS = {"intracloud": 10.0, "intercloud": 30.0}
+GOAL_RESIDENT_MB = 80.0
+MODULES = "toolkit.node.arrowhead."
+
+
+def bench(example: str, requests: int, folder: Path) -> dict[str, Any]:
+    lab = Lab(folder=folder, name=f"bench-{example}")
+    text = (EXAMPLES / example / "testbed.yml").read_text()
+    lab.write(text.replace(f"name: {example}\n", "name: NAME\n"))
+    try:
+        lab.run("deploy", within_s=900)
+        lab.run("run", "--messages", "5", "--json", expect=None)  # connections and caches as in the middle of a run
+        document = lab.run("run", "--messages", str(requests), "--json", within_s=requests * 2 + 300).document
+        return {
+            "example": example,
+            **figures(document),
+            "goal_ms": GOAL_MS[example.removesuffix("-mariadb")],
+            "resident_mb": resident_mb(lab),
+            "goal_resident_mb": GOAL_RESIDENT_MB,
+        }
+    finally:
+        lab.run("teardown")
+
+
+def figures(document: dict[str, Any]) -> dict[str, Any]:
+    whole = document["hops"]["end_to_end"]
+    published = next((r["figures"] for r in document["reference"] if r["hop"] == "end_to_end"), {})
+    return {
+        "n": whole["count"],
+        **{name: round(whole[name], 3) for name in ("mean_ms", "sd_ms", "p50_ms", "p90_ms", "max_ms")},
+        "published_mean_ms": published.get("mean"),
+        "faults": document["faults"],
+        "query_mean_ms": {
+            step["name"]: round(step["mean_ms"], 3) for step in document["sequence"] if step["kind"] == "query"
+        },
+    }
+
+
+def resident_mb(lab: Lab) -> dict[str, float]:
+    """Of each system, by its node's /proc."""
+    found = {}
+    for node in lab.status():
+        script = (
+            'for p in /proc/[0-9]*; do echo "$(grep VmRSS $p/status) $(tr "\\0" " " <$p/cmdline)"; done 2>/dev/null'
+        )
+        for line in docker("exec", lab.node(node), "sh", "-c", script).splitlines():
+            words = line.split()
+            module = next((word for word in words if word.startswith(MODULES)), None)
+            if module and words[0] == "VmRSS:":
+                found[f"{node}/{module.removeprefix(MODULES)}"] = round(int(words[1]) / 1024, 1)
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("examples", nargs="*", default=["intracloud", "intercloud"])
+    parser.add_argument("--requests", type=int, default=100)
+    given = parser.parse_args()
+    for name in given.examples:
+        with tempfile.TemporaryDirectory(prefix="toolkit-bench-") as scratch:
+            print(json.dumps(bench(name, given.requests, Path(scratch)), indent=2), flush=True)
