@@ -159,12 +159,16 @@ class Subscribing:
         parts = self._seen[slot]
         while len(parts) < len(connections):
             parts.append({})
+        links: list[_Link] = []
         for part, connection in enumerate(connections):
             address, port = connection.local()
             peer = self._flows.add(slot, address, port)
             fd = connection.fileno()
-            self._links[fd] = _Link(slot=slot, part=part, connection=connection, peer=peer, seen=parts[part])
+            link = self._links[fd] = _Link(slot=slot, part=part, connection=connection, peer=peer, seen=parts[part])
+            links.append(link)
             self._waiter.watch(fd)
+        for link in links:  # what came with the broker's confirmation: no selector will tell of it again
+            self._take_arrived(link, time.time_ns())
 
     def _lost(self, lost: _Link, error: ConnectionError) -> None:
         """Give every connection of the slot up and dial it again."""
@@ -203,10 +207,13 @@ class Subscribing:
             except ConnectionError as error:
                 self._lost(link, error)
         for link, at_ns in arrived:
-            try:
-                self._take(link, link.connection.messages(), at_ns)
-            except ConnectionError as error:
-                self._lost(link, error)
+            self._take_arrived(link, at_ns)
+
+    def _take_arrived(self, link: _Link, at_ns: int) -> None:
+        try:
+            self._take(link, link.connection.messages(), at_ns)
+        except ConnectionError as error:
+            self._lost(link, error)
 
     def _take(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
         """Note and count what one read brought."""

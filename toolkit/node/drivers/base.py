@@ -70,7 +70,10 @@ class SubscribingConnection(Protocol):
         """Read what is there; the instant right after the read, in ns."""
 
     def messages(self) -> list[Message]:
-        """What the last `read` completed; valid until the next one. Acknowledges what asks for it."""
+        """What the last `read` completed; valid until the next one. Acknowledges what asks for it.
+
+        Called once before the first `read` too, for what came while subscribing.
+        """
 
     def keep_alive(self) -> None:
         """Send what the protocol wants to see now and then; called about once a second."""

@@ -39,6 +39,8 @@ class _Session:
         options = order.options
         self.version = _VERSIONS[str(options.get("mqtt", "3.1.1"))]
         self.reader = packets.PacketReader()
+        self.early: list[tuple[int, int, bytes]] = []
+        """What came right behind the answer that was awaited: messages of a session that the broker had kept."""
         login = read_login(options)
         self.wire = Wire(order.broker, options=options, timeout_s=timeout_s)
         try:
@@ -76,12 +78,13 @@ class _Session:
 
     def await_packet(self, kind: int) -> bytes:
         """The body of the next packet, which has to be of that type; blocking."""
-        while True:
-            data, _ = self.wire.read()
-            for found, _, body in self.reader.take(data):
-                if found != kind:
-                    raise packets.MalformedError(f"{self.wire.address} sent packet type {found} instead of {kind}")
-                return body
+        while not (arrived := self.reader.take(self.wire.read()[0])):
+            pass
+        found, _, body = arrived[0]
+        if found != kind:
+            raise packets.MalformedError(f"{self.wire.address} sent packet type {found} instead of {kind}")
+        self.early += arrived[1:]
+        return body
 
     def unexpected(self, kind: int, body: bytes) -> None:
         """Take what either side may get at any time; raises ConnectionError for the rest."""
@@ -196,7 +199,7 @@ class MqttSubscriber(WireEnd):
         self._half_received: set[int] = set()
         """Packet ids of QoS 2 messages taken whose PUBREL has not come yet."""
         self._pinged_s = time.monotonic()
-        self._early: list[tuple[int, int, bytes]] = []
+        self._early = self._session.early
         self.topics: list[bytes] = []
         """Of what `messages` gave last, one by one; kept for a hub, which has to know them."""
         self._keeps_topics = order.role == "hub"
