@@ -17,7 +17,9 @@ class Relay:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._open: list[socket.socket] = []
+        self._open: list[tuple[socket.socket, socket.socket]] = []
+        self._said: dict[socket.socket, bytes] = {}
+        """What each client said first."""
         self._swallowed: bytes | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -30,13 +32,15 @@ class Relay:
                 return
             for end in (near, far):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._open += [near, far]
+            self._open.append((near, far))
             for source, sink, from_client in ((near, far, True), (far, near, False)):
                 threading.Thread(target=self._pass_on, args=(source, sink, from_client), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, from_client: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if from_client:
+                    self._said.setdefault(source, data)
                 if not (from_client and self._swallowed and data.startswith(self._swallowed)):
                     sink.sendall(data)
         for end in (source, sink):
@@ -46,13 +50,14 @@ class Relay:
         """From now on what clients say with this beginning does not arrive, and nobody tells them."""
         self._swallowed = beginning
 
-    def cut(self) -> None:
-        """Reset every connection; new ones work again."""
-        for end in self._open:
-            with contextlib.suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-                end.shutdown(socket.SHUT_RDWR)
-        self._open.clear()
+    def cut(self, naming: bytes = b"") -> None:
+        """Reset the connections of clients that named this in what they said first; new ones work again."""
+        for pair in [pair for pair in self._open if naming in self._said.get(pair[0], b"")]:
+            self._open.remove(pair)
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                    end.shutdown(socket.SHUT_RDWR)
         self._swallowed = None
 
     def close(self) -> None:

@@ -122,9 +122,9 @@ def test_what_was_not_acknowledged_comes_again_and_counts_once(lab: Loopback, mo
 def test_a_subscriber_that_comes_back_late_has_lost_what_was_sent_meanwhile(lab: Loopback, mosquitto: int) -> None:
     """QoS 0, no session: what passes while nobody is there is lost, not late, and to nobody else."""
     relay = Relay(mosquitto)
-    run = during(lab, through(relay, dataclasses.replace(STEADY, qos=0)), (1.0, relay.cut))
+    run = during(lab, through(relay, dataclasses.replace(STEADY, qos=0)), (1.0, lambda: relay.cut(b"tk-sub")))
     relay.close()
-    kpis = checked(run, fault="lost its connection")
+    kpis = checked(run, fault="subscriber-0 lost its connection")
     for ledger in kpis["ledger"]["subscribers"].values():
         assert ledger["dropped"] > 0
         assert ledger["late"] == ledger["duplicates"] == 0
