@@ -58,7 +58,7 @@ def show(experiment: str, found: dict[str, dict[str, float]]) -> None:
         ratios = ", ".join(f"{name} {figures[name] / other[name]:.2f}" for name in ("mean", "p99"))
         print(
             f"{experiment} {form:9} n={figures['runs']:.0f} runs: mean {figures['mean']:9.3f} "
-            f"p50 {figures['p50']:9.3f} p99 {figures['p99']:9.3f} max {figures['max']:9.3f} ms, lost {figures['lost']:.0f}; "
+            f"p50 {figures['p50']:9.3f} p99 {figures['p99']:9.3f} ms, lost {figures['lost']:.0f}; "
             f"{beside.get(form, 'direct')} x {ratios}; p99/p50 {figures['p99'] / figures['p50']:.1f}"
             + (f" ({WANTED[experiment, form]})" if (experiment, form) in WANTED else "")
         )
