@@ -51,7 +51,7 @@ def compute(run: RunFolder) -> dict[str, Any]:
         [Stream(**stream) for stream in manifest["streams"]],
         [Subscriber(**{**each, "topics": frozenset(each["topics"])}) for each in manifest["subscribers"]],
         clocks=clocks,
-        terms=terms_of(manifest),
+        terms=terms_of(manifest, files),
         folder=run.path,
     )
     summaries = summarise_hops(run, joined, files, clocks)
@@ -63,14 +63,19 @@ def compute(run: RunFolder) -> dict[str, Any]:
     return document
 
 
-def terms_of(manifest: Mapping[str, Any]) -> Terms:
-    """What decides between delivered, late, dropped and in flight in this run."""
+def terms_of(manifest: Mapping[str, Any], files: Sequence[StampsFile] = ()) -> Terms:
+    """What decides between delivered, late, dropped and in flight in this run.
+
+    A subscriber whose stamps could not all be saved was watched until the last one that was: what it may have received
+    after that is not lost.
+    """
     workload = manifest["workload"]
+    cut_short = {file.process: file.last_ns() for file in files if file.role == "subscriber" and file.is_cut_short}
     return Terms(
         qos=int(workload["qos"]),
         loss_timeout_ns=round(float(workload["options"].get("loss_timeout_s", LOSS_TIMEOUT_S)) * 1e9),
         settle_ns=round(float(workload["drain_s"]) * 1e9),
-        watched_until_ns=manifest.get("watched_until_ns", {}),
+        watched_until_ns={**cut_short, **manifest.get("watched_until_ns", {})},
     )
 
 

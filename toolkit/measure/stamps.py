@@ -49,6 +49,18 @@ class StampsFile:
         """What it found out of its clock; empty where it was killed."""
         return self.info.clock if self.info else {}
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether a subscriber received more than it could save, as on a disk that filled up."""
+        return self.info is not None and self.info.error is not None and self.counts.get("received", 0) > len(self)
+
+    def last_ns(self) -> int:
+        """Instant of the last stamp that was saved, on the node's clock; 0 without one."""
+        last = 0
+        for block in self.blocks():
+            last = int(block["at_ns"][-1])
+        return last
+
     def __len__(self) -> int:
         return self.path.stat().st_size // STAMP_BYTES if self.path.is_file() else 0
 
