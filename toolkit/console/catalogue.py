@@ -14,7 +14,7 @@ from toolkit import paths
 from toolkit.console.actions import Action, Actions
 from toolkit.controller.asked import as_deployed
 from toolkit.errors import FileInvalidError, ToolkitError, UsageError
-from toolkit.measure.store import list_runs
+from toolkit.measure.store import runs_dir
 from toolkit.spec.load import Asked
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Deployment, deployed_names, load_deployment, lock_holder
@@ -119,7 +119,7 @@ class Catalogue:
             problem=str(asked) if isinstance(asked, ToolkitError) else "",
             action=action,
             holder="" if action else lock_holder(name) or "",
-            runs=len(list_runs(name)),
+            runs=sum(1 for _ in runs_dir(name).glob("*/manifest.json")),
         )
 
     def _load(self, source: Asked) -> Testbed | ToolkitError:

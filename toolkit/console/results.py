@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -25,13 +27,16 @@ def index(request: Request) -> Response:
     """Runs of a testbed, or of all, newest first."""
     name = request.query_params.get("testbed", "")
     names = [name] if name else [entry.name for entry in console_of(request).catalogue.entries()]
-    rows = [row(each, run) for each in names for run in list_runs(each)]
+    folders = [(each, file.parent) for each in names for file in runs_dir(each).glob("*/manifest.json")]
+    rows = [row(each, folder, _changed(folder)) for each, folder in folders]
     rows.sort(key=lambda one: one["started_at"] or 0.0, reverse=True)
     return page(request, "runs", rows=rows, testbed=name)
 
 
-def row(testbed: str, run: RunFolder) -> dict[str, Any]:
+@functools.lru_cache(maxsize=4096)
+def row(testbed: str, folder: Path, changed: tuple[int, ...]) -> dict[str, Any]:  # noqa: ARG001 - a changed run is read again
     """What the list shows of a run."""
+    run = RunFolder(folder)
     manifest = run.manifest()
     hops = run.kpis()["hops"] if run.has_kpis else {}
     end = hops.get("end_to_end", {})
@@ -46,6 +51,11 @@ def row(testbed: str, run: RunFolder) -> dict[str, Any]:
         "p50_ms": end.get("p50_ms"),
         "p99_ms": None if "p99" in end.get("few", ()) else end.get("p99_ms"),
     }
+
+
+def _changed(folder: Path) -> tuple[int, ...]:
+    files = (folder / "manifest.json", folder / "kpis.json")
+    return tuple(file.stat().st_mtime_ns for file in files if file.is_file())
 
 
 def show(request: Request) -> Response:

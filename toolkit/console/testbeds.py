@@ -92,7 +92,9 @@ def nodes(request: Request) -> Response:
 
 async def live(request: Request) -> Response:
     """Figures once a second, as server-sent events."""
-    feed = console_of(request).feed(request.path_params["name"])
+    console = console_of(request)
+    entry = await asyncio.to_thread(console.entry, request)
+    feed = console.feed(entry.name)
 
     async def events() -> AsyncGenerator[str]:
         yield "retry: 2000\n\n"
