@@ -1,6 +1,6 @@
 """What the console costs and how soon it is there, and what its Prometheus needs, on simulated testbeds.
 
-Run: PYTHONPATH=. .venv/bin/python tests/bench/bench_console.py [--nodes 50] [--large 100] [--seconds 60] [--only console]
+Run: PYTHONPATH=. .venv/bin/python tests/bench/bench_console.py [--nodes 50] [--large 100] [--only console]
 """
 
 from __future__ import annotations
