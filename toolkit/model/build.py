@@ -24,7 +24,7 @@ MESSAGES = 100
 """In a net for an open loop: enough for queues to settle."""
 _NEVER_NEGATIVE = 1e-6
 _POOR = 0.03
-_ENOUGH = 100
+_ENOUGH = 10
 _WRONG_MEAN = 0.02
 _STEP_CLASSES = 3
 _FEW = 20

@@ -113,6 +113,16 @@ def _mixture(distribution: Distribution, order: int) -> Phases:
     raise ModelError(f"no phase-type stand-in found for {distribution}; use the simulator")
 
 
+def _erlang_cdf(shape: int, x: FloatArray) -> FloatArray:
+    """As the closed sum, which is exact enough here and needs nothing that takes long to import."""
+    term = np.exp(-x)
+    total = term.copy()
+    for k in range(1, shape):
+        term = term * x / k
+        total += term
+    return 1 - total
+
+
 def _weights(
     distribution: Distribution, dictionary: list[tuple[int, float]], moments: int
 ) -> tuple[float, FloatArray] | None:
@@ -122,7 +132,7 @@ def _weights(
     is_wide = distribution.variance >= distribution.mean**2
     grid = np.geomspace(low + 1e-12, 1.5 * top, 80) if is_wide else np.linspace(0, 1.2 * top, 61)[1:]
     target = distribution.cdf(grid)
-    matrix = np.stack([part.cdf(grid) for part in parts], axis=1)
+    matrix = np.stack([_erlang_cdf(shape, rate * grid) for shape, rate in dictionary], axis=1)
     scale = [distribution.moment(i) for i in range(1, moments + 1)]
     equal = np.array([[part.moment(i + 1) / scale[i] for part in parts] for i in range(moments)])
     equal = np.vstack([np.ones(len(parts)), equal])
