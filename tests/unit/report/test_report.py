@@ -27,7 +27,7 @@ START_NS = 1_800_000_000_000_000_000
 
 
 def make_run(folder: Path, *, slower_ms: float = 0.0, seed: int = 1, n: int = 3000, **changes) -> RunFolder:
-    from test_table import KPIS, hop
+    from tests.unit.report.test_table import KPIS, hop
 
     run = RunFolder(folder)
     folder.mkdir(parents=True)
