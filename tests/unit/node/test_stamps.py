@@ -89,6 +89,24 @@ def test_a_step_of_the_clock_is_seen_and_slewing_is_not(monkeypatch: pytest.Monk
     assert [size for _, size in watch.steps] == [-5_000_000]
 
 
+def test_a_reading_that_was_interrupted_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, held_up_ns = time.time_ns, [0]
+
+    def slow_clock() -> int:
+        until = time.monotonic_ns() + held_up_ns[0]
+        while time.monotonic_ns() < until:
+            pass
+        return real()
+
+    watch = ClockWatch()
+    monkeypatch.setattr(stamps.time, "time_ns", slow_clock)
+    held_up_ns[0] = 2_000_000  # between the two clocks, as when another process has the processor
+    watch.look()
+    held_up_ns[0] = 0
+    watch.look()
+    assert watch.steps == []
+
+
 def test_sampled_stamps_reach_the_hop_exporter_with_their_flows(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter:
         exporter.bind(("127.0.0.1", 0))
