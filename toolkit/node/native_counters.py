@@ -1,6 +1,6 @@
 """What an unmodified broker says of itself: messages it dropped, subscriptions it holds; asked for on its own node.
 
-Mosquitto tells it in `$SYS`, RabbitMQ on its metrics page, ActiveMQ in advisory messages.
+Mosquitto tells it in `$SYS`, RabbitMQ on its metrics page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from toolkit.contract import metrics
 from toolkit.node import exposition
-from toolkit.node.drivers import stomp_frames
 
 TOPICS = {
     "$SYS/broker/publish/messages/dropped": "dropped",
@@ -38,7 +37,6 @@ _RABBITMQ = {
     "rabbitmq_consumers": "subscriptions",
 }
 _SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
-DISCARDED = "/topic/ActiveMQ.Advisory.MessageDiscarded.>"
 _ANSWER_S = 5.0
 Converse = Callable[["NativeCounters"], None]
 
@@ -182,38 +180,7 @@ def read_rabbitmq(page: str) -> dict[str, int]:
     return found
 
 
-# -- ActiveMQ ---------------------------------------------------------------------------------------------------------
-
-
-def _listen_to_advisories(counters: NativeCounters) -> None:
-    """ActiveMQ tells of each message that it discards how many it has discarded for that subscription."""
-    discarded: dict[bytes, int] = {}
-    reader = stomp_frames.FrameReader()
-    login = dict(zip(("login", "passcode"), counters.login or (), strict=False))
-    connect = {"accept-version": "1.2", "host": "/", "heart-beat": "0,0", **login}
-    subscribe = {"id": "0", "destination": DISCARDED, "activemq.prefetchSize": "1000"}
-    with socket.create_connection(counters.address, timeout=_ANSWER_S) as broker:
-        broker.sendall(stomp_frames.frame("CONNECT", connect) + stomp_frames.frame("SUBSCRIBE", subscribe))
-        broker.settimeout(None)
-        while data := broker.recv(65_536):
-            for found in reader.take(data):
-                if found.command == b"ERROR":
-                    raise ConnectionRefusedError(found.complaint)
-                if found.command == b"MESSAGE":
-                    discarded.update(read_discarded(found.headers))
-            counters.latest["dropped"] = sum(discarded.values())
-
-
-def read_discarded(headers: Mapping[bytes, bytes]) -> dict[bytes, int]:
-    """Subscription -> messages discarded for it, in one of ActiveMQ's advisories."""
-    try:
-        return {headers[b"consumerId"]: int(headers[b"discardedCount"])}
-    except (KeyError, ValueError):
-        return {}
-
-
 _CONVERSATIONS: Mapping[str, Converse] = {
     "mqtt": _listen_to_sys,
     "rabbitmq": _ask_rabbitmq,
-    "activemq": _listen_to_advisories,
 }

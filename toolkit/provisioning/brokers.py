@@ -14,7 +14,6 @@ from toolkit.spec.services import PORTS, client_ports, spoken
 from toolkit.spec.testbed import Service
 
 RABBITMQ_METRICS_PORT = 15692
-ACTIVEMQ_LOCAL_PORT = 61612
 MOSQUITTO_LOCAL_PORT = 1882
 """Of a guarded Mosquitto: its own counters, and nothing else, for whoever is on its node."""
 
@@ -157,7 +156,6 @@ def _activemq(service: Service, _: str, __: Sequence[str]) -> BrokerSetup:
         protocols=ports,
         tls=service.tls,
         login=f"{INSIDE}/{LOGIN}" if service.login else "",
-        local_port=ACTIVEMQ_LOCAL_PORT,
     )
     return BrokerSetup(
         files={"activemq.xml": config},
@@ -166,7 +164,6 @@ def _activemq(service: Service, _: str, __: Sequence[str]) -> BrokerSetup:
         environment={"TOOLKIT_HEAP_BYTES": str(settings["heap"])},
         health=("listening", *(str(port) for port in ports.values())),
         health_within_s=300.0,
-        native=f"activemq:{ACTIVEMQ_LOCAL_PORT}",
     )
 
 

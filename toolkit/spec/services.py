@@ -118,7 +118,6 @@ IMAGES: Mapping[str, BuiltinImage] = {
             summary="the ActiveMQ broker for STOMP 1.2 and MQTT 3.1.1",
             roles=("broker",),
             platforms=NOT_ARMV6,
-            ports=(61612,),
             probed=True,
             protocols=("stomp", "mqtt"),
             guarded=True,
