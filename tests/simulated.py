@@ -42,7 +42,7 @@ ROLE_METRICS = {
     "publisher": (m.MESSAGES_SENT, m.MESSAGES_ACKNOWLEDGED, m.SCHEDULE_DELAY, m.RUN_PHASE),
     "subscriber": (m.MESSAGES_RECEIVED, m.MESSAGES_DUPLICATE, m.MESSAGES_FOREIGN, m.RUN_PHASE),
     "broker": (m.BROKER_RECEIVED, m.BROKER_SENT, m.BROKER_DROPPED, m.BROKER_QUEUED, m.BROKER_SUBSCRIBERS),
-    "monitor": (m.HOP_DELAY, m.END_TO_END_DELAY, m.HOP_SAMPLED, m.HOP_NEGATIVE, m.EXPORTER_PENDING),
+    "hop-exporter": (m.HOP_DELAY, m.END_TO_END_DELAY, m.HOP_SAMPLED, m.HOP_NEGATIVE, m.EXPORTER_PENDING),
     "clock": (m.CLOCK_OFFSET, m.CLOCK_BOUND, m.CLOCK_SYNCHRONISED, m.CLOCK_ROOT_DELAY, m.CLOCK_FREQUENCY_ERROR,
               m.CLOCK_STEPS, m.CLOCK_STRATUM, m.CLOCK_SHARED),
 }  # fmt: skip
@@ -83,9 +83,10 @@ def simulated(folder: Path, nodes: int) -> Iterator[Simulated]:
         dataclasses.replace(target, address=f"127.1.{number // 200}.{1 + number % 200}", port=exported)
         for number, target in enumerate(targets(testbed, hosts))
     ]
-    pages = _Pages({target.address: target.role for target in asked})
+    pages = _Pages({target.address: target.service if target.role == "monitor" else target.role for target in asked})
     server = http.server.ThreadingHTTPServer(("0.0.0.0", exported), pages.handler())
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # Prometheus ends in the middle of a scrape
     threading.Thread(target=server.serve_forever, daemon=True).start()
     (folder / "prometheus.yml").write_text(prometheus_config(testbed, hosts, asked))
     (folder / "recording.yml").write_text(recording_rules())
