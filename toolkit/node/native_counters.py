@@ -13,7 +13,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from toolkit.contract import metrics
 from toolkit.node import exposition
@@ -44,10 +43,9 @@ Converse = Callable[["NativeCounters"], None]
 class NativeCounters:
     """The latest numbers, kept fresh by a thread of its own."""
 
-    def __init__(self, kind: str, port: int, login: tuple[str, str] | None = None) -> None:
+    def __init__(self, kind: str, port: int) -> None:
         """Raises KeyError for a kind that nobody knows."""
         self.address = "127.0.0.1", port
-        self.login = login
         self.latest: dict[str, int] = {}
         self._wanted = threading.Event()
         self._converse = _CONVERSATIONS[kind]
@@ -55,14 +53,9 @@ class NativeCounters:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> NativeCounters | None:
-        """TOOLKIT_PROBE_NATIVE is KIND:PORT (none where it is empty), TOOLKIT_PROBE_LOGIN is USER:VARIABLE.
-
-        VARIABLE names the file that holds the password. Raises ValueError, KeyError or OSError.
-        """
+        """TOOLKIT_PROBE_NATIVE is KIND:PORT; none where it is empty. Raises ValueError or KeyError."""
         kind, _, port = environ.get("TOOLKIT_PROBE_NATIVE", "").partition(":")
-        user, _, variable = environ.get("TOOLKIT_PROBE_LOGIN", "").partition(":")
-        login = (user, Path(environ[variable]).read_text().rstrip("\n")) if user else None
-        return cls(kind, int(port), login) if kind else None
+        return cls(kind, int(port)) if kind else None
 
     def start(self) -> None:
         """Begin to listen."""

@@ -63,11 +63,6 @@ def broker_variables(broker: Service) -> tuple[str, ...]:
     )
 
 
-def probe_variables(broker: Service) -> tuple[str, ...]:
-    """Variables of the hop probe beside a broker whose own counters want a login."""
-    return (password_variable(broker.name),) if broker.login and broker.image.name == "activemq" else ()
-
-
 def client_variables(testbed: Testbed) -> tuple[str, ...]:
     """Variables of every client's container whose values are made."""
     brokers = guarded(testbed)
@@ -125,8 +120,6 @@ def access_secrets(
         if service.login:
             login = service.login.user, given(service.login.secret)
             made[LOGIN] = _LOGIN_FILES[service.image.name](service, login)
-            if names := probe_variables(service):
-                values[f"{service.name}-probe"] = dict.fromkeys(names, login[1])
         if COOKIE in wanted:
             made[COOKIE] = kept_password(folder, f"{service.name}-cookie")
         values[service.name] = made

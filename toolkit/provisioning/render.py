@@ -11,7 +11,7 @@ from toolkit.contract.bundle import Bundle, BundleFile, Container
 from toolkit.contract.settings import SAMPLES_DIR, ProcessSettings, node_root
 from toolkit.errors import UsageError
 from toolkit.provisioning import local_clouds
-from toolkit.provisioning.broker_access import entry_options, made_variables, probe_variables
+from toolkit.provisioning.broker_access import made_variables
 from toolkit.provisioning.brokers import BrokerSetup, broker_setup
 from toolkit.provisioning.dashboards import grafana_files
 from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
@@ -309,9 +309,6 @@ class _NodeRenderer:
             "TOOLKIT_PROBE_PORTS": ",".join(map(str, ports)),
             "TOOLKIT_PROBE_NATIVE": setup.native,
         }
-        if names := probe_variables(broker):
-            options = entry_options(broker)
-            environment["TOOLKIT_PROBE_LOGIN"] = f"{options['user']}:{options['password_variable']}"
         if monitor := self._monitor_address():
             environment["TOOLKIT_HOP_EXPORTER"] = f"{monitor}:{HOP_STAMPS_PORT}"
         self._add(
@@ -320,7 +317,6 @@ class _NodeRenderer:
             image="clock",
             command=("toolkit.node.hop_probe",),
             environment=environment,
-            secrets=names,
             mounts=(("samples", SAMPLES_DIR, "rw"),),
             capabilities=("NET_RAW", "NET_ADMIN"),
         )
