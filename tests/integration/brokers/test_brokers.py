@@ -179,23 +179,3 @@ def test_the_brokers_own_count_of_dropped_messages_is_ours(
     assert received["reconnects"] == 0
     assert received["received"] < sent["sent"], "the broker was to lose some"
     assert not counters or counters() - before == sent["sent"] - received["received"]
-
-
-def test_a_cluster_is_entered_at_every_node_and_survives_the_loss_of_one(tmp_path: Path, bench: Bench) -> None:
-    with serve(tmp_path, "rabbitmq", settings="protocols: [amqp]", count=2) as cluster:
-        publisher, subscriber = pair(bench, cluster)
-        losing = threading.Timer(2.0, docker, ("kill", cluster.containers[1]))
-        losing.start()
-        play(
-            None, [publisher], [subscriber], run="both", protocol="amqp", qos=1, broker=cluster.at("amqp"),
-            connections=2, subscriber_connections=2, duration_s=6.0, arrivals=Arrivals(kind="rate", rate_per_s=100),
-            options=cluster.options(), within_s=60,
-        )  # fmt: skip
-        losing.join()
-        sent, received = publisher.info("both"), subscriber.info("both")
-        assert (sent.counts["reconnects"], received.counts["reconnects"]) == (1, 1), "one of two connections each"
-        stamps = [(stamp[3], stamp[4]) for stamp in of_point(subscriber.stamps("both"), Point.RECEIVED)]
-        for stream in {stream for stream, _ in stamps}:
-            assert max(seq for of, seq in stamps if of == stream) >= 595, (
-                "all connections went on at the node that is left"
-            )
