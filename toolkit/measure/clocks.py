@@ -36,6 +36,8 @@ class ClockReading:
     """This clock minus the reference."""
     root_delay_ns: int
     root_dispersion_ns: int
+    read_window_ns: int = 0
+    """How far apart the wall and the monotonic clock may have been read."""
     synchronised: bool = True
     shared: bool = False
 
@@ -144,11 +146,12 @@ def node_clock(
 
 
 def find_steps(node: str, readings: Sequence[ClockReading]) -> list[ClockStep]:
-    """Jumps of wall minus monotonic time between neighbouring readings."""
+    """Jumps of wall minus monotonic time between neighbouring readings, beyond what the reading may be wrong by."""
     return [
         ClockStep(node=node, at_ns=after.at_ns, size_ns=size)
         for before, after in itertools.pairwise(readings)
-        if abs(size := (after.at_ns - after.monotonic_ns) - (before.at_ns - before.monotonic_ns)) > STEP_NS
+        if abs(size := (after.at_ns - after.monotonic_ns) - (before.at_ns - before.monotonic_ns))
+        > STEP_NS + (before.read_window_ns + after.read_window_ns) // 2
     ]
 
 

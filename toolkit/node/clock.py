@@ -21,7 +21,7 @@ from toolkit.node.board import board_families
 from toolkit.node.exposition import CONTENT_TYPE, metrics_page
 from toolkit.node.pages import Page, health, pages_handler, text
 from toolkit.node.serving import Server
-from toolkit.node.stamps import ClockWatch
+from toolkit.node.stamps import ClockWatch, both_clocks_ns
 
 RUN_DIR = Path("/run/chrony")
 STALE_S = 5.0
@@ -174,9 +174,11 @@ class ClockState:
 
     def reading(self, tracking: Tracking) -> dict[str, int | bool]:
         """One line of the clock log, in ns."""
+        wall, monotonic, window = both_clocks_ns()
         return {
-            "at_ns": time.time_ns(),
-            "monotonic_ns": time.monotonic_ns(),
+            "at_ns": wall,
+            "monotonic_ns": monotonic,
+            "read_window_ns": window,
             "offset_ns": 0 if self.settings.shared else round(tracking.offset_s * 1e9),
             "root_delay_ns": round(tracking.root_delay_s * 1e9),
             "root_dispersion_ns": round(tracking.root_dispersion_s * 1e9),

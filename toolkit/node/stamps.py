@@ -233,17 +233,24 @@ class ClockWatch:
         }
 
 
-def _wall_minus_monotonic_ns() -> tuple[int, int]:
-    """(difference of the two clocks, how long the reading took), the tightest of seven readings."""
-    tightest: tuple[int, int] | None = None
+def both_clocks_ns() -> tuple[int, int, int]:
+    """(CLOCK_REALTIME, CLOCK_MONOTONIC at the same instant, how long the reading took), the tightest of seven."""
+    tightest: tuple[int, int, int] | None = None
     for _ in range(7):
         before = time.monotonic_ns()
         wall = time.time_ns()
         after = time.monotonic_ns()
-        reading = (after - before, wall - (before + after) // 2)
+        reading = (after - before, wall, (before + after) // 2)
         tightest = min(tightest, reading) if tightest else reading
     assert tightest is not None  # noqa: S101
-    return tightest[1], tightest[0]
+    window, wall, monotonic = tightest
+    return wall, monotonic, window
+
+
+def _wall_minus_monotonic_ns() -> tuple[int, int]:
+    """(difference of the two clocks, how long the reading took)."""
+    wall, monotonic, window = both_clocks_ns()
+    return wall - monotonic, window
 
 
 def _clock_quality(reads: int = 200) -> tuple[int, int]:

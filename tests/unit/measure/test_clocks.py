@@ -58,6 +58,8 @@ def test_a_step_is_found_with_its_size_and_a_slew_is_not():
     log = readings([0, 0, 0, 0])
     stepped = [*log[:2], *(ClockReading(at_ns=r.at_ns + 3_000_000, monotonic_ns=r.monotonic_ns, offset_ns=0, root_delay_ns=0, root_dispersion_ns=0) for r in log[2:])]  # fmt: skip  # noqa: E501
     [step] = find_steps("pub", stepped)
+    slowly_read = [dataclasses.replace(reading, read_window_ns=8_000_000) for reading in stepped]
+    assert find_steps("pub", slowly_read) == []
     assert (step.node, step.size_ns, step.at_ns) == ("pub", 3_000_000, T0 + 2 * S + 3_000_000)
     slewed = [dataclasses.replace(r, at_ns=r.at_ns + i * 50_000) for i, r in enumerate(log)]
     assert find_steps("pub", slewed) == []
