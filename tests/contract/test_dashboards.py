@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import promql_parser
 import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 
+from tests.contract.grafana_schema import dashboard_schema
 from toolkit.contract import metrics
 from toolkit.provisioning.dashboards import dashboards, pages
 from toolkit.provisioning.monitoring import NODE_SCRAPE_S
@@ -55,6 +58,51 @@ def test_a_dashboard_survives_the_sdk_and_is_of_the_schema_it_says(name: str) ->
     assert again == document, "keys that Grafana's types do not know would vanish here"
     assert document["schemaVersion"] == 42
     assert document["uid"] == "toolkit-" + name.removesuffix(".json")
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    schema = dashboard_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_dashboard_is_valid_by_the_types_that_grafana_publishes(
+    validator: jsonschema.Draft202012Validator, name: str
+) -> None:
+    found = jsonschema.exceptions.best_match(validator.iter_errors(json.loads(FILES[name])))
+    assert found is None, f"{found.json_path}: {found.message}"
+
+
+def first(document: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(panel for panel in document["panels"] if panel["type"] == kind)
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a key nobody knows": lambda d: d.update(theme="dark"),
+    "no schema version": lambda d: d.pop("schemaVersion"),
+    "a word that is no member": lambda d: first(d, "timeseries")["options"]["legend"].update(placement="left"),
+    "another panel's option": lambda d: first(d, "stat")["options"].update(calculate=True),
+    "another panel's field": lambda d: first(d, "heatmap")["fieldConfig"]["defaults"]["custom"].update(lineWidth=1),
+    "a panel that is not drawn": lambda d: first(d, "stat").update(type="gauge"),
+    "a number as text": lambda d: first(d, "timeseries")["gridPos"].update(w="8"),
+    "a query's misspelt key": lambda d: first(d, "stat")["targets"][0].update(legend="x"),
+    "a colour without its step": lambda d: first(d, "stat")["fieldConfig"]["defaults"]["thresholds"]["steps"][0].pop(
+        "color"
+    ),
+    "an unknown kind of variable": lambda d: d["templating"]["list"][0].update(type="choice"),
+}
+
+
+@pytest.mark.parametrize("spoil", WRONG.values(), ids=WRONG)
+def test_what_grafana_does_not_know_is_refused(
+    validator: jsonschema.Draft202012Validator, spoil: Callable[[dict[str, Any]], object]
+) -> None:
+    document = json.loads(FILES["kpis.json"])
+    assert validator.is_valid(document)
+    spoil(document)
+    assert not validator.is_valid(document)
 
 
 @pytest.mark.parametrize("name", FILES)
