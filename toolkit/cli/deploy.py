@@ -20,6 +20,11 @@ from toolkit.cli.target import (
 )
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from toolkit.console.actions import Verb
+    from toolkit.console.journal import Journal
+    from toolkit.controller.deploy import Outcome
     from toolkit.spec.load import Asked
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done; touch nothing.")]
@@ -79,8 +84,9 @@ def deploy(
     from toolkit.controller import deploy as story
 
     asked = _asked(testbed, provider, sets, scale)
-    with progress(as_json=json_output, quiet=quiet) as emit:
+    with _shown("deploy", asked) as journal, progress(as_json=json_output, quiet=quiet, also=journal.emit) as emit:
         outcome = story.deploy(asked, emit)
+        journal.outcome |= {"message": outcome.in_short, "notes": list(outcome.deployment.notes.values())}
     _tell(outcome, json_output=json_output)
 
 
@@ -96,8 +102,9 @@ def redeploy(
     from toolkit.controller import deploy as story
 
     asked = _asked(testbed, provider, sets, scale)
-    with progress(as_json=json_output, quiet=quiet) as emit:
+    with _shown("redeploy", asked) as journal, progress(as_json=json_output, quiet=quiet, also=journal.emit) as emit:
         outcome = story.redeploy(asked, emit)
+        journal.outcome |= {"message": outcome.in_short, "notes": list(outcome.deployment.notes.values())}
     _tell(outcome, json_output=json_output)
 
 
@@ -107,10 +114,21 @@ def _asked(testbed: str | None, provider: str | None, sets: list[str] | None, sc
     return Asked(file=testbed_file(testbed), provider=provider, overrides=settings(sets), scale=scale)
 
 
-def _tell(outcome: object, *, json_output: bool) -> None:
-    from toolkit.controller.deploy import Outcome
+def _shown(verb: Verb, asked: Asked) -> AbstractContextManager[Journal]:
+    """What consoles are shown of the story."""
+    from toolkit.console.actions import Order, shown
 
-    assert isinstance(outcome, Outcome)  # noqa: S101
+    order = Order(
+        verb=verb,
+        testbed=asked.load().name,
+        file=str(asked.file.resolve()),
+        provider=asked.provider,
+        by="command line",
+    )
+    return shown(order)
+
+
+def _tell(outcome: Outcome, *, json_output: bool) -> None:
     deployment = outcome.deployment
     if json_output:
         document = {
@@ -124,8 +142,7 @@ def _tell(outcome: object, *, json_output: bool) -> None:
         }
         typer.echo(json.dumps(document))
         return
-    what = "is up" if outcome.changed else "is up already; nothing changed"
-    typer.echo(f"testbed {deployment.name} {what}: {len(deployment.hosts)} nodes, {outcome.seconds:.1f} s")
+    typer.echo(outcome.in_short)
     for name, url in outcome.urls.items():
         typer.echo(f"  {name:<12} {url}")
     for note in deployment.notes.values():

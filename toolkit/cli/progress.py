@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
 
 from toolkit.events import Emit, Event
 
@@ -18,8 +17,8 @@ _STYLES = {"info": "", "warning": "yellow", "error": "red"}
 
 
 @contextlib.contextmanager
-def progress(*, as_json: bool = False, quiet: bool = False, log: TextIO | None = None) -> Iterator[Emit]:
-    """Yield the function that shows events; every event is also written to `log` as a JSON line."""
+def progress(*, as_json: bool = False, quiet: bool = False, also: Emit | None = None) -> Iterator[Emit]:
+    """Yield the function that shows events; every event is also given to `also`."""
     lock = threading.Lock()
     started = time.monotonic()
     if as_json:
@@ -27,7 +26,7 @@ def progress(*, as_json: bool = False, quiet: bool = False, log: TextIO | None =
     elif quiet:
         show = _only_problems
     elif sys.stderr.isatty():
-        with _live(started) as shown, _locked(shown, lock, log) as emit:
+        with _live(started) as shown, _locked(shown, lock, also) as emit:
             yield emit
         return
     else:
@@ -35,18 +34,17 @@ def progress(*, as_json: bool = False, quiet: bool = False, log: TextIO | None =
         def show(event: Event) -> None:
             _plain(event, started)
 
-    with _locked(show, lock, log) as emit:
+    with _locked(show, lock, also) as emit:
         yield emit
 
 
 @contextlib.contextmanager
-def _locked(show: Emit, lock: threading.Lock, log: TextIO | None) -> Iterator[Emit]:
+def _locked(show: Emit, lock: threading.Lock, also: Emit | None) -> Iterator[Emit]:
     def emit(event: Event) -> None:
         with lock:
             show(event)
-            if log:
-                log.write(json.dumps(dataclasses.asdict(event)) + "\n")
-                log.flush()
+            if also:
+                also(event)
 
     yield emit
 

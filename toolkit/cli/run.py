@@ -53,6 +53,7 @@ def run(
 
     The results stay in folders of their own: toolkit results list.
     """
+    from toolkit.console.actions import Order, shown
     from toolkit.controller.asked import as_deployed
     from toolkit.controller.run import check_whole, find_experiment, play_experiment
     from toolkit.spec.scale import scale_traffic
@@ -70,8 +71,10 @@ def run(
         experiment = _changed(
             find_experiment(base, name), messages=messages, repeat=repeat, seed=seed, places=_places(sets)
         )
-        with progress(quiet=quiet or json_output) as emit:
+        order = Order(verb="run", testbed=base.name, workload=name, by="command line")
+        with shown(order) as journal, progress(quiet=quiet or json_output, also=journal.emit) as emit:
             outcomes.append(play_experiment(base, deployment, experiment, emit=emit, resume=resume))
+            journal.outcome |= {"message": outcomes[-1].in_short, "runs": [run.name for run in outcomes[-1].runs]}
         _print(outcomes[-1], quietly=json_output)
     if json_output:
         typer.echo(json.dumps(_document(outcomes)))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.cli.progress import progress
 from toolkit.cli.target import JsonOption, TestbedArgument, name_of
+
+if TYPE_CHECKING:
+    from toolkit.controller.teardown import Removal
 
 
 def register(app: typer.Typer) -> None:
@@ -33,8 +37,7 @@ def teardown(
     names = story.known_names() if everything else [name_of(testbed)]
     documents = []
     for name in names:
-        with progress(quiet=json_output) as emit:
-            outcome = story.look(name) if dry_run else story.teardown(name, emit=emit)
+        outcome = story.look(name) if dry_run else _tear_down(name, quiet=json_output)
         documents.append(
             {
                 "testbed": name,
@@ -48,8 +51,29 @@ def teardown(
             for resource in outcome.left if dry_run else outcome.removed:
                 typer.echo(f"{verb} {resource.kind} {resource.name}")
             if not dry_run:
-                typer.echo(f"testbed {name} is gone: {len(outcome.removed)} things removed, {outcome.seconds:.1f} s")
+                typer.echo(_in_short(name, outcome))
     if json_output:
         typer.echo(json.dumps(documents))
     elif not names:
         typer.echo("nothing to do: no testbed is deployed in this workspace")
+
+
+def _tear_down(name: str, *, quiet: bool) -> Removal:
+    """The story, shown here and, where there is a testbed to remove, in consoles."""
+    from toolkit.console.actions import Order, shown
+    from toolkit.console.journal import Journal
+    from toolkit.controller import teardown as story
+
+    order = Order(verb="teardown", testbed=name, by="command line")
+    known = name in story.known_names()
+    with (
+        shown(order) if known else nullcontext(Journal()) as journal,
+        progress(quiet=quiet, also=journal.emit) as emit,
+    ):
+        removal = story.teardown(name, emit=emit)
+        journal.outcome |= {"message": _in_short(name, removal)}
+    return removal
+
+
+def _in_short(name: str, removal: Removal) -> str:
+    return f"testbed {name} is gone: {len(removal.removed)} things removed, {removal.seconds:.1f} s"

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import signal
 import sys
-import threading
-import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from toolkit.console.actions import INTERRUPTS, Order, Verb, read_json, release, write_json
+from toolkit.console.actions import INTERRUPTS, Order, Verb, release
+from toolkit.console.journal import INTERRUPTED, journal, read_json
 from toolkit.controller.asked import as_deployed
 from toolkit.errors import ToolkitError, UsageError
-from toolkit.events import Emit, Event
+from toolkit.events import Emit
 from toolkit.spec.load import Asked
 from toolkit.state import load_deployment
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from toolkit.controller.deploy import Outcome
 
 
 def act(folder: Path, lock: int) -> int:
@@ -28,39 +25,23 @@ def act(folder: Path, lock: int) -> int:
 
     `lock`: the descriptor of the testbed's busy file, held by whoever started this process.
     """
-    written = read_json(folder / "order.json")
-    if written is None:
+    document = read_json(folder / "order.json")
+    if document is None:
         raise UsageError(f"{folder} holds no order")
-    order = Order(**written["order"])
-    with (folder / "events.jsonl").open("a") as journal:
-        emit = _journalled(journal)
-        try:
+    order = Order(**document["order"])
+    try:
+        with journal(folder) as written:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-            ended = {"state": "done", "exit_code": 0, **STORIES[order.verb](order, emit)}
-        except ToolkitError as error:
-            ended = {"state": "failed", "exit_code": error.exit_code, "message": str(error)}
-        except KeyboardInterrupt:
-            words = "interrupted; the state is saved: deploy again to go on, or tear down"
-            ended = {"state": "interrupted", "exit_code": INTERRUPTED, "message": words}
-        except Exception:  # noqa: BLE001 - a bug: its traceback goes to the log, the last line to the page
-            traceback.print_exc()
-            last = traceback.format_exc().strip().splitlines()[-1]
-            words = f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {folder / 'log'}"
-            ended = {"state": "failed", "exit_code": 1, "message": words}
-    write_json(folder / "outcome.json", {**ended, "ended_at": time.time()})
-    release(lock)
-    return int(ended["exit_code"])
-
-
-def _journalled(journal: TextIO) -> Emit:
-    lock = threading.Lock()
-
-    def emit(event: Event) -> None:
-        with lock:
-            journal.write(json.dumps(dataclasses.asdict(event)) + "\n")
-            journal.flush()
-
-    return emit
+            written.outcome |= STORIES[order.verb](order, written.emit)
+    except ToolkitError as error:
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001 - a bug, and the journal tells of it
+        return 1
+    finally:
+        release(lock)
+    return 0
 
 
 def _deploy(order: Order, emit: Emit) -> dict[str, Any]:
@@ -81,11 +62,8 @@ def _asked(order: Order) -> Asked:
     return as_deployed(deployment) if deployment else Asked(file=Path(order.file), provider=order.provider)
 
 
-def _deployed(outcome: Any) -> dict[str, Any]:
-    deployment = outcome.deployment
-    what = "is up" if outcome.changed else "is up already; nothing changed"
-    message = f"testbed {deployment.name} {what}: {len(deployment.hosts)} nodes, {outcome.seconds:.1f} s"
-    return {"message": message, "notes": list(deployment.notes.values())}
+def _deployed(outcome: Outcome) -> dict[str, Any]:
+    return {"message": outcome.in_short, "notes": list(outcome.deployment.notes.values())}
 
 
 def _teardown(order: Order, emit: Emit) -> dict[str, Any]:
@@ -108,8 +86,7 @@ def _run(order: Order, emit: Emit) -> dict[str, Any]:
     outcome = play_experiment(testbed, deployment, find_experiment(testbed, order.workload), emit=emit)
     if outcome.folder is not None:
         write_experiment(outcome.folder)
-    runs = [folder.name for folder in outcome.runs]
-    return {"message": f"{len(runs)} run{'s' * (len(runs) > 1)} measured and saved", "runs": runs}
+    return {"message": outcome.in_short, "runs": [run.name for run in outcome.runs]}
 
 
 STORIES: Mapping[Verb, Callable[[Order, Emit], dict[str, Any]]] = {

@@ -1,12 +1,14 @@
-"""Actions: a controller's story in a process of its own, with its events in a journal that anybody can follow.
+"""Actions: a controller's story that somebody started, with its events in a journal that anybody can follow.
 
 `<workspace>/.console/actions/<id>/`: `order.json` (what was asked for), `events.jsonl` (one event a line, as the
-terminal shows them), `outcome.json` (how it ended), `log` (whatever the process printed). The process outlives the
-page, the browser and the console; `<workspace>/.console/<testbed>.busy` is locked as long as it lives.
+terminal shows them), `outcome.json` (how it ended), `log` (what a console's process printed; the traceback of a bug).
+A console plays a story in a process of its own, which outlives the page, the browser and the console; the command line
+plays it itself. `<workspace>/.console/<testbed>.busy` is locked as long as the process lives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -17,11 +19,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from toolkit import paths
+from toolkit.console.journal import Journal, journal, read_json, write_json
 from toolkit.errors import LockedError, UsageError
 from toolkit.state import lock_holder
 
@@ -31,6 +35,7 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 KEPT = 50
 """Journals that stay; older ones go when a new action starts."""
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9-]{1,120}")
+_NAME = re.compile(r"[a-z0-9-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,7 @@ class Order:
     file: str = ""
     provider: str | None = None
     workload: str = ""
+    by: Literal["console", "command line"] = "console"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,26 +83,16 @@ class Actions:
 
     def start(self, order: Order) -> Action:
         """Start an action; raises LockedError where another one, or a command, works on the testbed."""
-        home = _home()
-        (home / "actions").mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _busy_file(order.testbed).open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with _lock_file(order.testbed) as lock:
+            if not _take(lock):
                 lock.seek(0)
-                raise LockedError(f"testbed {order.testbed} is busy with {lock.read() or 'another action'}") from None
+                raise LockedError(f"testbed {order.testbed} is busy with {lock.read() or 'another action'}")
             if holder := lock_holder(order.testbed):
                 raise LockedError(f"testbed {order.testbed} is busy: {holder} works on it")
-            folder = _new_folder(order)
-            (folder / "events.jsonl").touch()
-            lock.truncate(0)
-            lock.write(folder.name)
-            lock.flush()
+            folder = _open_folder(order, lock)
             child = _spawn(folder, lock.fileno())
-            written = {"order": dataclasses.asdict(order), "started_at": time.time(), "process": child.pid}
-            write_json(folder / "order.json", written)
+            _sign(folder, order, child.pid)
         self._children.append(child)
-        _prune(home / "actions")
         return self.find(folder.name)
 
     def find(self, name: str) -> Action:
@@ -122,7 +118,7 @@ class Actions:
         )
 
     def running(self, testbed: str) -> Action | None:
-        """What a console does to this testbed right now."""
+        """What is done to this testbed right now."""
         name = _busy_with(testbed)
         if not name:
             return None
@@ -149,10 +145,39 @@ class Actions:
         return found
 
     def stop(self, name: str) -> None:
-        """Interrupt a running action, as Ctrl-C does: the state is saved and the same button goes on from there."""
+        """Interrupt a running action, as Ctrl-C does: the state is saved and the same button goes on from there.
+
+        Raises LockedError for one of the command line: its terminal stops it.
+        """
         action = self.find(name)
+        if action.order.by != "console":
+            raise LockedError(
+                f"{action.title}: it was started on the command line, by process {action.process}; press Ctrl-C there"
+            )
         if action.state == "running":
             os.killpg(action.process, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def shown(order: Order) -> Iterator[Journal]:
+    """Journal a story that this process plays itself, so that consoles show it.
+
+    Where another action holds the testbed nothing is journalled: the story finds the lock taken and says by whom.
+    """
+    if not _NAME.fullmatch(order.testbed):
+        yield Journal()
+        return
+    with _lock_file(order.testbed) as lock:
+        if not _take(lock):
+            yield Journal()
+            return
+        folder = _open_folder(order, lock)
+        _sign(folder, order, os.getpid())
+        try:
+            with journal(folder) as written:
+                yield written
+        finally:
+            release(lock.fileno())
 
 
 def release(lock: int) -> None:
@@ -179,33 +204,21 @@ def _spawn(folder: Path, lock: int) -> subprocess.Popen[bytes]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def read_events(folder: Path, after: int) -> tuple[list[str], int]:
-    """Whole lines of a journal from a byte on, and where the next ones begin."""
-    with (folder / "events.jsonl").open("rb") as journal:
-        journal.seek(after)
-        whole, _, _ = journal.read().rpartition(b"\n")
-    if not whole:
-        return [], after
-    return whole.decode().split("\n"), after + len(whole) + 1
-
-
-def write_json(file: Path, document: dict[str, Any]) -> None:
-    """The old or the new document is there, never half of one."""
-    draft = file.with_suffix(".new")
-    draft.write_text(json.dumps(document, indent=1))
-    draft.replace(file)
-
-
-def read_json(file: Path) -> dict[str, Any] | None:
-    """The document, or None where there is none (yet)."""
-    try:
-        return dict(json.loads(file.read_text()))
-    except FileNotFoundError:
-        return None
-
-
 def _home() -> Path:
     return paths.workspace() / ".console"
+
+
+def _lock_file(testbed: str) -> TextIO:
+    (_home() / "actions").mkdir(parents=True, exist_ok=True, mode=0o700)
+    return _busy_file(testbed).open("a+")
+
+
+def _take(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _busy_file(testbed: str) -> Path:
@@ -226,6 +239,23 @@ def _busy_with(testbed: str) -> str:
     except FileNotFoundError:
         pass
     return ""
+
+
+def _open_folder(order: Order, lock: TextIO) -> Path:
+    """A new action's folder, named in its testbed's busy file; folders of old actions go."""
+    folder = _new_folder(order)
+    (folder / "events.jsonl").touch()
+    lock.truncate(0)
+    lock.write(folder.name)
+    lock.flush()
+    _prune(folder.parent)
+    return folder
+
+
+def _sign(folder: Path, order: Order, process: int) -> None:
+    """Write down what was asked for and which process is at it; from now on the action can be found."""
+    written = {"order": dataclasses.asdict(order), "started_at": time.time(), "process": process}
+    write_json(folder / "order.json", written)
 
 
 def _new_folder(order: Order) -> Path:

@@ -39,9 +39,9 @@ class Entry:
     deployment: Deployment | None
     problem: str = ""
     action: Action | None = None
-    """What a console does to it right now."""
+    """What a console or the command line does to it right now."""
     holder: str = ""
-    """Who else works on it, in words."""
+    """Who else holds its lock, in words."""
     runs: int = 0
 
     @property

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from toolkit.console.actions import Order, Verb, read_events
+from toolkit.console.actions import Order, Verb
 from toolkit.console.catalogue import Entry
 from toolkit.console.guard import RefusedError
 from toolkit.console.held import console_of, form_of, session_of
+from toolkit.console.journal import read_events
 from toolkit.console.pages import page
 from toolkit.console.testbeds import event_stream
 from toolkit.errors import UsageError

@@ -53,6 +53,12 @@ class Outcome:
     urls: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def in_short(self) -> str:
+        """In a line."""
+        what = "is up" if self.changed else "is up already; nothing changed"
+        return f"testbed {self.deployment.name} {what}: {len(self.deployment.hosts)} nodes, {self.seconds:.1f} s"
+
 
 def deploy(asked: Asked, emit: Emit) -> Outcome:
     """The whole story; whatever it raises, the state is saved and the same call goes on from there."""

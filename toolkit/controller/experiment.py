@@ -43,6 +43,11 @@ class Outcome:
     folder: ExperimentFolder | None = None
     """None for a single run of a single workload."""
 
+    @property
+    def in_short(self) -> str:
+        """In a line."""
+        return f"{len(self.runs)} run{'s' * (len(self.runs) > 1)} measured and saved"
+
 
 def run_experiment(
     testbed: Testbed,

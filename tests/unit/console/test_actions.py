@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from toolkit import state
-from toolkit.console.actions import Action, Actions, Order, read_events
+from toolkit.console.actions import Action, Actions, Order, shown
 from toolkit.console.catalogue import Catalogue
+from toolkit.console.journal import read_events
 from toolkit.errors import LockedError, UsageError
+from toolkit.events import Event
 
 FILE = "name: small\nnodes: {a: {kind: vm}}\nservices: {broker: {on: a, image: event-handler}}\n"
 
@@ -122,3 +126,77 @@ def test_a_journal_is_read_in_whole_lines(tmp_path: Path) -> None:
 def test_only_actions_are_found(workspace: Path, actions: Actions, name: str) -> None:
     with pytest.raises(UsageError, match="no action"):
         actions.find(name)
+
+
+STORY = """
+import sys
+from toolkit.cli import deploy, main
+from toolkit.controller import deploy as story
+from toolkit.events import Event
+from toolkit.state import locked
+
+def waits(asked, emit):
+    with locked(asked.load().name):
+        emit(Event(stage="acquire", message="1 node", state="started"))
+        sys.stdin.readline()
+        raise KeyboardInterrupt
+
+story.deploy = waits
+sys.argv = ["toolkit", "deploy", "testbed.yml"]
+main.main()
+"""
+
+
+def test_a_deploy_on_the_command_line_is_followed_live_and_stopped_only_there(
+    workspace: Path, tmp_path: Path, actions: Actions
+) -> None:
+    (tmp_path / "testbed.yml").write_text(FILE)
+    catalogue = Catalogue(tmp_path, (), actions)
+    before = catalogue.entry("small").version
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", STORY], cwd=tmp_path, text=True, stdin=pipe, stderr=pipe)
+    assert process.stderr
+    assert "acquire" in process.stderr.readline()
+    action = actions.running("small")
+    assert action is not None
+    assert (action.state, action.process, action.title) == ("running", process.pid, "deploy small")
+    (event,) = map(json.loads, read_events(action.folder, 0)[0])
+    assert (event["stage"], event["message"], event["state"]) == ("acquire", "1 node", "started")
+    assert (catalogue.entry("small").state, catalogue.entry("small").version != before) == ("busy", True)
+    with pytest.raises(LockedError, match=action.id):
+        actions.start(Order(verb="deploy", testbed="small", file="x"))
+    with pytest.raises(LockedError, match=f"process {process.pid}; press Ctrl-C there"):
+        actions.stop(action.id)
+    process.communicate("\n", timeout=30)
+    assert process.returncode == 130
+    over = actions.find(action.id)
+    assert (over.state, over.outcome["exit_code"]) == ("interrupted", 130)
+    assert catalogue.entry("small").state == "ready"
+
+
+def test_a_story_of_this_process_is_written_down_however_it_ends(workspace: Path, actions: Actions) -> None:
+    order = Order(verb="teardown", testbed="small", by="command line")
+    with shown(order) as journal:
+        journal.emit(Event(stage="teardown", message="all gone"))
+        journal.outcome |= {"message": "testbed small is gone"}
+        with shown(order) as inner:  # taken: plays unseen
+            inner.emit(Event(stage="teardown", message="nobody reads this"))
+    journal.emit(Event(stage="teardown", message="too late"))
+    (action,) = actions.latest()
+    assert (action.state, action.outcome["message"]) == ("done", "testbed small is gone")
+    assert len(read_events(action.folder, 0)[0]) == 1
+    with pytest.raises(UsageError), shown(order):
+        raise UsageError("no such thing")
+    with pytest.raises(ZeroDivisionError), shown(order):
+        print(1 / 0)
+    bug, refused, _ = actions.latest()
+    assert (refused.state, refused.outcome["exit_code"], refused.outcome["message"]) == ("failed", 2, "no such thing")
+    assert "ZeroDivisionError" in bug.outcome["message"]
+    assert "print(1 / 0)" in (bug.folder / "log").read_text()
+    assert actions.running("small") is None
+
+
+def test_what_is_no_name_of_a_testbed_is_not_written_down(workspace: Path) -> None:
+    with shown(Order(verb="teardown", testbed="../else", by="command line")) as journal:
+        journal.emit(Event(stage="teardown", message="nothing"))
+    assert not workspace.exists()
