@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -126,7 +126,7 @@ def _events_of_ruamel(text: str, file: str) -> list[Any]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        return list(YAML(typ="safe", pure=True).parse(text))
+        return list(_down_to_the_deepest(YAML(typ="safe", pure=True).parse(text)))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -139,6 +139,17 @@ def _events_of_ruamel(text: str, file: str) -> list[Any]:
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         message = f"not YAML: {getattr(error, 'reason', None) or ' '.join(str(error).split())}; remove it"
         raise FileInvalidError([Problem(file=file, line=line, column=column, message=message)]) from None
+
+
+def _down_to_the_deepest(events: Iterable[Any]) -> Iterator[Any]:
+    """Events until they are nested deeper than is read: what libyaml gave up for its depth takes ruamel minutes."""
+    depth = 0
+    for event in events:
+        yield event
+        kind = _kind(event)
+        depth += kind.endswith("Start") - kind.endswith("End")
+        if depth > 2 * _DEEPEST:
+            return
 
 
 def _kind(event: Any) -> str:

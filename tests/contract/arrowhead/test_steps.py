@@ -93,6 +93,7 @@ def order_for(cloud: LocalCloud, run: str, **options: Any) -> RunOrder:
         broker=f"127.0.0.1:{cloud.ports['orchestrator']}",
         streams=[7],
         messages=5,
+        payload_bytes=700,
         warmup_messages=1,
         arrivals=Arrivals(kind="rate", rate_per_s=50),
         drain_s=0.1,
