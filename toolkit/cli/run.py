@@ -74,7 +74,7 @@ def run(
         order = Order(verb="run", testbed=base.name, workload=name, by="command line")
         with shown(order) as journal, progress(quiet=quiet or json_output, also=journal.emit) as emit:
             outcomes.append(play_experiment(base, deployment, experiment, emit=emit, resume=resume))
-            journal.outcome |= {"message": outcomes[-1].in_short, "runs": [run.name for run in outcomes[-1].runs]}
+            journal.outcome |= outcomes[-1].told
         _print(outcomes[-1], quietly=json_output)
     if json_output:
         typer.echo(json.dumps(_document(outcomes)))

@@ -86,7 +86,7 @@ def _run(order: Order, emit: Emit) -> dict[str, Any]:
     outcome = play_experiment(testbed, deployment, find_experiment(testbed, order.workload), emit=emit)
     if outcome.folder is not None:
         write_experiment(outcome.folder)
-    return {"message": outcome.in_short, "runs": [run.name for run in outcome.runs]}
+    return outcome.told
 
 
 STORIES: Mapping[Verb, Callable[[Order, Emit], dict[str, Any]]] = {

@@ -1,8 +1,9 @@
-"""Runs and their reports, opened in place."""
+"""Runs and experiments with their reports, opened in place."""
 
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from toolkit.console.guard import REPORT_POLICY
 from toolkit.console.held import console_of
 from toolkit.console.pages import NOTHING, packed, page
 from toolkit.errors import UsageError
+from toolkit.measure.experiments import FILE, ExperimentFolder, experiments_dir, list_experiments
 from toolkit.measure.store import RunFolder, list_runs, runs_dir
-from toolkit.report.html import write_report
+from toolkit.report.html import write_experiment, write_report
 from toolkit.report.table import COLUMNS, hop_rows, ledger_line, remarks, run_document
 
 MARGIN_S = 10.0
 """Shown before and after a run where a dashboard is opened on it."""
+_SUMMARIES = threading.Lock()
+"""Two browsers that ask for a summary at once do not draw it into each other."""
 
 
 def index(request: Request) -> Response:
@@ -30,7 +34,26 @@ def index(request: Request) -> Response:
     folders = [(each, file.parent) for each in names for file in runs_dir(each).glob("*/manifest.json")]
     rows = [row(each, folder, _changed(folder)) for each, folder in folders]
     rows.sort(key=lambda one: one["started_at"] or 0.0, reverse=True)
-    return page(request, "runs", rows=rows, testbed=name)
+    experiments = [experiment_row(folder) for each in names for folder in list_experiments(each)]
+    experiments.sort(key=lambda one: one["started_at"], reverse=True)
+    parts = {(one["testbed"], run): one["id"] for one in experiments for run in one["runs"]}
+    return page(request, "runs", rows=rows, experiments=experiments, parts=parts, testbed=name)
+
+
+def experiment_row(folder: ExperimentFolder) -> dict[str, Any]:
+    """What the list shows of an experiment."""
+    document = folder.document()
+    return {
+        "id": folder.name,
+        "name": document["experiment"],
+        "testbed": folder.path.parent.parent.name,
+        "description": document["description"],
+        "started_at": document["started_at"],
+        "varied": document["varied"],
+        "points": len(document["points"]),
+        "asked": len(document["points"]) * document["repeat"],
+        "runs": [run.name for _, _, run in folder.runs()],
+    }
 
 
 @functools.lru_cache(maxsize=4096)
@@ -73,7 +96,12 @@ def show(request: Request) -> Response:
         }
     started, ended = manifest.get("started_at") or 0.0, manifest.get("ended_at") or time.time()
     span = (int((started - MARGIN_S) * 1000), int((ended + MARGIN_S) * 1000))
-    return page(request, "run", testbed=testbed, run=run.name, manifest=manifest, span=span, **values)
+    parts = [folder.name for folder in list_experiments(testbed) if _belongs(run, folder)]
+    return page(request, "run", testbed=testbed, run=run.name, manifest=manifest, span=span, parts=parts, **values)
+
+
+def _belongs(run: RunFolder, folder: ExperimentFolder) -> bool:
+    return any(entry["run"] == run.name for entry in folder.document()["runs"])
 
 
 def report(request: Request) -> Response:
@@ -84,6 +112,33 @@ def report(request: Request) -> Response:
         write_report([run], file)
     answer = HTMLResponse(file.read_bytes(), headers={"content-security-policy": REPORT_POLICY})
     return packed(request, answer)
+
+
+def experiment(request: Request) -> Response:
+    """One experiment: its runs, and its summary below."""
+    testbed, folder = _experiment(request)
+    return page(request, "experiment", testbed=testbed, about=experiment_row(folder))
+
+
+def summary(request: Request) -> Response:
+    """The experiment's page, made again where runs came after it."""
+    _, folder = _experiment(request)
+    file = folder.path / "report.html"
+    with _SUMMARIES:
+        if not file.is_file() or file.stat().st_mtime < (folder.path / FILE).stat().st_mtime:
+            write_experiment(folder)
+    answer = HTMLResponse(file.read_bytes(), headers={"content-security-policy": REPORT_POLICY})
+    return packed(request, answer)
+
+
+def _experiment(request: Request) -> tuple[str, ExperimentFolder]:
+    """The experiment that the address names; only folders that are listed are ever opened."""
+    testbed, name = request.path_params["name"], request.path_params["experiment"]
+    console_of(request).catalogue.entry(testbed)
+    for folder in list_experiments(testbed):
+        if folder.name == name:
+            return testbed, folder
+    raise UsageError(f"testbed {testbed} has no experiment {name!r} in {experiments_dir(testbed)}")
 
 
 def _run(request: Request) -> tuple[str, RunFolder]:
@@ -100,4 +155,6 @@ ROUTES = [
     Route("/runs", index),
     Route("/testbeds/{name}/runs/{run}", show),
     Route("/testbeds/{name}/runs/{run}/report", report),
+    Route("/testbeds/{name}/experiments/{experiment}", experiment),
+    Route("/testbeds/{name}/experiments/{experiment}/report", summary),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from toolkit.controller.control import Control
 from toolkit.controller.play import play
@@ -44,9 +44,13 @@ class Outcome:
     """None for a single run of a single workload."""
 
     @property
-    def in_short(self) -> str:
-        """In a line."""
-        return f"{len(self.runs)} run{'s' * (len(self.runs) > 1)} measured and saved"
+    def told(self) -> dict[str, Any]:
+        """What is told of it where it is followed: message, runs, and the folder of an experiment of several."""
+        return {
+            "message": f"{len(self.runs)} run{'s' * (len(self.runs) > 1)} measured and saved",
+            "runs": [run.name for run in self.runs],
+            **({"experiment": self.folder.name} if self.folder else {}),
+        }
 
 
 def run_experiment(

@@ -59,14 +59,15 @@ function follow(home) {
     if (!result.ended_at) return;
     document.getElementById("stop")?.remove();
     home.dataset.over = result.state;
-    if (result.runs && !document.querySelector("a.opens-run")) {
-      const testbed = document.querySelector(".crumbs a")?.textContent;
-      for (const run of testbed ? result.runs : []) {
-        const link = element("a", "button main opens-run", `Open ${run}`);
-        link.href = `/testbeds/${testbed}/runs/${run}`;
-        outcome.after(link);
-      }
-    }
+    const testbed = document.querySelector(".crumbs a")?.textContent;
+    if (!testbed || document.querySelector("a.opens-result")) return;
+    const open = (words, kind, path) => {
+      const link = element("a", `button main opens-result ${kind}`, words);
+      link.href = `/testbeds/${testbed}/${path}`;
+      outcome.after(link);
+    };
+    if (result.experiment) open("Open the summary", "opens-experiment", `experiments/${result.experiment}`);
+    else for (const run of result.runs ?? []) open(`Open ${run}`, "opens-run", `runs/${run}`);
   };
 
   const source = new EventSource(home.dataset.events);

@@ -1,0 +1,89 @@
+"""Runs and experiments on pages: lists, the summary that is made when it is opened, and what is not opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.unit.report.test_report import make_run
+from toolkit.console.app import make_app
+from toolkit.console.guard import REPORT_POLICY, Guard
+from toolkit.measure.experiments import ExperimentFolder, list_experiments
+
+NAME = "20260101T000000Z-loads"
+
+
+@pytest.fixture
+def console(workspace: Path, tmp_path: Path) -> TestClient:
+    guard = Guard(port=8400)
+    client = TestClient(make_app(tmp_path, guard), base_url="http://127.0.0.1:8400")
+    client.get("/enter", params={"token": guard.watch_token})
+    return client
+
+
+@pytest.fixture
+def experiment(workspace: Path) -> ExperimentFolder:
+    """Two points of which one was played."""
+    run = make_run(workspace / "lab" / "runs" / "20260101T000001Z-slow")
+    ended = {"status": "complete", "started_at": 1.0, "ended_at": 2.0, "problems": []}
+    run.write("manifest.json", run.manifest() | ended)
+    folder = ExperimentFolder(workspace / "lab" / "experiments" / NAME)
+    folder.path.mkdir(parents=True)
+    points = [{"name": name, "workload": "hello", "parameters": {"rate": name}, "reference": []} for name in "ab"]
+    folder.write(
+        {
+            "experiment": "loads", "description": "Two loads.", "key": "k", "testbed": "lab", "twin": False,
+            "scale": 1.0, "started_at": 1.0, "order": "given", "seed": 1, "repeat": 1, "varied": ["rate"],
+            "points": points, "runs": [{"cell": "a", "repetition": 1, "run": run.name}],
+        }
+    )  # fmt: skip
+    return folder
+
+
+def test_an_experiment_is_listed_beside_its_runs_and_its_summary_opens(
+    console: TestClient, experiment: ExperimentFolder
+) -> None:
+    address = f"/testbeds/lab/experiments/{NAME}"
+    [(_, _, run)] = experiment.runs()
+    for listed in (console.get("/runs").text, console.get("/runs?testbed=lab").text):
+        assert f'<a href="{address}">loads</a>' in listed
+        assert "1 of 2" in listed
+        assert f'href="{address}">in an experiment</a>' in listed
+    assert f'href="{address}">Its experiment</a>' in console.get(f"/testbeds/lab/runs/{run.name}").text
+    page = console.get(address).text
+    assert f'src="{address}/report"' in page
+    assert f'href="/testbeds/lab/runs/{run.name}"' in page
+    summary = console.get(f"{address}/report")
+    assert summary.headers["content-security-policy"] == REPORT_POLICY
+    assert "loads on lab" in summary.text
+    assert "<svg" in summary.text
+
+
+def test_a_summary_is_made_again_when_runs_came_after_it(console: TestClient, experiment: ExperimentFolder) -> None:
+    address = f"/testbeds/lab/experiments/{NAME}/report"
+    (experiment.path / "report.html").write_text("as it was")
+    assert console.get(address).text == "as it was"
+    [(_, _, run)] = experiment.runs()
+    (experiment.path / "report.html").unlink()
+    assert console.get(address).text.count(f"<code>{run.name}</code>") == 1
+    (experiment.path / "report.html").write_text("as it was")
+    later = make_run(run.path.with_name("20260101T000002Z-fast"))
+    experiment.add(later, cell="b", repetition=1)
+    assert later.name in console.get(address).text
+
+
+def test_an_experiment_without_figures_says_so(console: TestClient, experiment: ExperimentFolder) -> None:
+    experiment.write({**experiment.document(), "runs": []})
+    page = console.get(f"/testbeds/lab/experiments/{NAME}").text
+    assert "has come to figures" in page
+    assert "<iframe" not in page
+
+
+def test_only_experiments_that_are_listed_are_opened(console: TestClient, experiment: ExperimentFolder) -> None:
+    (experiment.path.parent / "other").mkdir()
+    assert [folder.name for folder in list_experiments("lab")] == [NAME]
+    for name in ("other", "..", "%2e%2e%2fruns", "none"):
+        assert console.get(f"/testbeds/lab/experiments/{name}/report").status_code == 404, name
+    assert console.get(f"/testbeds/none/experiments/{NAME}").status_code == 404
