@@ -14,7 +14,7 @@ import pytest
 
 from toolkit.contract.orders import Arrivals, RunOrder, to_json
 from toolkit.contract.samples import STAMP, STAMP_BYTES, Point
-from toolkit.contract.steps import read_records, steps_of
+from toolkit.contract.steps import read_records, request_id, steps_of
 
 from .local_cloud import NODE_PYTHON, SOURCE, LocalCloud, ask, free_port
 
@@ -128,7 +128,7 @@ def test_every_step_of_an_intercloud_request(
         lines[each.folder / f"samples/inter/{system}-0.steps.jsonl"] = 6 * per_request
     wait_until(lambda: all(file.exists() and file.read_text().count("\n") == count for file, count in lines.items()))
     steps = steps_of(read_records(line for file in lines for line in file.read_text().splitlines()))
-    own = [step for step in steps if step.request == "inter:0.3"]
+    own = [step for step in steps if step.request == request_id("inter", 7, 3)]
     sequence = [step.step for step in own if "inside" not in step.step]
     assert sequence == [
         "consumer@hall-1 -> orchestrator@hall-1: orchestration",
