@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.unit.report.test_report import make_run
+from toolkit.console.actions import Actions, Order, shown
 from toolkit.console.app import make_app
 from toolkit.console.guard import REPORT_POLICY, Guard
 from toolkit.measure.experiments import ExperimentFolder, list_experiments
@@ -79,6 +80,22 @@ def test_an_experiment_without_figures_says_so(console: TestClient, experiment: 
     page = console.get(f"/testbeds/lab/experiments/{NAME}").text
     assert "has come to figures" in page
     assert "<iframe" not in page
+
+
+def test_an_action_leads_to_its_runs_or_to_the_summary_of_its_experiment(console: TestClient) -> None:
+    order = Order(verb="run", testbed="lab", workload="hello", by="command line")
+    with shown(order) as journal:
+        (action,) = Actions().latest()
+        assert "Ctrl-C there stops it" in console.get(f"/actions/{action.id}").text
+        journal.outcome |= {"message": "1 run measured and saved", "runs": ["r1"]}
+    page = console.get(f"/actions/{action.id}").text
+    assert 'href="/testbeds/lab/runs/r1"' in page
+    assert "Ctrl-C" not in page
+    with shown(order) as journal:
+        journal.outcome |= {"message": "2 runs measured and saved", "runs": ["r1", "r2"], "experiment": NAME}
+    page = console.get(f"/actions/{Actions().latest()[0].id}").text
+    assert f'href="/testbeds/lab/experiments/{NAME}">Open the summary' in page
+    assert "/runs/r1" not in page
 
 
 def test_only_experiments_that_are_listed_are_opened(console: TestClient, experiment: ExperimentFolder) -> None:
