@@ -51,8 +51,9 @@ RULES_TAIL = """\
 
 ## Alerts
 
-Prometheus shows them at `/alerts`; an Alertmanager is optional. Limits are in `AlertLimits`, the clock's bound is
-`clock.max_root_distance` of the testbed file.
+Prometheus shows them at `/alerts`, and sends them to an Alertmanager where the testbed file names one
+(`monitoring: {{alertmanager: "10.0.0.9:9093"}}`, as the monitor's node reaches it; toolkit runs none). Limits are in
+`AlertLimits`, the clock's bound is `clock.max_root_distance` of the testbed file.
 
 | alert | fires when |
 |---|---|

@@ -68,7 +68,7 @@ TARGETS = [
 def folder(tmp_path: Path) -> Path:
     hosts = {name: host(name) for name in ("base", "pub")}
     (tmp_path / "prometheus.yml").write_text(
-        monitoring.prometheus_config(bed(), hosts, TARGETS, alertmanager="10.0.0.9:9093")
+        monitoring.prometheus_config(bed(alertmanager="10.0.0.9:9093"), hosts, TARGETS)
     )
     (tmp_path / "recording.yml").write_text(monitoring.recording_rules())
     (tmp_path / "alerts.yml").write_text(monitoring.alert_rules(bed()))
@@ -79,6 +79,22 @@ def test_promtool_takes_the_configuration_and_both_files_of_rules(folder: Path) 
     said = promtool("check", "config", folder / "prometheus.yml")
     assert "2 rule files found" in said
     assert said.count("rules found") == 2
+
+
+@pytest.mark.parametrize("address", ["10.0.0.9:9093", "alerts.lan:9093", "[fd00::9]:9093"])
+def test_alerts_are_sent_to_the_alertmanager_that_the_testbed_names(folder: Path, address: str) -> None:
+    file = folder / "prometheus.yml"
+    file.write_text(monitoring.prometheus_config(bed(alertmanager=address), {"base": host("base")}, TARGETS))
+    [manager] = yaml.safe_load(file.read_text())["alerting"]["alertmanagers"]
+    assert manager == {"static_configs": [{"targets": [address]}]}
+    promtool("check", "config", file)
+
+
+def test_without_an_alertmanager_there_is_no_alerting_section(folder: Path) -> None:
+    file = folder / "prometheus.yml"
+    file.write_text(monitoring.prometheus_config(bed(), {"base": host("base")}, TARGETS))
+    assert "alerting" not in yaml.safe_load(file.read_text())
+    promtool("check", "config", file)
 
 
 def test_targets_carry_their_labels_and_those_without_a_host_are_left_out(folder: Path) -> None:

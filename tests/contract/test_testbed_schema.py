@@ -36,6 +36,17 @@ def test_the_schema_is_itself_valid():
     assert done.returncode == 0, done.stdout
 
 
+def test_a_variable_may_stand_for_a_number_or_a_duration(tmp_path):
+    file = tmp_path / "testbed.yml"
+    file.write_text(
+        'variables: {n: 5, every: 2s}\nnodes: {base: {count: "${n}"}}\n'
+        'services: {broker: {on: base, image: mosquitto, settings: {queue_limit: "${n}"}}}\n'
+        'monitoring: {scrape_interval: "${every}"}\n'
+    )
+    done = _check_jsonschema(file)
+    assert done.returncode == 0, done.stdout
+
+
 def test_every_example_fits_the_schema():
     done = _check_jsonschema(*EXAMPLES)
     assert done.returncode == 0, done.stdout

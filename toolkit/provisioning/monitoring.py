@@ -60,9 +60,7 @@ class AlertLimits:
     hold_s: float = 10.0
 
 
-def prometheus_config(
-    testbed: Testbed, hosts: Mapping[str, Host], targets: Iterable[Target], *, alertmanager: str | None = None
-) -> str:
+def prometheus_config(testbed: Testbed, hosts: Mapping[str, Host], targets: Iterable[Target]) -> str:
     """prometheus.yml; rules are expected beside it as recording.yml and alerts.yml.
 
     Targets on nodes without a host are left out. Labels of a target: testbed, node, kind, service, role; `instance` is
@@ -87,7 +85,7 @@ def prometheus_config(
         scrape_interval=duration(interval_s),
         scrape_timeout=duration(min(interval_s, 10.0)),
         evaluation_interval=duration(max(interval_s, 1.0)),
-        alertmanager=alertmanager,
+        alertmanager=testbed.monitoring.alertmanager,
         jobs=jobs,
     )
 

@@ -43,11 +43,15 @@ def _document(testbed: Testbed) -> dict[str, Any]:
                 "max_root_distance": DURATION.write(testbed.clock.max_root_distance_s),
                 "within": DURATION.write(testbed.clock.within_s),
             },
-            "monitoring": {
-                "scrape_interval": DURATION.write(testbed.monitoring.scrape_interval_s),
-                "retention": DURATION.write(testbed.monitoring.retention_s),
-                "grafana": testbed.monitoring.grafana_image or False,
-            },
+            "monitoring": _without_empty(
+                {
+                    "scrape_interval": DURATION.write(testbed.monitoring.scrape_interval_s),
+                    "retention": DURATION.write(testbed.monitoring.retention_s),
+                    "grafana": testbed.monitoring.grafana_image or False,
+                    "alertmanager": testbed.monitoring.alertmanager,
+                },
+                but=("grafana",),
+            ),
             "workloads": {name: written_workload(workload) for name, workload in testbed.workloads.items()},
             "experiments": {name: written_experiment(each) for name, each in testbed.experiments.items()},
             "secrets": {name: _secret(secret) for name, secret in testbed.secrets.items()},

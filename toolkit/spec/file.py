@@ -27,6 +27,7 @@ Frequency = Annotated[str, Field(pattern=quantities.FREQUENCY.pattern)]
 Selector = Annotated[str, Field(pattern=selectors.PATTERN)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Scalar = str | int | float | bool
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 Cpus = Annotated[float, Field(gt=0, le=512)]
 Address = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")]
 AddressRange = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}-[0-9]{1,3}$")]
@@ -326,6 +327,8 @@ class MonitoringEntry(TypedDict, total=False):
     retention: Duration
     grafana: str | Literal[False]
     """Grafana's image, or false for none."""
+    alertmanager: Annotated[str, Field(pattern=rf"^([A-Za-z0-9.-]{{1,253}}|\[[0-9a-fA-F:]{{2,45}}\]):{_PORT}$")]
+    """HOST:PORT of an Alertmanager that the monitor's node reaches; alerts are sent there."""
 
 
 @with_config(_STRICT)

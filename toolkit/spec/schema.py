@@ -19,6 +19,7 @@ from pydantic_core import SchemaValidator, __version__
 from toolkit import paths
 
 Schema = dict[str, Any]
+REFERENCE: Schema = {"type": "string", "pattern": r"^\$\{[^}]+\}$", "description": "A variable or ${env.NAME}."}
 _SOURCES = ("file.py", "settings.py", "quantities.py", "selectors.py", "schema.py")
 
 
@@ -104,8 +105,24 @@ def json_schema() -> Schema:
             }
     definitions["ServiceEntry"]["allOf"] = rules
     header: Schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "toolkit testbed, version 1"}
-    body: Schema = _tidy({key: value for key, value in schema.items() if key not in header})
+    body: Schema = _tidy(_or_reference({key: value for key, value in schema.items() if key not in header}))
+    body["$defs"]["Reference"] = REFERENCE
     return header | body
+
+
+def _or_reference(schema: Any) -> Any:
+    """With a `${variable}` in the place of any value that is held to more than being text; names of keys stay."""
+    if isinstance(schema, list):
+        return [_or_reference(value) for value in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type")
+    if kind in ("integer", "number", "boolean") or (kind == "string" and "pattern" in schema):
+        about = {key: value for key, value in schema.items() if key in {"description", "title"}}
+        held = {key: value for key, value in schema.items() if key not in about}
+        return about | {"anyOf": [held, {"$ref": "#/$defs/Reference"}]}
+    return {key: value if key in {"propertyNames", "required", "enum"} else _or_reference(value)
+            for key, value in schema.items()}  # fmt: skip
 
 
 def _tidy(schema: Any) -> Any:

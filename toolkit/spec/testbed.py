@@ -194,6 +194,8 @@ class Monitoring:
     retention_s: float = 7 * 86400.0
     grafana_image: str | None = "grafana/grafana:11.6.0"
     """None: not asked for."""
+    alertmanager: str | None = None
+    """HOST:PORT of one that exists; None: Prometheus alone shows alerts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

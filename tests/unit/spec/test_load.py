@@ -404,6 +404,23 @@ def test_grafana_can_be_left_out(load):
     assert load("nodes: {a: {}}\nmonitoring: {grafana: false}").monitoring.grafana_image is None
 
 
+@pytest.mark.parametrize("address", ["10.0.0.9:9093", "alerts.lan:9093", "[fd00::9]:65535", "alertmanager:80"])
+def test_an_alertmanager_is_a_host_and_a_port(load, address):
+    assert load(f'nodes: {{a: {{}}}}\nmonitoring: {{alertmanager: "{address}"}}').monitoring.alertmanager == address
+
+
+def test_no_alertmanager_is_asked_for_by_itself(load):
+    assert load("nodes: {a: {}}").monitoring.alertmanager is None
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.9", "http://alerts:9093", "alerts:0", "alerts:65536", ":9093", "a b:9093", "fd00::9:9093"]
+)
+def test_an_alertmanager_is_nothing_else(load, address):
+    with pytest.raises(FileInvalidError, match=r"monitoring\.alertmanager"):
+        load(f'nodes: {{a: {{}}}}\nmonitoring: {{alertmanager: "{address}"}}')
+
+
 def test_problems_carry_no_values_of_the_environment(load):
     with pytest.raises(FileInvalidError) as raised:
         load("nodes: {a: {}}\nsecrets: {x: hunter2}", environ={"HUNTER": "s3cr3t"})

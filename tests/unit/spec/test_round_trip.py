@@ -131,7 +131,13 @@ def files(draw):
         "experiments": draw(st.dictionaries(st.just("w"), EXPERIMENTS)),
         "secrets": {"key": "${env.KEY}"},
         "clock": draw(entries(max_offset=DURATIONS, within=DURATIONS)),
-        "monitoring": draw(entries(scrape_interval=DURATIONS, grafana=st.one_of(st.just(False), st.just("grafana:1")))),
+        "monitoring": draw(
+            entries(
+                scrape_interval=DURATIONS,
+                grafana=st.one_of(st.just(False), st.just("grafana:1")),
+                alertmanager=st.just("alerts.lan:9093"),
+            )
+        ),
     }
 
 
