@@ -195,7 +195,12 @@ def _ks(a: FloatArray, b: FloatArray) -> float:
 
 def _wasserstein(a: FloatArray, b: FloatArray) -> float:
     levels = (np.arange(20_000) + 0.5) / 20_000
-    return float(np.abs(np.quantile(a, levels) - np.quantile(b, levels)).mean())
+    return float(np.abs(_quantiles(a, levels) - _quantiles(b, levels)).mean())
+
+
+def _quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
+    """numpy's own, from one sort: np.quantile partitions again for each of many levels."""
+    return np.interp(levels * (len(values) - 1), np.arange(len(values)), np.sort(values))
 
 
 def explain(
