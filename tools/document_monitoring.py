@@ -80,6 +80,10 @@ gives them to Grafana where its image can be had; the console draws the very sam
 choices *Prometheus* and *Testbed*, refresh every 5 s, and mark firing alerts on the time axis. Percentiles are
 interpolated from histogram buckets over the interval that Grafana chooses: at least four scrapes.
 
+Lines of a run lead to its report and to its page in the console. Grafana is told `http://127.0.0.1:8400`, where
+`toolkit console` listens on the machine of whoever looks; a console on another `--port` is not found from there. Drawn in
+the console the same links lead to that console, wherever it listens.
+
 A new panel: an entry in the page's module; its metric stands in [metrics](metrics.md) first.
 """
 

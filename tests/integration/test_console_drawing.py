@@ -22,9 +22,13 @@ import uvicorn
 from tests.conftest import lacking
 from tests.ports import free_port
 from tests.simulated import Simulated, simulated
+from toolkit import paths
+from toolkit.console import actions
+from toolkit.console.actions import Actions, Order, shown
 from toolkit.console.app import make_app
 from toolkit.console.guard import Guard
 from toolkit.console.prometheus import Servers
+from toolkit.events import Event
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
@@ -32,6 +36,30 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 NODES = 14
+REDEPLOY = """
+import signal, sys, time
+from pathlib import Path
+from toolkit import paths
+from toolkit.console import acting
+from toolkit.controller import deploy
+from toolkit.events import Event
+from toolkit.state import load_deployment, locked
+
+def redeploy(asked, emit):
+    name = asked.load().name
+    emit(Event(stage="teardown", message="14 nodes removed", state="done", duration_s=0.5))
+    with locked(name):
+        emit(Event(stage="provision", message="broker starts", node="eh", state="started"))
+        while not (paths.workspace() / "go").exists():
+            time.sleep(0.05)
+        emit(Event(stage="provision", message="broker runs", node="eh", state="done"))
+    return deploy.Outcome(deployment=load_deployment(name), changed=True, seconds=2.5)
+
+deploy.redeploy = redeploy
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(acting.act(Path(sys.argv[1]), int(sys.argv[2])))
+"""
+"""An action's process with a stand-in for the controller's story: it waits for a file `go`, and touches no machine."""
 BOARDS = ("kpis", "hops", "nodes")
 
 
@@ -236,6 +264,64 @@ def test_prometheus_gone_is_said_once_and_comes_back(watched: Watched) -> None:
     assert page.locator(".panel.stale").count() < page.locator(".panel").count()
     page.context.close()
     watched.problems.clear()
+
+
+def test_a_line_of_a_run_leads_to_its_pages_in_this_console(watched: Watched) -> None:
+    page = watched.page("/testbeds/simulated/dashboards/compare?from=now-5m")
+    row = page.locator(".legend tr[data-series]:has(a)").first
+    row.wait_for(timeout=60_000)
+    leads = [link.evaluate("(link) => link.href") for link in row.locator("a").all()]
+    assert len(leads) == 2
+    run = leads[1].rpartition("/")[2]
+    assert run in {"r1", "r2", "r3"}
+    address = f"{watched.origin}/testbeds/simulated/runs/{run}"
+    assert leads == [f"{address}/report", address], "this console's port, not the usual one"
+    page.context.close()
+
+
+def test_redeploy_in_one_click_and_a_second_to_confirm(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actions, "PROGRAM", ("-c", REDEPLOY))
+    page = watched.page("/testbeds/simulated")
+    other = watched.page("/testbeds/simulated")
+    page.locator("summary", has_text="Redeploy").click()
+    assert "results of runs stay" in page.locator(".sheet:visible").inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator(".sheet:visible").count() == 0
+    assert Actions().latest() == []
+    page.locator("summary", has_text="Redeploy").click()
+    page.locator("button", has_text="Yes, redeploy").click()
+    page.wait_for_url("**/actions/*")
+    page.locator(".progress li", has_text="14 nodes removed").wait_for()
+    page.locator(".progress [data-node=eh]", has_text="broker starts").wait_for()
+    until(other, "document.querySelectorAll('#deeds form').length === 0")  # it was told, and offers nothing now
+    other.locator(".progress [data-node=eh]", has_text="broker starts").wait_for()
+    (action,) = Actions().latest()
+    assert (action.order.verb, action.order.testbed, action.state) == ("redeploy", "simulated", "running")
+    (paths.workspace() / "go").touch()
+    page.locator(".progress[data-over=done]").wait_for(timeout=30_000)
+    assert page.inner_text(".progress .outcome") == f"testbed simulated is up: {NODES} nodes, 2.5 s"
+    assert page.locator("#stop").count() == 0
+    other.locator("summary", has_text="Redeploy").wait_for(timeout=30_000)
+    page.context.close()
+    other.context.close()
+
+
+def test_what_the_command_line_plays_is_shown_as_it_happens(watched: Watched) -> None:
+    page = watched.page("/testbeds/simulated")
+    with shown(Order(verb="run", testbed="simulated", workload="hello", by="command line")) as journal:
+        journal.emit(Event(stage="run", message="preparing", state="started"))
+        page.locator(".progress li", has_text="preparing").wait_for(timeout=30_000)
+        assert page.locator("#deeds form").count() == 0
+        page.locator("h2 a", has_text="run hello on simulated").click()
+        journal.emit(Event(stage="run", message="500 of 2000 messages"))
+        page.locator(".progress li", has_text="500 of 2000").wait_for(timeout=30_000)
+        assert page.locator("#stop").count() == 0
+        assert "Ctrl-C there stops it" in page.inner_text("main")
+        journal.outcome |= {"message": "1 run measured and saved", "runs": ["r1"]}
+    page.locator("a.opens-run", has_text="Open r1").wait_for(timeout=30_000)
+    page.reload()
+    assert page.locator("a.opens-run").count() == 1
+    page.context.close()
 
 
 def test_nothing_went_wrong(watched: Watched) -> None:

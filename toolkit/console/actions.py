@@ -31,6 +31,8 @@ from toolkit.state import lock_holder
 
 Verb = Literal["deploy", "redeploy", "teardown", "run"]
 State = Literal["running", "done", "failed", "interrupted", "lost"]
+PROGRAM = ("-m", "toolkit.console.acting")
+"""What an action's process runs, given the action's folder and the descriptor of its lock."""
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 KEPT = 50
 """Journals that stay; older ones go when a new action starts."""
@@ -192,7 +194,7 @@ def _spawn(folder: Path, lock: int) -> subprocess.Popen[bytes]:
     try:
         with (folder / "log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "toolkit.console.acting", str(folder), str(lock)],
+                [sys.executable, *PROGRAM, str(folder), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -161,7 +161,7 @@ async function askAndDraw({ panel, home, body }) {
   const series = answers.flatMap(({ result }, index) => result.map(({ metric, values: points }) => ({
     labels: metric, name: legend(panel.targets[index].legendFormat, metric), values: onGrid(points, start, end, step),
   })));
-  const context = { start, end, step, echarts: board.dataset.echarts, marks: state.annotations, share };
+  const context = { start, end, step, echarts: board.dataset.echarts, marks: state.annotations, share, values: state.values };
   await drawPanel(body, panel, series, context);
   home.classList.remove("stale");
   home.dataset.drawn = String(Date.now());

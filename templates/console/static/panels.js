@@ -1,5 +1,5 @@
 // Draws one panel of each kind from series on a grid of steps. Numbers and states are text in the page; curves are canvas.
-import { bands, lastOf, mostOf, stretches, thresholdColour } from "./queries.js";
+import { bands, lastOf, linksOf, mostOf, stretches, thresholdColour } from "./queries.js";
 import { format } from "./units.js";
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -133,7 +133,7 @@ const draw = {
       },
       series: lines,
     }, { replaceMerge: ["series"] });
-    legend(body, panel, series, lines.map(({ color }) => color), () => draw.timeseries(body, panel, series, context));
+    legend(body, panel, series, lines.map(({ color }) => color), context, () => draw.timeseries(body, panel, series, context));
   },
 
   async heatmap(body, panel, series, context) {
@@ -235,11 +235,11 @@ function sparkline(values, colour) {
 
 const reducers = { lastNotNull: ["Last", lastOf], max: ["Max", mostOf] };
 
-function legend(body, panel, series, colours, again) {
+function legend(body, panel, series, colours, context, again) {
   const { calcs } = panel.options.legend;
-  const { unit } = panel.fieldConfig.defaults;
+  const { unit, links } = panel.fieldConfig.defaults;
   const head = element("tr", {}, element("th", { scope: "col" }, "Name"), ...calcs.map((calc) => element("th", { scope: "col", class: "number" }, reducers[calc][0])));
-  const rows = series.map(({ name, values }, index) => {
+  const rows = series.map(({ name, values, labels }, index) => {
     const swatch = element("i", { class: "swatch" });
     swatch.style.backgroundColor = colours[index];
     const toggle = element("button", {
@@ -252,14 +252,17 @@ function legend(body, panel, series, colours, again) {
       const value = reducers[calc][1](values);
       return element("td", { class: "number", "data-calc": calc, "data-value": value ?? "" }, format(value, unit));
     });
-    return element("tr", { "data-series": name }, element("th", { scope: "row" }, toggle), ...cells);
+    const leads = linksOf(links, labels, context.values).map(({ title, path }) => element("a", { href: path, target: "_blank" }, title));
+    return element("tr", { "data-series": name }, element("th", { scope: "row" }, toggle, ...leads), ...cells);
   });
-  const focused = body.querySelector(".legend button:focus")?.textContent;
   const home = body.querySelector(".legend");
+  const stops = () => [...home.querySelectorAll("button, a")];
+  const at = stops().indexOf(document.activeElement);
+  const focused = stops()[at]?.textContent;
   const scrolled = home.scrollTop;
   home.replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
   home.scrollTop = scrolled;
-  if (focused) [...home.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+  if (at >= 0) (stops()[at]?.textContent === focused ? stops()[at] : stops().find((stop) => stop.textContent === focused))?.focus();
 }
 
 /** Draws the panel's series into its body. */

@@ -106,3 +106,16 @@ export function grouped(pairs, most = 3) {
     return shown.length ? `${name}: ${shown.slice(0, most).join(", ")}${rest}` : name;
   });
 }
+
+/** Where the links of a series lead, [{ title, path }]; their addresses name a console's usual port, and this one serves them too. */
+export function linksOf(links, labels, values) {
+  return (links ?? []).flatMap(({ title, url }) => {
+    let known = true;
+    const filled = url.replace(/\$\{(__field\.labels\.)?(\w+)\}/g, (_, label, name) => {
+      const value = label ? labels[name] : values[name]?.[0];
+      known &&= Boolean(value);
+      return encodeURIComponent(value ?? "");
+    });
+    return known ? [{ title, path: new URL(filled).pathname }] : [];
+  });
+}

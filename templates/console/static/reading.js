@@ -24,7 +24,7 @@ const thresholds = shape({ mode: one("absolute"), steps: list(shape({ value: (v,
 const mappings = list(shape({ type: one("value"), options: each(shape({ text, color: colour, index: number })) }));
 const calcs = list(one("lastNotNull", "max"));
 const target = (formats) => shape({ refId: text, expr: text, legendFormat: text, datasource, instant: one(false), range: one(true), format: one(...formats) });
-// Links from a series lead to this very console: Grafana needs them, here the run's page is one click away anyway.
+// Links from a series lead to a console, from Grafana by a whole address, from here within this one.
 const links = list(shape({
   title: text, url: text, targetBlank: one(true), type: one("link"), tags: list(nothing), icon: one(""), tooltip: one(""), asDropdown: one(false),
   includeVars: one(false), keepTime: one(false), placement: one("inControlsMenu"),

@@ -124,6 +124,20 @@ def test_choices_become_what_grafana_would_ask() -> None:
     assert "$other" in run_module("queries.js", failing, "interpolate")
 
 
+def test_a_series_leads_to_pages_of_this_console_wherever_it_listens() -> None:
+    links = next(
+        links
+        for text in dashboards().values()
+        for panel in json.loads(text)["panels"]
+        if (links := panel.get("fieldConfig", {}).get("defaults", {}).get("links"))
+    )
+    call = f"[{{run: 'r/1'}}, {{}}].map((labels) => linksOf({json.dumps(links)}, labels, {{testbed: ['lab']}}))"
+    named, nameless = run_module("queries.js", call, "linksOf")
+    assert [link["path"] for link in named] == ["/testbeds/lab/runs/r%2F1/report", "/testbeds/lab/runs/r%2F1"]
+    assert nameless == [], "a series of no run leads nowhere"
+    assert run_module("queries.js", "linksOf(undefined, {}, {})", "linksOf") == []
+
+
 def test_every_name_in_every_query_is_given() -> None:
     for text in dashboards().values():
         document = json.loads(text)
