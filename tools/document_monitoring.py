@@ -22,6 +22,11 @@ with a label `run`, when the run does. Histograms are for watching: the figures 
 from buckets. A negative delay never enters a histogram; it is counted in `toolkit_hop_negative_total`. Upper bounds of
 buckets, in seconds: {buckets}.
 
+Histograms have classic buckets. Native ones need both sides: Prometheus 2.42 (Debian 12), started with
+`--enable-feature=native-histograms`, takes them only in protobuf, for which it then asks first in the `Accept` header
+of its scrapes (without the flag it asks for no protobuf at all); processes on nodes write the text format 0.0.4, which
+cannot carry them, and Debian's Python client (0.16) has no protobuf either.
+
 How many series there are does not depend on the number of clients: labels name runs (the hop exporter keeps the last
 16), hops, QoS levels, places and causes, never topics, clients or messages.
 
@@ -75,10 +80,12 @@ BAR = "\\|"
 DASHBOARDS_HEAD = """\
 # Dashboards
 
-Three pages for Grafana 11.6 and later, made from `toolkit/provisioning/dashboards/` with Grafana's own SDK. Deploy
-gives them to Grafana where its image can be had; the console draws the very same files everywhere else. All have the
-choices *Prometheus* and *Testbed*, refresh every 5 s, and mark firing alerts on the time axis. Percentiles are
-interpolated from histogram buckets over the interval that Grafana chooses: at least four scrapes.
+{number} pages for Grafana 11.6 and later, made from `toolkit/provisioning/dashboards/` with Grafana's own SDK and
+valid by a schema made from the types in it. Deploy gives them to Grafana where its image can be had; the console draws
+the very same files everywhere else; `toolkit dashboards export` writes them. All have the choices *Prometheus* and
+*Testbed*, refresh every 5 s, and mark on the time axis firing alerts, runs from start to end, processes that appeared
+(deploys) and processes that do not answer (faults). Percentiles are interpolated from histogram buckets over the
+interval that Grafana chooses: at least four scrapes.
 
 Lines of a run lead to its report and to its page in the console. Grafana is told `http://127.0.0.1:8400`, where
 `toolkit console` listens on the machine of whoever looks; a console on another `--port` is not found from there. Drawn in
@@ -111,7 +118,7 @@ def metrics_text() -> str:
 
 def dashboards_text() -> str:
     """docs/dashboards.md, panel by panel."""
-    lines = [DASHBOARDS_HEAD]
+    lines = [DASHBOARDS_HEAD.format(number={3: "Three", 4: "Four", 5: "Five", 6: "Six"}[len(pages())])]
     for page in pages():
         choices = ", ".join(variable.label for variable in page.variables)
         lines.append(f"\n## {page.title} (`{page.name}.json`)\n\n{page.description} Choices: {choices}.\n")
