@@ -199,7 +199,7 @@ def _wasserstein(a: FloatArray, b: FloatArray) -> float:
 
 
 def _quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
-    """numpy's own, from one sort: np.quantile partitions again for each of many levels."""
+    """Quantiles as numpy gives them, from one sort: np.quantile partitions again for each of many levels."""
     return np.interp(levels * (len(values) - 1), np.arange(len(values)), np.sort(values))
 
 
