@@ -51,6 +51,7 @@ RULES_HEAD = """
 | `toolkit:processing_latency_seconds:p50` `:p90` `:p99` | KPI: the hop `broker` |
 """
 RULES_TAIL = """\
+| `toolkit:schedule_delay_seconds_bucket:rate` | lateness of all publishers in buckets, by `testbed`, `run` and `le` |
 | `toolkit:messages_dropped:rate` | KPI: drops each second by `stage` and `reason`, of clients and of brokers |
 | `toolkit:loss:ratio` | lost of expected deliveries, by `run` and `qos` |
 

@@ -28,6 +28,9 @@ THROUGHPUT = {
 }
 """KPI -> the counter it is the rate of."""
 
+PUBLISHERS_LATENESS = "toolkit:schedule_delay_seconds_bucket:rate"
+"""Buckets of every publisher's histogram, summed: each dashboard would else add up those of all processes again."""
+
 
 class Target(Protocol):
     """One address that is scraped."""
@@ -98,6 +101,7 @@ def recording_rules(*, scrape_interval_s: float = 1.0) -> str:
         window=duration(max(10.0, RULE_WINDOW_SCRAPES * scrape_interval_s)),
         quantiles=QUANTILES,
         throughput=THROUGHPUT,
+        publishers_lateness=PUBLISHERS_LATENESS,
     )
 
 

@@ -15,6 +15,7 @@ from toolkit.provisioning.dashboards.panels import (
     per_second,
     quantile,
 )
+from toolkit.provisioning.monitoring import PUBLISHERS_LATENESS
 
 RUN = 'testbed="$testbed", run=~"$run"'
 HOP = f'{RUN}, hop=~"$hop"'
@@ -72,8 +73,21 @@ TRAFFIC = Row(
                 ),
             ),
         ),
-        _latency("Schedule delay, p99", "How late publishers were: a run that cannot keep its rate is another run.",
-                 0.99, m.SCHEDULE_DELAY.name, RUN, "run", "{{run}}"),
+        Panel(
+            title="Schedule delay, p99",
+            description="How late publishers were: a run that cannot keep its rate is another run.",
+            unit=SECONDS,
+            logarithmic=True,
+            per_run=True,
+            empty="no publisher in these runs",
+            queries=(
+                Query(
+                    expr=f"histogram_quantile(0.99, sum by (run, le) "
+                    f"(avg_over_time({PUBLISHERS_LATENESS}{{{RUN}}}[$__rate_interval])))",
+                    legend="{{run}}",
+                ),
+            ),
+        ),
         _rate("Dropped", "Messages each second that clients dropped, whatever the cause.", m.MESSAGES_DROPPED.name),
     ),
 )  # fmt: skip
