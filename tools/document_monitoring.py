@@ -89,8 +89,8 @@ the very same files everywhere else; `toolkit dashboards export` writes them. Al
 interval that Grafana chooses: at least four scrapes.
 
 Lines of a run lead to its report and to its page in the console. Grafana is told `http://127.0.0.1:8400`, where
-`toolkit console` listens on the machine of whoever looks; a console on another `--port` is not found from there. Drawn in
-the console the same links lead to that console, wherever it listens.
+`toolkit console` listens on the machine of whoever looks; a console on another `--port` is not found from there. Drawn
+in the console the same links lead to that console, wherever it listens.
 
 A new panel: an entry in the page's module; its metric stands in [metrics](metrics.md) first.
 """

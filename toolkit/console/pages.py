@@ -70,7 +70,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"ago": ago, "moment": moment, "lasted": lasted, "size": size, "rate": rate}
+    environment.filters |= {"ago": ago, "moment": moment, "lasted": lasted, "size": size, "rate": rate, "delay": delay}
     environment.globals |= {"static": static_url}
     return environment
 
@@ -167,3 +167,10 @@ def rate(bits_per_s: float | None) -> str:
     if not bits_per_s:
         return ""
     return f"{bits_per_s / 1e9:g} Gbit/s" if bits_per_s >= 1e9 else f"{bits_per_s / 1e6:g} Mbit/s"  # noqa: PLR2004
+
+
+def delay(milliseconds: float | None) -> str:
+    """A delay to three figures."""
+    if milliseconds is None:
+        return NOTHING
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.3g} s"  # noqa: PLR2004

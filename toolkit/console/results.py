@@ -36,7 +36,7 @@ def index(request: Request) -> Response:
     rows.sort(key=lambda one: one["started_at"] or 0.0, reverse=True)
     experiments = [experiment_row(folder) for each in names for folder in list_experiments(each)]
     experiments.sort(key=lambda one: one["started_at"], reverse=True)
-    parts = {(one["testbed"], run): one["id"] for one in experiments for run in one["runs"]}
+    parts = {(one["testbed"], run): one for one in experiments for run in one["runs"]}
     return page(request, "runs", rows=rows, experiments=experiments, parts=parts, testbed=name)
 
 

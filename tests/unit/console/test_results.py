@@ -11,6 +11,7 @@ from tests.unit.report.test_report import make_run
 from toolkit.console.actions import Actions, Order, shown
 from toolkit.console.app import make_app
 from toolkit.console.guard import REPORT_POLICY, Guard
+from toolkit.console.pages import NOTHING, delay
 from toolkit.measure.experiments import ExperimentFolder, list_experiments
 
 NAME = "20260101T000000Z-loads"
@@ -51,7 +52,7 @@ def test_an_experiment_is_listed_beside_its_runs_and_its_summary_opens(
     for listed in (console.get("/runs").text, console.get("/runs?testbed=lab").text):
         assert f'<a href="{address}">loads</a>' in listed
         assert "1 of 2" in listed
-        assert f'href="{address}">in an experiment</a>' in listed
+        assert f'<span class="soft">in <a href="{address}">loads</a>' in listed
     assert f'href="{address}">Its experiment</a>' in console.get(f"/testbeds/lab/runs/{run.name}").text
     page = console.get(address).text
     assert f'src="{address}/report"' in page
@@ -104,3 +105,11 @@ def test_only_experiments_that_are_listed_are_opened(console: TestClient, experi
     for name in ("other", "..", "%2e%2e%2fruns", "none"):
         assert console.get(f"/testbeds/lab/experiments/{name}/report").status_code == 404, name
     assert console.get(f"/testbeds/none/experiments/{NAME}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"),
+    [(0.1234, "0.123 ms"), (999.4, "999 ms"), (999.6, "1 s"), (2971.0, "2.97 s"), (None, NOTHING)],
+)
+def test_delays_have_three_figures(milliseconds: float | None, words: str) -> None:
+    assert delay(milliseconds) == words
