@@ -1,7 +1,8 @@
 """How brokers are entered: what their clients are told, and the secrets of both, which toolkit makes at deploy.
 
 A broker's certificate is one of a cloud called `brokers` (`toolkit.provisioning.certificates`), for the addresses of
-its nodes; clients trust the master above it. All are kept in the testbed's state folder.
+its nodes; clients trust the master above it. Where a broker knows its clients by certificates, each service of clients
+is a system of that cloud. All are kept in the testbed's state folder.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.provisioning.kept import kept_identity, kept_password
 from toolkit.provisioning.prosody import prosody_login
@@ -19,7 +20,14 @@ from toolkit.spec.services import IMAGES, built_in
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.state import Host
 
+if TYPE_CHECKING:
+    from toolkit.provisioning.certificates import Identity
+
 CERTIFICATE, KEY, AUTHORITY = "TOOLKIT_TLS_CERTIFICATE_FILE", "TOOLKIT_TLS_KEY_FILE", "TOOLKIT_TLS_AUTHORITY_FILE"
+HANDLER_TLS = tuple(f"TOOLKIT_EVENT_HANDLER_TLS_{name}_FILE" for name in ("CERTIFICATE", "KEY", "CLOUD_CA"))
+"""Of an Event Handler: its certificate, the key, and the cloud whose systems it lets in."""
+SYSTEM = "TOOLKIT_SYSTEM"
+"""Of a client: the name in its certificate, by which it calls itself."""
 LOGIN = "TOOLKIT_LOGIN_FILE"
 """Of a broker: who may enter, in the broker's own words."""
 COOKIE = "TOOLKIT_COOKIE_FILE"
@@ -54,10 +62,16 @@ def entry_options(broker: Service) -> dict[str, Any]:
     return options
 
 
+def upstream_options(broker: Service) -> dict[str, Any]:
+    """The part of them that gateways and hubs need."""
+    return {key: value for key, value in entry_options(broker).items() if key in ENTRY_OPTIONS}
+
+
 def broker_variables(broker: Service) -> tuple[str, ...]:
     """Variables of a broker's container whose values are made."""
+    certificates = HANDLER_TLS if IMAGES[broker.image.name].knows_clients else (CERTIFICATE, KEY)
     return (
-        *((CERTIFICATE, KEY) if broker.tls else ()),
+        *(certificates if broker.tls else ()),
         *((LOGIN,) if broker.login else ()),
         *((COOKIE,) if IMAGES[broker.image.name].clusters and len(broker.nodes) > 1 else ()),
     )
@@ -66,8 +80,25 @@ def broker_variables(broker: Service) -> tuple[str, ...]:
 def client_variables(testbed: Testbed) -> tuple[str, ...]:
     """Variables of every client's container whose values are made."""
     brokers = guarded(testbed)
-    names = (AUTHORITY,) if any(broker.tls for broker in brokers) else ()
-    return (*names, *(password_variable(broker.name) for broker in brokers if broker.login))
+    return (
+        *((AUTHORITY,) if any(broker.tls for broker in brokers) else ()),
+        *((CERTIFICATE, KEY) if _knows_clients(testbed) else ()),
+        *(password_variable(broker.name) for broker in brokers if broker.login),
+    )
+
+
+def client_environment(testbed: Testbed, service: Service) -> dict[str, str]:
+    """What is not secret of how a service enters brokers."""
+    return {SYSTEM: client_system(service)} if is_client(service) and _knows_clients(testbed) else {}
+
+
+def client_system(service: Service) -> str:
+    """By which certificates name the clients of a service."""
+    return service.name[:_LONGEST_SYSTEM]
+
+
+def _knows_clients(testbed: Testbed) -> bool:
+    return any(broker.tls and IMAGES[broker.image.name].knows_clients for broker in guarded(testbed))
 
 
 def guarded(testbed: Testbed) -> tuple[Service, ...]:
@@ -82,10 +113,13 @@ def is_client(service: Service) -> bool:
 
 
 def made_variables(testbed: Testbed, service: Service) -> tuple[str, ...]:
-    """Variables of a service whose values are made."""
-    if built_in(service.image.name) and IMAGES[service.image.name].guarded:
-        return broker_variables(service)
-    return client_variables(testbed) if is_client(service) else ()
+    """Variables of a service whose values are made; those that the file gives go before."""
+    names: tuple[str, ...] = ()
+    if built_in(service.image.name) and IMAGES[service.image.name].guards:
+        names = broker_variables(service)
+    elif is_client(service):
+        names = client_variables(testbed)
+    return tuple(name for name in names if name not in service.secrets)
 
 
 def file_secrets(testbed: Testbed) -> frozenset[str]:
@@ -109,49 +143,61 @@ def access_secrets(
         wanted = made_variables(testbed, service)
         if not wanted:
             continue
-        if is_client(service):
-            values[service.name] = of_clients
-            continue
         made: dict[str, str] = {}
+        if is_client(service):
+            made |= of_clients
+            if CERTIFICATE in wanted:
+                made |= _pair(_system(service.name, client_system(service), (), folder))
         if service.tls:
             addresses = [hosts[node].address for node in service.nodes if node in hosts]
-            chain, key = _certificate(service.name, addresses, folder)
-            made |= {CERTIFICATE: chain, KEY: key}
+            own = _system(service.name, service.name[:_LONGEST_SYSTEM], addresses, folder)
+            made |= _pair(own)
+            of_handler = made[CERTIFICATE], made[KEY], _cloud(folder).certificate_pem.decode()
+            made |= dict(zip(HANDLER_TLS, of_handler, strict=True))
         if service.login:
             login = service.login.user, given(service.login.secret)
             made[LOGIN] = _LOGIN_FILES[service.image.name](service, login)
         if COOKIE in wanted:
             made[COOKIE] = kept_password(folder, f"{service.name}-cookie")
-        values[service.name] = made
+        values[service.name] = {name: made[name] for name in wanted}
     return values
 
 
-def _master(folder: Path) -> Any:
+def _pair(identity: Identity) -> dict[str, str]:
+    return {CERTIFICATE: identity.chain_pem.decode(), KEY: identity.key_pem.decode()}
+
+
+def _master(folder: Path) -> Identity:
     from toolkit.provisioning import certificates
 
     return kept_identity(folder / CERTIFICATES, "master", certificates.MASTER, None, certificates.make_master)
 
 
-def _certificate(broker: str, addresses: list[str], folder: Path) -> tuple[str, str]:
+def _cloud(folder: Path) -> Identity:
     from toolkit.provisioning import certificates
 
     master = _master(folder)
-    cloud = kept_identity(
+    return kept_identity(
         folder / CERTIFICATES,
         BROKERS,
         f"{BROKERS}.{BROKERS}.{certificates.MASTER}",
         master,
         lambda: certificates.make_cloud(master, cloud=BROKERS, operator=BROKERS),
     )
-    own = kept_identity(
+
+
+def _system(service: str, name: str, addresses: Sequence[str], folder: Path) -> Identity:
+    from toolkit.provisioning import certificates
+
+    cloud = _cloud(folder)
+    return kept_identity(
         folder / CERTIFICATES,
-        f"{BROKERS}.{broker}",
-        f"{broker[:_LONGEST_SYSTEM]}.{cloud.common_name}",
+        f"{BROKERS}.{service}",
+        f"{name}.{cloud.common_name}",
         cloud,
-        lambda: certificates.make_system(cloud, system=broker[:_LONGEST_SYSTEM], addresses=addresses),
+        lambda: certificates.make_system(cloud, system=name, addresses=addresses),
         addresses=addresses,
     )
-    return own.chain_pem.decode(), own.key_pem.decode()
 
 
 # -- who may enter, in each broker's words ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from toolkit.contract.bundle import Bundle, BundleFile, Container
 from toolkit.contract.settings import SAMPLES_DIR, ProcessSettings, node_root
 from toolkit.errors import UsageError
 from toolkit.provisioning import local_clouds
-from toolkit.provisioning.broker_access import made_variables
+from toolkit.provisioning.broker_access import client_environment, made_variables, upstream_options
 from toolkit.provisioning.brokers import BrokerSetup, broker_setup
 from toolkit.provisioning.dashboards import grafana_files
 from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
@@ -234,11 +234,13 @@ class _NodeRenderer:
             command = (f"toolkit.node.arrowhead.{service.role.replace('-', '_')}", *service.command)
             files = self._cloud_system(service, environment, mounts)
         elif known and service.settings:
-            environment["TOOLKIT_SETTINGS"] = json.dumps(dict(service.settings), sort_keys=True)
+            listens = {"port": broker_port(service, usual_protocol(service))} if service.role == "broker" else {}
+            environment["TOOLKIT_SETTINGS"] = json.dumps({**listens, **service.settings}, sort_keys=True)
             if service.settings.get("database") == "sqlite":
                 mounts.append((f"data/{service.name}", EVENT_HANDLER_DATA, "rw"))
         if known and service.role in {"gateway", "hub"}:
             environment |= self._upstream(service, instance)
+        environment |= client_environment(self.testbed, service)
         if service.image.name == "client":
             command = (f"toolkit.node.{service.role}", *service.command)
         self._add(
@@ -281,7 +283,10 @@ class _NodeRenderer:
         if end.role == "gateway" and addresses:
             number = end.nodes.index(self.host.node) * end.replicas + instance
             addresses = [addresses[number % len(addresses)]]
-        return {"TOOLKIT_UPSTREAM": ",".join(addresses), "TOOLKIT_UPSTREAM_PROTOCOL": protocol}
+        given = {"TOOLKIT_UPSTREAM": ",".join(addresses), "TOOLKIT_UPSTREAM_PROTOCOL": protocol}
+        if options := upstream_options(broker):
+            given["TOOLKIT_UPSTREAM_OPTIONS"] = json.dumps(options, sort_keys=True)
+        return given
 
     def _database(self, service: Service, environment: dict[str, str], mounts: list[Mount]) -> tuple[str, ...]:
         """Variables, mounts and files of a database server."""

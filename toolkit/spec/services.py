@@ -62,8 +62,10 @@ class BuiltinImage:
     """What clients may speak to it; the first is the default. The setting `protocols` chooses among them."""
     mqtt: tuple[str, ...] = ("3.1.1",)
     """Versions of MQTT it speaks, where it speaks any."""
-    guarded: bool = False
-    """A broker that can be told to listen with TLS and to ask for a user and a password."""
+    guards: tuple[str, ...] = ()
+    """Of a broker: which of `tls` and `login` it can be told to ask for."""
+    knows_clients: bool = False
+    """With TLS its clients show certificates too."""
     clusters: bool = False
     """Several nodes of one service are one broker, whichever of them a client enters."""
 
@@ -93,6 +95,8 @@ IMAGES: Mapping[str, BuiltinImage] = {
             default_for=("broker",),
             exports=True,
             protocols=("sse",),
+            guards=("tls",),
+            knows_clients=True,
         ),
         BuiltinImage(
             name="mosquitto",
@@ -101,7 +105,7 @@ IMAGES: Mapping[str, BuiltinImage] = {
             probed=True,
             protocols=("mqtt",),
             mqtt=("3.1.1", "5"),
-            guarded=True,
+            guards=("tls", "login"),
         ),
         BuiltinImage(
             name="rabbitmq",
@@ -110,7 +114,7 @@ IMAGES: Mapping[str, BuiltinImage] = {
             ports=(4369, 25672, 15692),
             probed=True,
             protocols=("amqp", "mqtt", "stomp"),
-            guarded=True,
+            guards=("tls", "login"),
             clusters=True,
         ),
         BuiltinImage(
@@ -120,7 +124,7 @@ IMAGES: Mapping[str, BuiltinImage] = {
             platforms=NOT_ARMV6,
             probed=True,
             protocols=("stomp", "mqtt"),
-            guarded=True,
+            guards=("tls", "login"),
         ),
         BuiltinImage(
             name="prosody",
@@ -128,7 +132,7 @@ IMAGES: Mapping[str, BuiltinImage] = {
             roles=("broker",),
             probed=True,
             protocols=("xmpp",),
-            guarded=True,
+            guards=("tls", "login"),
         ),
         BuiltinImage(
             name="client",

@@ -29,8 +29,8 @@ class EventHandlerSettings(TypedDict, total=False):
     mode: Annotated[Literal["direct", "enhanced", "original"], Field(default="direct")]
     """`original` opens a connection per notification, `enhanced` streams from a thread pool, `direct` streams from one
     event loop."""
-    port: Annotated[int, Field(default=8454, ge=1, le=65535)]
-    """Where it listens."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Where it listens. Default: 8454, with `tls` 8455."""
     thread_pool_size: Annotated[int, Field(default=64, ge=0, le=1024)]
     """Workers of `enhanced` (and of `original`); 0 takes twice the cores."""
     queue_limit: Annotated[int, Field(default=1024, ge=1, le=10_000_000)]

@@ -12,6 +12,7 @@ from cryptography import x509
 from toolkit.provisioning.broker_access import (
     access_secrets,
     activemq_credentials,
+    client_environment,
     entry_options,
     made_variables,
     mosquitto_passwords,
@@ -133,7 +134,31 @@ def test_a_certificate_is_for_the_brokers_addresses_and_is_kept(tmp_path: Path) 
     assert all(not file.stat().st_mode & 0o077 for file in (tmp_path / "certificates").glob("*.key"))
 
 
-@pytest.mark.parametrize("image", ["mosquitto", "rabbitmq", "activemq"])
+def test_an_event_handler_with_tls_knows_its_clients_by_certificates_of_one_cloud(tmp_path: Path) -> None:
+    made = written(tmp_path, "event-handler", access=", tls: true")
+    handler, publisher, _ = made.services
+    assert handler.ports == (8455,)
+    values = access_secrets(made, hosts("a", "b", "c"), tmp_path, lambda _: PASSWORD)
+    prefix = "TOOLKIT_EVENT_HANDLER_TLS_"
+    assert set(values["broker"]) == {f"{prefix}{name}_FILE" for name in ("CERTIFICATE", "KEY", "CLOUD_CA")}
+    [cloud] = x509.load_pem_x509_certificates(values["broker"][f"{prefix}CLOUD_CA_FILE"].encode())
+    for service, variable in (("publisher", "TOOLKIT_TLS_"), ("subscriber", "TOOLKIT_TLS_"), ("broker", prefix)):
+        own = x509.load_pem_x509_certificates(values[service][f"{variable}CERTIFICATE_FILE"].encode())[0]
+        own.verify_directly_issued_by(cloud)
+        assert own.subject.rfc4514_string() == f"CN={service}.brokers.brokers.arrowhead.eu"
+    assert client_environment(made, publisher) == {"TOOLKIT_SYSTEM": "publisher"}
+    assert client_environment(made, handler) == {}
+    assert access_secrets(made, hosts("a", "b", "c"), tmp_path, lambda _: PASSWORD) == values
+
+
+def test_clients_of_other_brokers_need_no_certificates_of_their_own(tmp_path: Path) -> None:
+    made = written(tmp_path, "mosquitto", access=GUARDED)
+    publisher = made.services[1]
+    assert made_variables(made, publisher) == ("TOOLKIT_TLS_AUTHORITY_FILE", password_variable("broker"))
+    assert client_environment(made, publisher) == {}
+
+
+@pytest.mark.parametrize("image", ["mosquitto", "rabbitmq", "activemq", "event-handler"])
 def test_who_is_open_to_anybody_has_no_secrets(tmp_path: Path, image: str) -> None:
     made = written(tmp_path, image)
     assert [made_variables(made, service) for service in made.services] == [(), (), ()]

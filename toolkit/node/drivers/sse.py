@@ -63,7 +63,7 @@ class SsePublisher:
         """The same for a message of any size, of any event type; every POST is answered."""
         address, port = self._wire.local()
         document = {
-            "source": {"systemName": "gateway", "address": address, "port": port},
+            "source": {"systemName": system_name("gateway"), "address": address, "port": port},
             "event": {"type": topic, "payload": _b2a(payload, newline=False).decode()},
         }
         body = json.dumps(document, separators=(",", ":")).encode()

@@ -67,16 +67,13 @@ class Gateway:
         self._names: dict[bytes, str] = {}
         self._pumping = False
         self.uplink = Uplink(
-            upstream_order(
-                "gateway", protocol=settings.protocol, broker=settings.upstream[0], identity=identity,
-                mqtt=settings.mqtt, max_inflight=settings.max_inflight,
-            ),
+            upstream_order("gateway", settings, broker=settings.upstream[0], identity=identity),
             asyncio.get_running_loop(),
             send_buffer=settings.send_buffer,
             answered=self._answered,
             changed=self.pump,
             lost=self._uplink_lost,
-        )  # fmt: skip
+        )
 
     @property
     def unavailable(self) -> str:
@@ -95,8 +92,8 @@ class Gateway:
     async def ready(self) -> str:
         """Why it cannot take part in a run; empty: it can."""
         for _ in range(150):
-            if not self.uplink.problem:
-                return ""
+            if not self.uplink.problem or self.uplink.refused:
+                return self.uplink.problem
             await asyncio.sleep(0.1)
         return self.uplink.problem
 

@@ -131,10 +131,7 @@ class Hub:
             self._end(wanted)
 
     def _open(self, wanted: Wanted) -> Subscription:
-        order = upstream_order(
-            "hub", protocol=self.settings.protocol, broker="", identity=self._identity, mqtt=self.settings.mqtt,
-            max_inflight=self.settings.max_inflight,
-        )  # fmt: skip
+        order = upstream_order("hub", self.settings, broker="", identity=self._identity)
         feed = Feed(
             replace(order, topics=[wanted[0]], qos=wanted[1]),
             self.settings.upstream,

@@ -1,4 +1,4 @@
-"""How a gateway or hub is set: TOOLKIT_SETTINGS (JSON, as in testbed.yml) and TOOLKIT_UPSTREAM, read once."""
+"""How a gateway or hub is set: TOOLKIT_SETTINGS (JSON, as in testbed.yml) and TOOLKIT_UPSTREAM…, read once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 Overflow = Literal["block", "drop-newest", "drop-oldest", "disconnect"]
@@ -28,6 +28,8 @@ class EndSettings:
     """What they speak."""
     mqtt: str = "3.1.1"
     """Version of MQTT towards the broker."""
+    entry: Mapping[str, Any] = field(default_factory=dict)
+    """How the brokers are entered: the options of orders for TLS and logins."""
     address: str = "0.0.0.0"
     overflow: Overflow = "drop-oldest"
     queue_limit: int = 1000
@@ -60,7 +62,7 @@ S = TypeVar("S", bound=EndSettings)
 
 
 def read_settings(role: str, kind: type[S], environ: Mapping[str, str] = os.environ) -> S:
-    """The defaults, then TOOLKIT_SETTINGS, then TOOLKIT_UPSTREAM; raises ValueError naming what is wrong."""
+    """The defaults, then TOOLKIT_SETTINGS, then TOOLKIT_UPSTREAM…; raises ValueError naming what is wrong."""
     values: dict[str, Any] = json.loads(environ.get("TOOLKIT_SETTINGS") or "{}")
     for name in ("broker", "protocol"):  # what they come to is in TOOLKIT_UPSTREAM and TOOLKIT_UPSTREAM_PROTOCOL
         values.pop(name, None)
@@ -74,6 +76,8 @@ def read_settings(role: str, kind: type[S], environ: Mapping[str, str] = os.envi
         values["upstream"] = tuple(upstream.split(","))
     if protocol := environ.get("TOOLKIT_UPSTREAM_PROTOCOL"):
         values["protocol"] = protocol
+    if entry := environ.get("TOOLKIT_UPSTREAM_OPTIONS"):
+        values["entry"] = json.loads(entry)
     settings = kind(**values)
     if not settings.upstream:
         raise ValueError(f"a {role} needs TOOLKIT_UPSTREAM=host:port of its broker")

@@ -13,6 +13,7 @@ from toolkit.contract.orders import RunOrder
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import ForwardingConnection, Key
+from toolkit.node.platform.settings import EndSettings
 from toolkit.node.redial import Redial
 
 _DIAL_WITHIN_S = 10.0
@@ -53,6 +54,8 @@ class Uplink:
         """QoS 1 messages that may be unanswered."""
         self.problem = f"no connection to {order.broker} yet"
         """Why there is no connection; empty while there is one."""
+        self.refused = False
+        """The broker was there and did not let us in."""
 
     def start(self) -> None:
         """Dial until somebody answers."""
@@ -93,7 +96,12 @@ class Uplink:
         self._redial.begin(0, self._dial, lambda connection: connection.close())
 
     def _dial(self) -> ForwardingConnection:
-        connection = self._driver.open_publisher(self._order, connection=0, fill=b"", timeout_s=_DIAL_WITHIN_S)
+        try:
+            connection = self._driver.open_publisher(self._order, connection=0, fill=b"", timeout_s=_DIAL_WITHIN_S)
+        except (OSError, WorkloadError) as error:
+            self.problem = f"no connection to {self._order.broker}: {error}"
+            self.refused = isinstance(error, WorkloadError)
+            raise
         return cast("ForwardingConnection", connection)  # `check_upstream` has seen to it
 
     def _opened(self) -> None:
@@ -102,6 +110,7 @@ class Uplink:
             self.peer_run = 0
             self._flow = connection.local()
             self.problem = ""
+            self.refused = False
             self.window = int(connection.facts.get("window", self._order.options["max_inflight"]))
             self._fd = connection.fileno()
             with socket.socket(fileno=os.dup(self._fd)) as same:
@@ -150,20 +159,20 @@ class Uplink:
         return connection
 
 
-def upstream_order(role: str, *, protocol: str, broker: str, identity: str, mqtt: str, max_inflight: int) -> RunOrder:
+def upstream_order(role: str, settings: EndSettings, *, broker: str, identity: str) -> RunOrder:
     """What a driver needs to know of a connection that carries anybody's messages; QoS 1, so that it has answers."""
     if role == "gateway":
-        check_upstream(protocol)
+        check_upstream(settings.protocol)
     return RunOrder(
         run=identity,
         testbed="",
         role="gateway" if role == "gateway" else "hub",
-        protocol=protocol,
+        protocol=settings.protocol,
         broker=broker,
         topics=[role],
         streams=[zlib.crc32(identity.encode())],
         qos=1,
-        options={"mqtt": mqtt, "max_inflight": max_inflight},
+        options={"mqtt": settings.mqtt, "max_inflight": settings.max_inflight, **settings.entry},
     )
 
 
