@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit.contract.payloads import Payload
 from toolkit.measure import hdr
-from toolkit.measure.clocks import ClockStep, NodeClock, node_clock, path_bound_ns, read_log
+from toolkit.measure.clocks import SHARED, ClockStep, NodeClock, node_clock, path_bound_ns, read_log
 from toolkit.measure.collect import CLOCK_LOGS
 from toolkit.measure.join import join
 from toolkit.measure.kpis import (
@@ -33,6 +33,8 @@ LOSS_TIMEOUT_S = 30.0
 """Unless the workload's option `loss_timeout_s` says otherwise."""
 AROUND_NS = 2_000_000_000
 """A step so long before the first message or after the last belongs to the run: clocks are read once a second."""
+FETCH_S = 1.0
+"""A clock's log may go on for so long after the run's end was noted."""
 SCHEDULE_LIMIT_MS = 10.0
 """An open-loop publisher whose p99 is later than this did not offer the load that was asked for."""
 
@@ -45,7 +47,7 @@ def compute(run: RunFolder) -> dict[str, Any]:
 
         return compute_requests(run)
     files = read_files(run.raw, {process: order["role"] for process, order in manifest.get("orders", {}).items()})
-    clocks = read_clocks(run, files, manifest.get("nodes", {}))
+    clocks = read_clocks(run, files, manifest)
     joined = join(
         files,
         [Stream(**stream) for stream in manifest["streams"]],
@@ -79,16 +81,24 @@ def terms_of(manifest: Mapping[str, Any], files: Sequence[StampsFile] = ()) -> T
     )
 
 
-def read_clocks(run: RunFolder, files: Sequence[StampsFile], nodes: Mapping[str, Any]) -> dict[str, NodeClock]:
-    """The clock of every node that took part."""
-    return {
+def read_clocks(run: RunFolder, files: Sequence[StampsFile], manifest: Mapping[str, Any]) -> dict[str, NodeClock]:
+    """The clock of every node that took part; a step of one that several share is a step of each."""
+    nodes = manifest.get("nodes", {})
+    took_s = manifest.get("ended_at", 0.0) - manifest.get("started_at", 0.0)
+    clocks = {
         node: node_clock(
             node,
             [reading for log in CLOCK_LOGS for reading in read_log(run.raw / node / log)],
             shared=bool(nodes.get(node, {}).get("shared_clock")),
             processes=[file.clock for file in files if file.node == node],
+            lasted_ns=round((took_s + FETCH_S) * 1e9) if took_s > 0 else None,
         )
         for node in sorted({file.node for file in files} | set(nodes))
+    }
+    shared = [clock.until_ns for clock in clocks.values() if clock.domain == SHARED and clock.until_ns is not None]
+    return {
+        node: replace(clock, until_ns=min(shared)) if shared and clock.domain == SHARED else clock
+        for node, clock in clocks.items()
     }
 
 
@@ -134,7 +144,7 @@ def summarise_hops(
     for hop, (table, delay, rows) in {**hops_of(way), **DELAYS}.items():
         delays = read_column(tables[table], delay, rows)
         log += hdr.log_lines(hop, delays, lasted_s=(joined.last_ns - joined.first_ns) / 1e9)
-        summaries[hop] = summarise(delays, lost=lost.get(hop), bound_ns=bound(hop))
+        summaries[hop] = summarise(delays, lost=lost.get(hop), bound_ns=bound(hop), stepped=joined.stepped.get(hop, 0))
     (run.path / hdr.FILE).write_text("\n".join(log) + "\n")
     return summaries
 
@@ -190,11 +200,11 @@ def kpi_document(
 def happened(step: ClockStep, joined: Joined) -> bool:
     """Whether a step fell into the run; a clock's log may begin long before it. One without an instant did."""
     around = abs(step.size_ns) + AROUND_NS
-    return not step.at_ns or joined.first_ns - around <= step.at_ns <= joined.last_ns + around
+    return bool(joined.stepped) or not step.at_ns or joined.first_ns - around <= step.at_ns <= joined.last_ns + around
 
 
 def _when(step: ClockStep, joined: Joined) -> str:
-    if not step.at_ns:
+    if not step.at_ns or not joined.first_ns:
         return ""
     into_s = (step.at_ns - step.size_ns - joined.first_ns) / 1e9
     return f", {into_s:.1f} s after the first message" if into_s >= 0 else ", before the first message"

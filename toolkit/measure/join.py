@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from toolkit.contract.samples import Flag, Point
 from toolkit.measure.clocks import NodeClock
-from toolkit.measure.layout import FOREIGN, UNRECORDED, Ints, Layout, Stream, Subscriber, Terms
+from toolkit.measure.kpis import DELAYS, Hop, hops_of
+from toolkit.measure.layout import FOREIGN, UNKNOWN_NS, UNRECORDED, Ints, Layout, Stream, Subscriber, Terms
 from toolkit.measure.ledger import Joined, Ledger
 from toolkit.measure.partition import Partition
 from toolkit.measure.spool import RECORD, Records, Spool
@@ -40,7 +41,8 @@ def join(
 ) -> Joined:
     """Write `messages.parquet` and `samples.parquet` into `folder` and close the books.
 
-    All instants in the tables are on the reference's clock: each node's offset is taken off. Raises MeasurementError if
+    All instants in the tables are on the reference's clock: each node's offset is taken off. What a clock stamped after
+    it stepped is counted as happened, at an instant that nobody knows: NULL in the tables. Raises MeasurementError if
     stamps contradict themselves.
     """
     layout = Layout.of(files, streams, subscribers)
@@ -51,21 +53,29 @@ def join(
         for records in _records(files, layout, clocks, joined):
             spool.add(records)
         tables = TableWriter(folder=folder, scratch=Path(scratch), subscribers=[s.name for s in subscribers])
-        _join_partitions(spool, layout, terms, tables, joined)
+        way = {"gateway": layout.gateways, "hub": bool(layout.hubs)}
+        has_stepped = any(clock.until_ns is not None for clock in clocks.values())
+        hops = {**hops_of(way), **DELAYS} if has_stepped else {}
+        _join_partitions(spool, layout, terms, tables, joined, hops=hops)
         tables.close()
     return joined
 
 
-def _join_partitions(spool: Spool, layout: Layout, terms: Terms, tables: TableWriter, joined: Joined) -> None:
+def _join_partitions(
+    spool: Spool, layout: Layout, terms: Terms, tables: TableWriter, joined: Joined, *, hops: Mapping[str, Hop]
+) -> None:
+    """`hops`: those to count stepped delays of."""
     tallies = {item.name: np.zeros(len(layout.subscribers), dtype=np.int64) for item in dataclasses.fields(Ledger)}
     lost = Counter[str]()
     bins: dict[str, Counter[int]] = {}
     arrivals_above: dict[int, Ints] = {}
+    stepped = Counter[str]()
     # From the last message to the first: whether a message was overtaken is known from those above it.
     for number in reversed(range(len(spool))):
         part = Partition(spool.take(number), layout, int(layout.cuts[number]), int(layout.cuts[number + 1]))
         part.classify(terms, tallies, lost)
         tallies["reordered"] += part.reordered(arrivals_above)
+        stepped.update({hop: part.count_stepped(table, delay) for hop, (table, delay, _) in hops.items()})
         for name, instants in part.events().items():
             seconds, counts = np.unique(instants // 1_000_000_000, return_counts=True)
             bins.setdefault(name, Counter()).update(dict(zip(seconds.tolist(), counts.tolist(), strict=True)))
@@ -98,6 +108,7 @@ def _join_partitions(spool: Spool, layout: Layout, terms: Terms, tables: TableWr
     if layout.hubs:
         stamped |= {"hub": joined.hub_received, "downlink": joined.hub_sent}
     joined.lost = {hop: lost[hop] if seen else None for hop, seen in stamped.items()}
+    joined.stepped = {hop: count for hop, count in stepped.items() if count}
     joined.bins = {name: dict(sorted(counts.items())) for name, counts in sorted(bins.items())}
 
 
@@ -138,6 +149,10 @@ def _records(
             offset = clock.offset_at_ns(at) if clock else 0
             out["at"] = at - offset
             out["aux"] = np.where(aux != 0, aux - offset, 0)
+            if clock and clock.until_ns is not None:
+                stepped = at >= clock.until_ns
+                out["at"][stepped] = UNKNOWN_NS
+                out["aux"][stepped & (aux != 0)] = UNKNOWN_NS
             yield out
 
 

@@ -87,11 +87,13 @@ class HopSummary:
     """Delays below minus the bound: the clocks were worse than they said."""
     resolved: bool | None = None
     """Whether the bound is at most half of the median; None: a clock is unknown."""
+    stepped: int = 0
+    """Left out of count and figures: a clock had stepped before it stamped one of their ends."""
     few: tuple[str, ...] = ()
     """Percentiles with fewer than 10 samples above them."""
 
 
-def summarise(delays_ns: Ints, *, lost: int | None = None, bound_ns: int | None = None) -> HopSummary:
+def summarise(delays_ns: Ints, *, lost: int | None = None, bound_ns: int | None = None, stepped: int = 0) -> HopSummary:
     """Summary of delays, shape (n,); sorts the array in place.
 
     Percentiles are nearest rank: the smallest value that at least q n samples do not exceed.
@@ -99,7 +101,7 @@ def summarise(delays_ns: Ints, *, lost: int | None = None, bound_ns: int | None 
     n = len(delays_ns)
     bound_ms = None if bound_ns is None else bound_ns / 1e6
     if not n:
-        return HopSummary(count=0, lost=lost, clock_bound_ms=bound_ms)
+        return HopSummary(count=0, lost=lost, clock_bound_ms=bound_ms, stepped=stepped)
     delays_ns.sort()
     base = int(delays_ns[0])  # moments of the differences: exact in floats even for a clock that is days off
     spread = (delays_ns - base).astype(np.float64)
@@ -115,6 +117,7 @@ def summarise(delays_ns: Ints, *, lost: int | None = None, bound_ns: int | None 
         negative=int(np.searchsorted(delays_ns, 0)),
         beyond_bound=int(np.searchsorted(delays_ns, -bound_ns)) if bound_ns is not None else 0,
         resolved=None if bound_ns is None else bound_ns <= 0.5 * nearest_rank(delays_ns, 0.5),
+        stepped=stepped,
         few=tuple(name for name, q in PERCENTILES if n * (1 - q) < ENOUGH - 1e-9),
         **values,
     )
@@ -129,6 +132,7 @@ def nearest_rank(ordered: Ints, q: float) -> int:
 def rates(bins: Mapping[int, int], first_s: int, last_s: int) -> dict[str, Any]:
     """Events a second over the whole seconds of a run; `bins` counts them at their own instants, second by second.
 
+    Where a clock stepped, only the count is known, and how many of it happened at unknown instants (`stepped`).
     The first and the last second are cut short by the run's own ends and so are left out where there are more than two.
     """
     series = [bins.get(second, 0) for second in range(first_s, min(last_s, first_s + 86_400) + 1)]
@@ -136,6 +140,8 @@ def rates(bins: Mapping[int, int], first_s: int, last_s: int) -> dict[str, Any]:
     count = sum(bins.values())
     if not count:
         return {"count": 0}
+    if 0 in bins:
+        return {"count": count, "stepped": bins[0]}
     mean = fmean(inner)
     return {
         "count": count,
@@ -151,15 +157,19 @@ def rates(bins: Mapping[int, int], first_s: int, last_s: int) -> dict[str, Any]:
 def throughput(joined: Joined, carried_bytes: int) -> dict[str, Any]:
     """Rates of offered, sent, accepted, broker in and out, delivered; and what the broker sends for what it gets.
 
-    `carried_bytes`: payload of all deliveries.
+    `carried_bytes`: payload of all deliveries. Rates over the whole run are None where a clock stepped: it has no span.
     """
     first, last = joined.first_ns // 1_000_000_000, joined.last_ns // 1_000_000_000
     out: dict[str, Any] = {name: rates(counts, first, last) for name, counts in joined.bins.items()}
     delivered, span_s = joined.total.delivered, max((joined.last_ns - joined.first_ns) / 1e9, 1e-9)
     out["span_s"] = span_s
-    out["sent_per_s"] = joined.messages / span_s
-    out["delivered_per_s"] = delivered / span_s
-    out["delivered_payload_bytes_per_s"] = carried_bytes / span_s
+    in_span = {
+        "sent_per_s": joined.messages,
+        "delivered_per_s": delivered,
+        "delivered_payload_bytes_per_s": carried_bytes,
+    }
+    timed = not any("stepped" in out.get(name, {}) for name in ("sent", "delivered"))
+    out |= {name: count / span_s if timed else None for name, count in in_span.items()}
     out["out_per_in"] = joined.broker_sent / joined.broker_received if joined.broker_received else None
     return out
 

@@ -19,6 +19,8 @@ PAIRS_AT_ONCE = 1 << 19
 """Pairs in a partition: about 200 MB at work, whatever the length of the run."""
 SPARSE = 4
 """A stream whose numbers spread over more than this times its messages is damaged, not a stream."""
+UNKNOWN_NS = 1
+"""In place of an instant: stamped, though by a clock that had stepped."""
 FOREIGN = -1
 """In place of a row: a message of another run."""
 UNRECORDED = -2

@@ -98,9 +98,11 @@ class Joined:
     """Broker sends on flows that belong to no subscriber."""
     lost: dict[str, int | None] = field(default_factory=dict)
     """Hop -> messages that entered and did not leave it; None where the hop has no stamps."""
+    stepped: dict[str, int] = field(default_factory=dict)
+    """Hop -> delays that nobody knows, since a clock had stepped before it stamped one of their ends."""
     bins: dict[str, dict[int, int]] = field(default_factory=dict)
     """offered, sent, accepted, gateway_in, gateway_out, broker_in, broker_out, hub_in, hub_out, delivered, dropped (at
-    the instant of sending) -> second since the epoch -> events in it."""
+    the instant of sending) -> second since the epoch -> events in it; second 0: those at instants nobody knows."""
     first_ns: int = 0
     last_ns: int = 0
 

@@ -68,7 +68,7 @@ def compute_requests(run: RunFolder) -> dict[str, Any]:
     """Write both tables and `kpis.json`, and return what is in it."""
     manifest = run.manifest()
     files = read_files(run.raw, {process: order["role"] for process, order in manifest.get("orders", {}).items()})
-    clocks = read_clocks(run, files, manifest.get("nodes", {}))
+    clocks = read_clocks(run, files, manifest)
     requests = read_requests(files, clocks)
     steps = name_steps(read_steps(run, clocks, requests))
     write_tables(run, requests, steps)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.contract.samples import Flag, Point
-from toolkit.measure.layout import Layout, Terms
+from toolkit.measure.layout import UNKNOWN_NS, Layout, Terms
 from toolkit.measure.spool import Records
 from toolkit.measure.tables import TableWriter
 
@@ -21,7 +21,7 @@ NEVER = (1 << 40) - 1
 
 
 class Partition:
-    """Neighbouring messages and their pairs as dense arrays; 0 ns stands for "never"."""
+    """Neighbouring messages and their pairs as dense arrays; 0 ns stands for "never", UNKNOWN_NS for "some time"."""
 
     def __init__(self, records: Records, layout: Layout, first: int, end: int) -> None:
         self.layout, self.first = layout, first
@@ -126,15 +126,16 @@ class Partition:
         """Put every pair into its class."""
         row, due = self.pair_row, self.due
         arrived = self.t4 != 0
-        in_time = arrived & (self.t4 - self.t1[row] <= terms.loss_timeout_ns)
+        untimed = self.t1[row] == UNKNOWN_NS
+        in_time = arrived & (untimed | (self.t4 - self.t1[row] <= terms.loss_timeout_ns))
         missing = due & ~arrived
         refused = missing & ~self.sent[row]
-        until = np.array(
-            [terms.watched_until_ns.get(s.process, np.iinfo(np.int64).max) for s in self.layout.subscribers],
-            dtype=np.int64,
-        )
+        end = np.iinfo(np.int64).max
+        until = np.array([terms.watched_until_ns.get(s.process, end) for s in self.layout.subscribers], dtype=np.int64)[
+            self.sub
+        ]
         open_still = missing & ~refused
-        in_flight = open_still & (self.t1[row] > until[self.sub] - terms.settle_ns)
+        in_flight = open_still & ((self.t1[row] > until - terms.settle_ns) | (untimed & (until < end)))
         unconfirmed = open_still & ~in_flight & (terms.qos > 0) & (self.t5[row] == 0)
         dropped = open_still & ~in_flight & ~unconfirmed
         masks = {
@@ -205,8 +206,21 @@ class Partition:
             above[stream] = np.minimum(best, carried[mine])
         return self._by_subscriber(overtaken.astype(np.int64))
 
+    def count_stepped(self, table: str, delay: str) -> int:
+        """How many delays (as `kpis.HOPS` writes them) have both ends stamped, one by a clock that had stepped."""
+        of_message = {name: getattr(self, name) for name in ("t0", "t1", "t2", "t5", "gateway_in", "gateway_out")}
+        if table == "messages":
+            instants, counts = of_message, self.counted & (self.sent | ~self.refused)
+        else:
+            of_message = {name: values[self.pair_row] for name, values in of_message.items()}
+            of_pair = {name: getattr(self, name) for name in ("t3", "t4", "hub_in", "hub_out")}
+            instants, counts = of_message | of_pair, self.due & (self.t4 != 0) & ~self.late
+        one, other = (instants[end.removesuffix("_ns")] for end in delay.split(" - "))
+        unknown = (one == UNKNOWN_NS) | (other == UNKNOWN_NS)
+        return int(np.count_nonzero(counts & unknown & (one != 0) & (other != 0)))
+
     def events(self) -> dict[str, Ints]:
-        """Instants of everything that happened to counted messages, for rates."""
+        """Instants of everything that happened to counted messages, for rates; second 0 is that of unknown instants."""
         message = self.counted & self.sent
         return {
             "offered": self.t0[message],
@@ -223,8 +237,8 @@ class Partition:
         }
 
     def span(self) -> tuple[int, int]:
-        """First T1 and last instant of the counted messages; zeros without any."""
-        sent = self.t1[self.counted & self.sent]
+        """First T1 and last instant of the counted messages, as far as known; zeros without any."""
+        sent = self.t1[self.counted & self.sent & (self.t1 != UNKNOWN_NS)]
         if not len(sent):
             return 0, 0
         return int(sent.min()), int(max(sent.max(), self.t4[self.due].max(initial=0)))

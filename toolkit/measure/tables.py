@@ -10,6 +10,8 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.measure.layout import UNKNOWN_NS
+
 Column: TypeAlias = NDArray[Any]
 MEMORY = "256MB"
 FORMAT = "FORMAT parquet, PARQUET_VERSION v2"
@@ -27,7 +29,7 @@ class TableWriter:
         self._db.execute("SET VARIABLE subscribers = ?", [list(subscribers) or [""]])
 
     def write(self, table: str, part: int, columns: Mapping[str, Column]) -> None:
-        """One part; instants of 0 ns become NULL, the column `subscriber` becomes a name."""
+        """One part; instants of 0 ns and unknown ones become NULL, the column `subscriber` becomes a name."""
         self._parts.setdefault(table, set()).add(part)
         shown = ", ".join(_shown(name) for name in columns)
         part_columns = dict(columns)  # noqa: F841  # DuckDB finds it by its name
@@ -90,5 +92,5 @@ def _shown(name: str) -> str:
     if name == "subscriber":
         return "getvariable('subscribers')[subscriber + 1] AS subscriber"
     if name.endswith("_ns"):
-        return f"nullif({name}, 0) AS {name}"
+        return f"CASE WHEN {name} NOT IN (0, {UNKNOWN_NS}) THEN {name} END AS {name}"
     return name

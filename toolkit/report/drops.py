@@ -31,7 +31,7 @@ def kpi_lines(document: Mapping[str, Any]) -> list[str]:
     flows = [
         f"{title} in {rates[f'{name}_in']['mean_per_s']:.1f}, out {rates[f'{name}_out']['mean_per_s']:.1f}"
         for title, name in _RATES
-        if rates.get(f"{name}_in", {}).get("count") and rates.get(f"{name}_out", {}).get("count")
+        if "mean_per_s" in rates.get(f"{name}_in", {}) and "mean_per_s" in rates.get(f"{name}_out", {})
     ]
     if flows:
         lines.append("messages/s: " + "; ".join(flows))

@@ -74,8 +74,9 @@ def _hop(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, Any]:
-    """The mean over runs and, from two runs on, its 95 % interval by Student's t."""
+def _spread(given: Sequence[float | None]) -> dict[str, Any]:
+    """The mean over the runs that know it and, from two runs on, its 95 % interval by Student's t."""
+    values = [value for value in given if value is not None]
     if not values:
         return {"value": None, "low": None, "high": None}
     mean = fmean(values)

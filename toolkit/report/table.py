@@ -154,11 +154,16 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"{whole['duplicates']} duplicates, {whole['reordered']} reordered")
     rates = document["throughput"]
     arrived = "answered" if "sequence" in document else "delivered"
-    lines.append(
-        f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} {arrived}/s, {document['pacing']} loop"
-    )
+    if rates["sent_per_s"] is None:
+        lines.append(f"rates unknown: a clock stepped; {document['pacing']} loop")
+    else:
+        lines.append(
+            f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} {arrived}/s, {document['pacing']} loop"
+        )
     lines += kpi_lines(document)
     for hop, summary in document["hops"].items():
+        if summary.get("stepped"):
+            lines.append(f"{summary['stepped']} delays of {hop_title(hop)} are left out: stamped after a clock stepped")
         if summary["negative"]:
             lines.append(f"{summary['negative']} delays of {hop_title(hop)} are negative (kept in all figures)")
     if any(summary["resolved"] is False for summary in document["hops"].values()):
