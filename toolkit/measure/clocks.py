@@ -138,10 +138,12 @@ def node_clock(
     shared: bool = False,
     processes: Iterable[Mapping[str, Any]] = (),
     lasted_ns: int | None = None,
+    since_ns: int = 0,
 ) -> NodeClock:
     """What readings of the clock process, and `StampsInfo.clock` of measuring processes, say of a node's clock.
 
     `lasted_ns`: from the start of the run until its files were fetched; what the log says of before is no step of it.
+    `since_ns`: that start, by the node's clock; nor is what a process saw before.
     """
     told = list(processes)
     readings = _since_boot(readings)
@@ -150,7 +152,7 @@ def node_clock(
     early = [
         step for step in logged if lasted_ns is not None and step.monotonic_ns < readings[-1].monotonic_ns - lasted_ns
     ]
-    during, seen = logged[len(early) :], _told_steps(node, told, readings)
+    during, seen = logged[len(early) :], _told_steps(node, told, readings, since_ns)
     every = (*during, *seen)
     after_ns = max((step.monotonic_ns for step in early), default=0)
     before_ns = min((*(s.monotonic_ns for s in during), *(s.monotonic_ns - LOOK_NS for s in seen)), default=_NEVER_NS)
@@ -201,12 +203,21 @@ def _since_boot(readings: Sequence[ClockReading]) -> Sequence[ClockReading]:
     return readings[boots[-1] :] if boots else readings
 
 
-def _told_steps(node: str, told: Iterable[Mapping[str, Any]], readings: Sequence[ClockReading]) -> list[ClockStep]:
-    """Steps that processes saw: [monotonic_ns, size_ns]; the readings around them tell what the wall clock showed."""
-    return [_told_step(node, int(step[0]), int(step[1]), readings) for clock in told for step in clock.get("steps", ())]
+def _told_steps(
+    node: str, told: Iterable[Mapping[str, Any]], readings: Sequence[ClockReading], since_ns: int
+) -> list[ClockStep]:
+    """Steps that processes saw: [monotonic_ns, size_ns] or [monotonic_ns, size_ns, wall clock right after it]."""
+    steps = [
+        _told_step(node, *(int(value) for value in step), readings=readings)
+        for clock in told
+        for step in clock.get("steps", ())
+    ]
+    return [step for step in steps if not step.at_ns or step.at_ns + max(-step.size_ns, 0) >= since_ns - LOOK_NS]
 
 
-def _told_step(node: str, monotonic_ns: int, size_ns: int, readings: Sequence[ClockReading]) -> ClockStep:
+def _told_step(
+    node: str, monotonic_ns: int, size_ns: int, wall_ns: int = 0, *, readings: Sequence[ClockReading]
+) -> ClockStep:
     before = [reading for reading in readings if reading.monotonic_ns <= monotonic_ns - LOOK_NS]
     if before:  # and the later ones, as long as they show the clock as it was
         later = (reading for reading in readings if monotonic_ns - LOOK_NS < reading.monotonic_ns <= monotonic_ns)
@@ -215,8 +226,8 @@ def _told_step(node: str, monotonic_ns: int, size_ns: int, readings: Sequence[Cl
     after = [reading for reading in readings if reading.monotonic_ns >= monotonic_ns]
     return ClockStep(
         node=node,
-        at_ns=after[0].at_ns - (after[0].monotonic_ns - monotonic_ns) if after else 0,
+        at_ns=wall_ns or (after[0].at_ns - (after[0].monotonic_ns - monotonic_ns) if after else 0),
         size_ns=size_ns,
         monotonic_ns=monotonic_ns,
-        until_ns=max(before[-1].at_ns + min(size_ns, 0), 0) if before else 0,
+        until_ns=max(before[-1].at_ns + min(size_ns, 0), 0) if before else wall_ns and wall_ns - max(size_ns, 0),
     )

@@ -91,6 +91,7 @@ def read_clocks(run: RunFolder, files: Sequence[StampsFile], manifest: Mapping[s
             [reading for log in CLOCK_LOGS for reading in read_log(run.raw / node / log)],
             shared=bool(nodes.get(node, {}).get("shared_clock")),
             processes=[file.clock for file in files if file.node == node],
+            since_ns=int(manifest.get("start_ns", 0)),
             lasted_ns=round((took_s + FETCH_S) * 1e9) if took_s > 0 else None,
         )
         for node in sorted({file.node for file in files} | set(nodes))
@@ -200,12 +201,14 @@ def kpi_document(
 def happened(step: ClockStep, joined: Joined) -> bool:
     """Whether a step fell into the run; a clock's log may begin long before it. One without an instant did."""
     around = abs(step.size_ns) + AROUND_NS
-    return bool(joined.stepped) or not step.at_ns or joined.first_ns - around <= step.at_ns <= joined.last_ns + around
+    return not joined.first_ns or not step.at_ns or joined.first_ns - around <= step.at_ns <= joined.last_ns + around
 
 
 def _when(step: ClockStep, joined: Joined) -> str:
-    if not step.at_ns or not joined.first_ns:
+    if not step.at_ns:
         return ""
+    if not joined.first_ns:
+        return ", and nothing it stamped can be believed"
     into_s = (step.at_ns - step.size_ns - joined.first_ns) / 1e9
     return f", {into_s:.1f} s after the first message" if into_s >= 0 else ", before the first message"
 
