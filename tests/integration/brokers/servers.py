@@ -20,7 +20,7 @@ from toolkit.spec.services import PORTS
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.state import Deployment, Host, SshAccess
 
-PASSWORD = 'pa ss:\\w"ö$1'  # noqa: S105 - for these tests
+PASSWORD = 'pa ss:w"ö$1'  # noqa: S105 - for these tests
 STARTS_WITHIN_S = 180
 
 

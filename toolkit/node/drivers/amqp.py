@@ -59,7 +59,7 @@ class _Session:
         try:
             channel_max, frame_max, _ = struct.unpack_from(">HIH", self.expect(frames.TUNE))
         except ConnectionResetError as error:
-            # Brokers that are told nothing of authentication_failure_close just hang up.
+            # Brokers that do not know authentication_failure_close just hang up.
             raise WorkloadError(f"{self.wire.address} refuses user {login[0]!r} or the password") from error
         self.frame_max = min(frame_max or _LARGEST_FRAME, _LARGEST_FRAME)
         self.wire.send(

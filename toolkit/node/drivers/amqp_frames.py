@@ -82,8 +82,9 @@ def method(number: int, arguments: bytes = b"", *, channel: int = CHANNEL) -> by
 
 
 def start_ok(user: str, password: str) -> bytes:
-    """Connection.StartOk by PLAIN; asks to be told when the broker blocks publishers."""
-    capabilities = {"connection.blocked": True, "basic.nack": True, "publisher_confirms": True}
+    """Connection.StartOk by PLAIN; asks to be told when the broker blocks publishers or refuses the password."""
+    names = ("connection.blocked", "authentication_failure_close", "basic.nack", "publisher_confirms")
+    capabilities = dict.fromkeys(names, True)
     properties = table({"product": "toolkit", "capabilities": capabilities})
     response = b"\0" + user.encode() + b"\0" + password.encode()
     return method(START_OK, properties + short("PLAIN") + long(response) + short("en_US"), channel=0)

@@ -42,6 +42,8 @@ class _Session:
             "client-id": client_id,
         }
         if login := read_login(order.options):
+            if "\\" in "".join(login):  # the standard says that CONNECT has no escapes, and RabbitMQ reads them
+                raise WorkloadError("STOMP brokers differ in how they read a backslash; take a password without one")
             headers |= {"login": login[0], "passcode": login[1]}
         self.wire = Wire(order.broker, options=order.options, timeout_s=timeout_s)
         try:
