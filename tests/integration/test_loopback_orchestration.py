@@ -77,17 +77,16 @@ class Clouds:
 
     def run(self, workload: str) -> RunFolder:
         events: list[Event] = []
+        control = HttpControl(
+            lambda p: http.client.HTTPConnection("127.0.0.1", self.control_ports[p.service, p.control_port], timeout=5),
+            lambda node: time.time_ns(),
+        )
         outcome = run_experiment(
             self.testbed,
             self.deployment,
             plain_experiment(self.testbed.workloads[workload]),
-            control=HttpControl(
-                lambda p: http.client.HTTPConnection(
-                    "127.0.0.1", self.control_ports[p.service, p.control_port], timeout=5
-                ),
-                lambda node: time.time_ns(),
-            ),
-            collector=FolderCollector({node.name: self.home / node.name for node in self.testbed.nodes}),
+            control=lambda _: control,
+            collector=lambda _: FolderCollector({node.name: self.home / node.name for node in self.testbed.nodes}),
             emit=events.append,
             limits=Limits(start_ahead_s=0.3, poll_s=0.1, dead_after=2),
         )

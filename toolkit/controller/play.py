@@ -98,6 +98,8 @@ def _now_s(control: Control, cast: Cast) -> float:
 
 def _publish_books(testbed: Testbed, deployment: Deployment, control: Control, kpis: Mapping[str, Any]) -> None:
     """Lost and expected deliveries as metrics, where there is a monitor; for watching, so that failing is no matter."""
+    if "qos" not in kpis:  # requests, not deliveries
+        return
     whole = kpis["ledger"]["total"]
     books = {"run": kpis["run"], "qos": kpis["qos"], "expected": whole["expected"], "lost": whole["lost"]}
     for node in [node for service in testbed.service_of_role("monitor") for node in service.nodes]:
