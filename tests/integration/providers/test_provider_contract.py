@@ -97,9 +97,11 @@ def test_a_machine_that_stopped_is_started_again(bench: Bench) -> None:
     if not bench.can_restart:
         pytest.skip("machines of somebody else's are not ours to start")
     before = bench.acquire(bench.node("one"))
+    assert before.failed == {}
     on(before.hosts["one"], "echo kept > /root/note && sync")
     bench.kill("one")
     after = bench.acquire(bench.node("one"))
+    assert after.failed == {}
     assert after.created == frozenset()
     assert after.hosts == before.hosts
     assert on(after.hosts["one"], "cat /root/note") == "kept"
