@@ -17,7 +17,7 @@ from toolkit.contract.samples import HEADER_BYTES, Flag
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers import amqp_frames as frames
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
-from toolkit.node.drivers.ends import WindowedPublisher, WireEnd
+from toolkit.node.drivers.ends import SubscribingEnd, WindowedPublisher, is_persistent
 from toolkit.node.drivers.login import read_login
 from toolkit.node.drivers.wire import Wire
 
@@ -26,7 +26,6 @@ USUAL_LOGIN = "toolkit", "toolkit"
 USUAL_PREFETCH = 20
 _LARGEST_FRAME = 131_072
 _SUBSCRIBER_HEARTBEAT_S = 60
-_BEAT_EVERY_S = 20.0
 _UNLIMITED = 1 << 30
 _KEPT_MS = 3_600_000
 _ACCESS_REFUSED, _NOT_ALLOWED = 403, 530
@@ -209,8 +208,10 @@ class AmqpPublisher(WindowedPublisher):
         self._session.close()
 
 
-class AmqpSubscriber(WireEnd):
+class AmqpSubscriber(SubscribingEnd):
     """A queue bound to every topic of the order; acknowledges a read's messages with one system call after it."""
+
+    beat = _BEAT
 
     def __init__(self, order: RunOrder, *, queue: str, timeout_s: float) -> None:
         self._session = _Session(order, heartbeat_s=_SUBSCRIBER_HEARTBEAT_S, timeout_s=timeout_s)
@@ -221,8 +222,6 @@ class AmqpSubscriber(WireEnd):
         self._wanted = -1
         """Bytes of the body still to come of the message that has begun; -1: none has."""
         self._body = b""
-        self._beat_s = time.monotonic()
-        self._data = b""
         try:
             self._subscribe(order, queue)
         except BaseException:
@@ -251,11 +250,6 @@ class AmqpSubscriber(WireEnd):
             "waiting_before": int.from_bytes(body[after : after + 4], "big"),
             "subscribe_ms": (time.monotonic_ns() - started_ns) / 1e6,
         }
-
-    def read(self) -> int:
-        """Read what is there; the instant right after the read, in ns."""
-        self._data, at_ns = self._wire.read()
-        return at_ns
 
     def messages(self) -> list[Message]:
         """What the last `read` completed."""
@@ -288,13 +282,6 @@ class AmqpSubscriber(WireEnd):
             self._wire.flush()
         return messages
 
-    def keep_alive(self) -> None:
-        """A heartbeat, well within the agreed interval."""
-        now_s = time.monotonic()
-        if now_s - self._beat_s > _BEAT_EVERY_S:
-            self._beat_s = now_s
-            self._wire.send(_BEAT)
-
     def close(self) -> None:
         """Connection.Close and close."""
         self._session.close()
@@ -303,11 +290,6 @@ class AmqpSubscriber(WireEnd):
 def exchange(order: RunOrder) -> str:
     """Where a run publishes; the topic exchange that MQTT and STOMP clients of RabbitMQ share."""
     return str(order.options.get("exchange", "amq.topic"))
-
-
-def is_persistent(order: RunOrder) -> bool:
-    """Whether queue and messages are to survive the broker."""
-    return bool(order.options.get("session") == "persistent")
 
 
 class AmqpDriver:

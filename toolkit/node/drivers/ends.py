@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import collections
-from typing import Any
+import time
+from typing import Any, ClassVar
 
+from toolkit.contract.orders import RunOrder
 from toolkit.node.drivers.base import Key
 from toolkit.node.drivers.wire import Wire
+
+_BEAT_EVERY_S = 20.0
+
+
+def is_persistent(order: RunOrder) -> bool:
+    """Whether subscriptions and messages are to survive the broker."""
+    return bool(order.options.get("session") == "persistent")
 
 
 class WireEnd:
@@ -67,3 +76,27 @@ class WindowedPublisher(WireEnd):
     def _offer_waiting(self) -> None:
         while self._queue and len(self._in_flight) < self._window:
             self._offer(*self._queue.popleft())
+
+
+class SubscribingEnd(WireEnd):
+    """Reads what arrives, and shows now and then that it is alive."""
+
+    beat: ClassVar[bytes]
+    """What the protocol takes for a sign of life."""
+
+    def __init__(self, wire: Wire, facts: dict[str, Any]) -> None:
+        super().__init__(wire, facts)
+        self._data = b""
+        self._beat_s = time.monotonic()
+
+    def read(self) -> int:
+        """Read what is there; the instant right after the read, in ns."""
+        self._data, at_ns = self._wire.read()
+        return at_ns
+
+    def keep_alive(self) -> None:
+        """A sign of life, well within what brokers wait for; a dead way is noticed by it."""
+        now_s = time.monotonic()
+        if now_s - self._beat_s > _BEAT_EVERY_S:
+            self._beat_s = now_s
+            self._wire.send(self.beat)

@@ -14,7 +14,7 @@ from toolkit.contract.samples import Flag
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers import mqtt_packets as packets
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
-from toolkit.node.drivers.ends import WindowedPublisher, WireEnd
+from toolkit.node.drivers.ends import SubscribingEnd, WindowedPublisher
 from toolkit.node.drivers.login import read_login
 from toolkit.node.drivers.wire import Wire
 
@@ -23,7 +23,6 @@ _PASSING = {3, 0x88, 0x89, 0x8B}
 """Refusals that may pass: the broker starts, stops or is busy."""
 _SUBSCRIPTIONS_AT_ONCE = 500
 _SUBSCRIBER_KEEP_ALIVE_S = 60
-_PING_EVERY_S = 20.0
 _LAST_PACKET_ID = 0xFFFF
 _USUAL_WINDOW = 20
 """Mosquitto cuts MQTT 3.1.1 clients off with more QoS 2 messages in flight than its max_inflight_messages (20)."""
@@ -189,16 +188,16 @@ class MqttPublisher(WindowedPublisher):
         self._session.close()
 
 
-class MqttSubscriber(WireEnd):
+class MqttSubscriber(SubscribingEnd):
     """Subscribed to every topic of the order; acknowledges a read's messages with one system call after it."""
+
+    beat = packets.PINGREQ
 
     def __init__(self, order: RunOrder, *, client_id: str, timeout_s: float) -> None:
         self._session = _Session(order, client_id=client_id, keep_alive_s=_SUBSCRIBER_KEEP_ALIVE_S, timeout_s=timeout_s)
         super().__init__(self._session.wire, self._session.facts)
-        self._data = b""
         self._half_received: set[int] = set()
         """Packet ids of QoS 2 messages taken whose PUBREL has not come yet."""
-        self._pinged_s = time.monotonic()
         self._early = self._session.early
         self.topics: list[bytes] = []
         """Of what `messages` gave last, one by one; kept for a hub, which has to know them."""
@@ -238,11 +237,6 @@ class MqttSubscriber(WireEnd):
                     self._early.append((kind, flags, body))
             if codes is not None:
                 return codes
-
-    def read(self) -> int:
-        """Read what is there; the instant right after the read, in ns."""
-        self._data, at_ns = self._wire.read()
-        return at_ns
 
     def messages(self) -> list[Message]:
         """What the last `read` completed."""
@@ -287,13 +281,6 @@ class MqttSubscriber(WireEnd):
         messages.append((body[start:], told))
         if self._keeps_topics:
             self.topics.append(body[2 : 2 + (body[0] << 8 | body[1])])
-
-    def keep_alive(self) -> None:
-        """PINGREQ, well within the keep-alive interval."""
-        now_s = time.monotonic()
-        if now_s - self._pinged_s > _PING_EVERY_S:
-            self._pinged_s = now_s
-            self._wire.send(packets.PINGREQ)
 
     def close(self) -> None:
         """DISCONNECT and close."""

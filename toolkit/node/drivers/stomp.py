@@ -16,14 +16,13 @@ from toolkit.contract.samples import HEADER_BYTES, Flag
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers import stomp_frames as frames
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
-from toolkit.node.drivers.ends import WindowedPublisher, WireEnd
+from toolkit.node.drivers.ends import SubscribingEnd, WindowedPublisher, is_persistent
 from toolkit.node.drivers.login import read_login
 from toolkit.node.drivers.wire import Wire
 
 USUAL_PREFETCH = 20
 _UNLIMITED = 1 << 30
 _HEART_BEAT = "0,0"
-_BEAT_EVERY_S = 20.0
 _REDELIVERED = int(Flag.REDELIVERED)
 _REFUSALS = ("Bad CONNECT", "Access refused", "password is invalid", "denied", "not authorized", "SecurityException")
 
@@ -160,15 +159,15 @@ class StompPublisher(WindowedPublisher):
         self._session.close()
 
 
-class StompSubscriber(WireEnd):
+class StompSubscriber(SubscribingEnd):
     """Subscribed to every topic of the order; acknowledges a read's messages with one system call after it."""
+
+    beat = b"\n"
 
     def __init__(self, order: RunOrder, *, identity: str, timeout_s: float) -> None:
         self._session = _Session(order, client_id=identity, timeout_s=timeout_s)
         super().__init__(self._session.wire, self._session.facts)
         self._acknowledges = order.qos > 0
-        self._data = b""
-        self._beat_s = time.monotonic()
         try:
             self._subscribe(order, identity)
         except BaseException:
@@ -194,11 +193,6 @@ class StompSubscriber(WireEnd):
             self._session.ask("SUBSCRIBE", wanted | headers | name, b"RECEIPT")
         self.facts |= {"granted_qos": order.qos, "subscribe_ms": (time.monotonic_ns() - started_ns) / 1e6}
 
-    def read(self) -> int:
-        """Read what is there; the instant right after the read, in ns."""
-        self._data, at_ns = self._wire.read()
-        return at_ns
-
     def messages(self) -> list[Message]:
         """What the last `read` completed."""
         arrived = self._session.reader.take(self._data)
@@ -220,13 +214,6 @@ class StompSubscriber(WireEnd):
             self._wire.flush()
         return messages
 
-    def keep_alive(self) -> None:
-        """An end-of-line now and then, so that a dead broker is noticed."""
-        now_s = time.monotonic()
-        if now_s - self._beat_s > _BEAT_EVERY_S:
-            self._beat_s = now_s
-            self._wire.send(b"\n")
-
     def close(self) -> None:
         """DISCONNECT and close."""
         self._session.close()
@@ -235,11 +222,6 @@ class StompSubscriber(WireEnd):
 def destination(order: RunOrder, topic: str) -> str:
     """Where messages of a topic go; RabbitMQ and ActiveMQ both have topics below `/topic/`."""
     return str(order.options.get("destination", "/topic/")) + topic
-
-
-def is_persistent(order: RunOrder) -> bool:
-    """Whether subscription and messages are to survive the broker."""
-    return bool(order.options.get("session") == "persistent")
 
 
 class StompDriver:

@@ -21,14 +21,13 @@ from toolkit.errors import WorkloadError
 from toolkit.node.drivers import sasl
 from toolkit.node.drivers import xmpp_stanzas as stanzas
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
-from toolkit.node.drivers.ends import WindowedPublisher, WireEnd
+from toolkit.node.drivers.ends import SubscribingEnd, WindowedPublisher
 from toolkit.node.drivers.login import read_login
 from toolkit.node.drivers.wire import Wire
 from toolkit.node.drivers.xmpp_stanzas import ACKS, BIND, CLIENT, SASL, STREAMS, Element, StreamError
 
 _USUAL_WINDOW = 256
 _ASKED_AT_ONCE = 200
-_PING_EVERY_S = 20.0
 _USUAL_LOGIN = "toolkit", "toolkit"
 """Of a broker that everybody in the testbed may use: publishing needs a name, XMPP knows no other way."""
 _CLOSE_WITHIN_S = 10.0
@@ -225,19 +224,19 @@ class XmppPublisher(WindowedPublisher):
         self._session.close()
 
 
-class XmppSubscriber(WireEnd):
+class XmppSubscriber(SubscribingEnd):
     """Subscribed to every topic of the order; at QoS 1 it acknowledges and can be resumed."""
+
+    beat = b" "
 
     def __init__(self, order: RunOrder, *, resource: str, before: XmppSubscriber | None, timeout_s: float) -> None:
         resumes = before.resumable() if before else None
         self._session = _Session(order, resource=resource, timeout_s=timeout_s, resumes=resumes)
         super().__init__(self._session.wire, {**self._session.facts, "requested_qos": order.qos, "granted_qos": 0})
         self._topics = order.topics
-        self._data = b""
         self._handled = 0
         self._id = ""
         """Of the session, where it can be resumed."""
-        self._pinged_s = time.monotonic()
         self.jid = self._session.jid
         try:
             if self._session.resumed and before is not None:
@@ -275,11 +274,6 @@ class XmppSubscriber(WireEnd):
         """(session, stanzas taken), where the server agreed to keep it."""
         return (self._id, self._handled) if self._id else None
 
-    def read(self) -> int:
-        """Read what is there; the instant right after the read, in ns."""
-        self._data, at_ns = self._wire.read()
-        return at_ns
-
     def messages(self) -> list[Message]:
         """What the last `read` completed; acknowledged when the server asks."""
         arrived = self._session.reader.take(self._data)
@@ -300,13 +294,6 @@ class XmppSubscriber(WireEnd):
         elif self._wire.backlog():
             self._wire.flush()
         return messages
-
-    def keep_alive(self) -> None:
-        """A blank, so that a dead way is noticed."""
-        now_s = time.monotonic()
-        if now_s - self._pinged_s > _PING_EVERY_S:
-            self._pinged_s = now_s
-            self._wire.send(b" ")
 
     def close(self) -> None:
         """Unsubscribe, end the stream and close."""
