@@ -310,9 +310,13 @@ def _secret_file(values: Mapping[str, Any] | None) -> Iterator[Path | None]:
 
 @contextlib.contextmanager
 def _process(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process in a session of its own, which is over when the block is left, however it is left."""
+    """A process in a session of its own, which is over when the block is left, however it is left.
+
+    Also when this process is killed and cannot leave it: the kernel tells the child, where util-linux can ask for that.
+    """
+    bound = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     process = subprocess.Popen(
-        command,
+        [*bound, *command],
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +175,23 @@ def test_no_nodes_is_no_run(stage: Stage) -> None:
     with pytest.raises(ToolkitError, match="was given no nodes"):
         stage.run(limit=())
     assert not stage.given.exists()
+
+
+def test_what_was_started_ends_with_a_toolkit_that_is_killed() -> None:
+    source = (
+        "import os, time\n"
+        "from toolkit.provisioning.ansible import _process\n"
+        "with _process(['sleep', '60'], os.environ) as process:\n"
+        "    print(process.pid, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        command = Path(f"/proc/{int(killed.stdout.readline())}/cmdline")
+        until = time.monotonic() + 10
+        while b"setpriv" in command.read_bytes() and time.monotonic() < until:
+            time.sleep(0.02)
+        killed.kill()
+    while command.exists() and command.read_bytes() and time.monotonic() < until:  # empty: over, not yet reaped
+        time.sleep(0.02)
+    assert not command.exists() or not command.read_bytes()
