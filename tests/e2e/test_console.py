@@ -140,6 +140,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     assert "Traceback" not in stdout + stderr
 
 
+@pytest.fixture(autouse=True)
+def pages_closed(story: Story) -> Iterator[None]:
+    """A page that stays open goes on asking, and would be heard in the tests after its own."""
+    yield
+    for context in story.browser.contexts:
+        context.close()
+
+
 def until(page: Page, script: str) -> None:
     """Wait for something to be so on a page; as a function, since a page's policy lets no text be evaluated."""
     page.wait_for_function(f"() => {script}", timeout=60_000)
@@ -169,7 +177,6 @@ def test_without_the_link_nobody_gets_in(story: Story) -> None:
     assert NAME not in page.content()
     assert page.context.cookies() == []
     story.picture(page, "refused")
-    page.close()
     story.problems.clear()  # a browser calls every refusal an error
 
 
@@ -186,7 +193,6 @@ def test_the_first_page_is_small_soon_there_and_shows_what_can_be_deployed(story
     assert "token" not in page.url
     assert "token" not in page.evaluate("document.cookie")
     story.picture(page, "testbeds")
-    page.close()
 
 
 def test_deploy_by_a_click_and_watch_it_come_up_even_from_another_page(story: Story) -> None:
@@ -206,7 +212,6 @@ def test_deploy_by_a_click_and_watch_it_come_up_even_from_another_page(story: St
         if not event["node"] and event["state"] == "done":
             assert any(event["stage"] in line and event["message"] in line for line in shown), event
     story.picture(page, "deployed")
-    page.close()
 
 
 def test_the_topology_lives(story: Story) -> None:
@@ -216,7 +221,6 @@ def test_the_topology_lives(story: Story) -> None:
     page.wait_for_selector("table td:has-text('broker')", timeout=60_000)
     assert page.locator(".wires path").count() == 2
     assert story.lab.status()["eh"]["state"] == "up"
-    page.close()
 
 
 def test_run_a_workload_by_a_click_and_watch_messages_flow(story: Story) -> None:
@@ -228,12 +232,10 @@ def test_run_a_workload_by_a_click_and_watch_messages_flow(story: Story) -> None
     until(watcher, "document.querySelector('#node-eh .rate').textContent.includes('msg/s')")
     until(watcher, "!document.querySelector('[data-hop=publish] .value').textContent.startsWith('\\u2013')")
     story.picture(watcher, "running")
-    watcher.close()
     assert "1 run measured and saved" in until_over(page)
     page.click("a.opens-run")
     page.wait_for_selector("table.hops")
     story.run = page.url.rpartition("/")[2]
-    page.close()
 
 
 def test_the_runs_page_shows_the_stored_figures_and_its_report(story: Story) -> None:
@@ -252,7 +254,6 @@ def test_the_runs_page_shows_the_stored_figures_and_its_report(story: Story) -> 
     page.goto(f"{story.origin}/runs")
     assert story.run in page.inner_text("table")
     story.picture(page, "runs")
-    page.close()
 
 
 def test_kpis_on_the_page_are_prometheus_own_and_those_of_the_stored_result(story: Story) -> None:
@@ -301,7 +302,6 @@ def test_kpis_on_the_page_are_prometheus_own_and_those_of_the_stored_result(stor
     assert abs(math.log10(median_s / stored_s)) < 0.5, (
         "sampled messages, in buckets two to three times as wide as the last"
     )
-    page.close()
 
 
 @pytest.mark.parametrize("board", ["kpis", "hops", "nodes"])
@@ -316,7 +316,6 @@ def test_every_panel_of_every_dashboard_is_drawn(story: Story, board: str) -> No
     page.set_viewport_size({"width": 1280, "height": 860})
     page.wait_for_timeout(300)
     story.picture(page, board)
-    page.close()
 
 
 def test_logs_of_a_service(story: Story) -> None:
@@ -326,7 +325,6 @@ def test_logs_of_a_service(story: Story) -> None:
     for line in own.splitlines()[:3]:
         assert line.strip() in page.inner_text(".log")
     story.picture(page, "logs")
-    page.close()
 
 
 def test_dark_phone_and_wall(story: Story) -> None:
@@ -363,7 +361,6 @@ def test_by_keyboard_alone_and_with_names_for_everything(story: Story) -> None:
             .map((e) => e.outerHTML)"""
         )
         assert nameless == [], path
-    page.close()
 
 
 def test_whoever_has_the_link_to_share_sees_and_does_nothing(story: Story) -> None:
@@ -373,7 +370,6 @@ def test_whoever_has_the_link_to_share_sees_and_does_nothing(story: Story) -> No
     page.wait_for_selector("#node-eh[data-health=up]", timeout=30_000)
     assert page.locator("form").count() == 0
     assert "read-only" in page.inner_text("header")
-    page.close()
 
 
 def test_two_browsers_at_once_and_a_button_of_an_earlier_state(story: Story) -> None:
@@ -395,7 +391,9 @@ def test_two_browsers_at_once_and_a_button_of_an_earlier_state(story: Story) -> 
     assert "has changed since this page was drawn" in second.inner_text("main")
     for page in (first, second):
         page.close()
-    story.problems.clear()
+    page.close()
+    other.close()
+    story.problems.clear()  # they asked while nobody answered
 
 
 def test_prometheus_down_is_said_and_mends_itself(story: Story) -> None:
@@ -410,8 +408,6 @@ def test_prometheus_down_is_said_and_mends_itself(story: Story) -> None:
     docker("exec", story.lab.node("base"), "docker", "start", inner)
     until(page, "!document.getElementById('trouble').textContent.startsWith('No figures')")
     other.wait_for_selector("#node-eh[data-health=up]", timeout=60_000)
-    page.close()
-    other.close()
     story.problems.clear()
 
 
@@ -424,7 +420,6 @@ def test_a_node_that_dies_while_watched_is_shown(story: Story) -> None:
     page.wait_for_selector("tr:has-text('sub') td:has-text('unreachable')", timeout=60_000)
     page.wait_for_selector("#alerts:has-text('TargetDown')", timeout=60_000)
     story.picture(page, "node-down")
-    page.close()
 
 
 def test_tear_down_by_a_click_and_nothing_is_left(story: Story) -> None:
@@ -440,7 +435,6 @@ def test_tear_down_by_a_click_and_nothing_is_left(story: Story) -> None:
     assert "not deployed" in page.inner_text("#state")
     page.goto(f"{story.origin}/runs")
     assert story.run in page.inner_text("table")
-    page.close()
 
 
 def test_nothing_went_wrong_in_any_page(story: Story) -> None:
@@ -463,7 +457,6 @@ def test_actions_go_on_when_the_console_ends(story: Story) -> None:
     page.wait_for_selector(".progress li")
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=30)
-    page.close()
     page = story.inside(path)
     page.wait_for_selector("#stop button", timeout=10_000)
     page.locator("#stop button").click()
@@ -474,4 +467,3 @@ def test_actions_go_on_when_the_console_ends(story: Story) -> None:
     page.wait_for_url("**/actions/*")
     until_over(page)
     assert story.lab.left() == []
-    page.close()

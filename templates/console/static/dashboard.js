@@ -184,11 +184,12 @@ function share(chart) {
 async function annotate() {
   const [start, end] = span();
   const { step } = intervals(end - start, 600, scrapeS);
-  state.annotations = (await Promise.all(state.alertQueries.map(async ({ expr, titleFormat, textFormat }) => {
+  state.annotations = (await Promise.all(state.happenings.map(async ({ name, expr, titleFormat, textFormat }) => {
     const { result } = await ask("query_range", { query: interpolate(expr, inQueries()), start: String(start), end: String(end), step: spoken(step) });
-    return result.map(({ metric, values }) => ({ at: values[0][0], last: values.at(-1)[0], words: [legend(titleFormat, metric), legend(textFormat, metric).trim()] }));
+    return result.map(({ metric, values }) => ({ name, at: values[0][0], last: values.at(-1)[0], words: [legend(titleFormat, metric), legend(textFormat, metric).trim()] }));
   }))).flat();
-  const firing = address.get("to") ? [] : state.annotations.filter(({ last }) => end - last < 3 * Math.max(step, scrapeS));
+  // Of runs, deploys and faults the marks in the charts tell; the head of the page is for alerts.
+  const firing = address.get("to") ? [] : state.annotations.filter(({ name, last }) => name === "Alerts" && end - last < 3 * Math.max(step, scrapeS));
   return grouped(firing.map(({ words }) => words));
 }
 
@@ -229,7 +230,7 @@ async function start() {
   state.time = document_.time;
   state.refresh = address.get("to") && address.get("to") !== "now" ? "" : document_.refresh;
   state.variables = document_.templating.list.filter(({ type }) => type === "query");
-  state.alertQueries = document_.annotations.list;
+  state.happenings = document_.annotations.list;
   for (const { name, current } of state.variables) {
     const given = address.getAll(`var-${name}`);
     const values = given.length ? given : [current?.value ?? []].flat();
