@@ -391,9 +391,7 @@ def test_two_browsers_at_once_and_a_button_of_an_earlier_state(story: Story) -> 
     assert "has changed since this page was drawn" in second.inner_text("main")
     for page in (first, second):
         page.close()
-    page.close()
-    other.close()
-    story.problems.clear()  # they asked while nobody answered
+    story.problems.clear()
 
 
 def test_prometheus_down_is_said_and_mends_itself(story: Story) -> None:
@@ -408,7 +406,9 @@ def test_prometheus_down_is_said_and_mends_itself(story: Story) -> None:
     docker("exec", story.lab.node("base"), "docker", "start", inner)
     until(page, "!document.getElementById('trouble').textContent.startsWith('No figures')")
     other.wait_for_selector("#node-eh[data-health=up]", timeout=60_000)
-    story.problems.clear()
+    page.close()
+    other.close()
+    story.problems.clear()  # they asked while nobody answered
 
 
 def test_a_node_that_dies_while_watched_is_shown(story: Story) -> None:
