@@ -9,10 +9,10 @@ import typer
 
 from toolkit import paths
 from toolkit.errors import UsageError
-from toolkit.state import Deployment, deployed_names, file_of, load_deployment
 
 if TYPE_CHECKING:
     from toolkit.spec.testbed import Testbed
+    from toolkit.state import Deployment
 
 DEFAULT_FILE = Path("testbed.yml")
 
@@ -56,11 +56,15 @@ def testbed_file(target: str | None) -> Path:
         return DEFAULT_FILE
     if target is not None and (Path(target).suffix in {".yml", ".yaml"} or Path(target).is_file()):
         return Path(target)
+    from toolkit.state import file_of
+
     return file_of(deployed(target))
 
 
 def deployed(target: str | None) -> Deployment:
     """The deployment a command means; raises UsageError where it cannot be told, naming the candidates."""
+    from toolkit.state import deployed_names, load_deployment
+
     name = name_of(target)
     deployment = load_deployment(name)
     if deployment is None:
@@ -74,6 +78,7 @@ def deployed(target: str | None) -> Deployment:
 def name_of(target: str | None) -> str:
     """The testbed's name, deployed or not; raises UsageError where it cannot be told."""
     from toolkit.spec.load import load_testbed
+    from toolkit.state import deployed_names
 
     if target is not None:
         if Path(target).is_file():

@@ -16,10 +16,8 @@ from pydantic_core import ValidationError
 from toolkit.errors import FileInvalidError, Problem, UsageError
 from toolkit.spec import rules, yaml
 from toolkit.spec.clouds import DEFAULT_CLOUD, resolve_clouds
-from toolkit.spec.dump import dump_testbed
 from toolkit.spec.experiment_file import join_experiments
 from toolkit.spec.findings import Findings
-from toolkit.spec.names import did_you_mean
 from toolkit.spec.nodes import Machines, resolve_machines
 from toolkit.spec.placing import resolve_services
 from toolkit.spec.quantities import duration_s
@@ -31,8 +29,6 @@ from toolkit.spec.testbed import ClockGate, Cloud, Monitoring, Testbed
 from toolkit.spec.traffic import resolve_workloads
 from toolkit.spec.variables import substitute
 from toolkit.spec.wording import explain
-
-__all__ = ["did_you_mean", "dump_testbed", "load_testbed"]
 
 _REMOVED = object()
 _NOTHING: Mapping[str, str] = MappingProxyType({})

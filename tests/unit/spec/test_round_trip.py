@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from toolkit.spec.load import dump_testbed, load_testbed
+from toolkit.spec.dump import dump_testbed
+from toolkit.spec.load import load_testbed
 from toolkit.spec.services import CLOUD_ROLES
 from toolkit.spec.settings import SETTINGS
 from toolkit.spec.variables import escaped

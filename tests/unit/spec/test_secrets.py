@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import UsageError
-from toolkit.spec.load import dump_testbed, load_testbed
+from toolkit.spec.dump import dump_testbed
+from toolkit.spec.load import load_testbed
 from toolkit.spec.secrets import read_secrets
 
 VALUE = "correct horse"
