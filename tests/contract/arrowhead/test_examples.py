@@ -316,6 +316,11 @@ class TestStore:
         assert toggled.json["defaultEntry"] is False
         assert cloud.orchestrator("POST", "/orchestrator/orchestration", form).status == 404
 
+    @pytest.mark.parametrize("path", ["query", "query/servicedef/GaugeReading"])
+    def test_entries_by_certificate_need_one(self, cloud: LocalCloud, path: str) -> None:
+        answer = cloud.orchestrator("GET", f"/orchestrator/store/{path}")
+        assert (answer.status, answer.json["errorCode"], answer.json["exceptionType"]) == (401, 401, "ARROWHEAD")
+
     def test_no_default_entry_in_another_cloud(self, cloud: LocalCloud, other_cloud: LocalCloud) -> None:
         entry = self.entry("Never", defaultEntry=True, providerCloud=other_cloud.own)
         answer = cloud.orchestrator("POST", "/orchestrator/mgmt/store", [entry])
@@ -386,6 +391,36 @@ class TestGatekeeper:
         psi = {**self.SERVICE, "serviceMetadata": {"unit": "kelvin"}}
         nothing = other_cloud.gatekeeper("PUT", "/gatekeeper/gsd_poll", {**poll, "requestedService": psi})
         assert (nothing.status, nothing.json["exceptionType"]) == (404, "DATA_NOT_FOUND")
+
+    def test_a_gateway_is_refused(self, cloud: LocalCloud, other_cloud: LocalCloud) -> None:
+        flags = {"metadataSearch": True, "pingProviders": False, "onlyPreferred": False, "externalServiceRequest": True}
+        proposal = {
+            "requestedService": self.SERVICE,
+            "requesterCloud": cloud.own,
+            "requesterSystem": PANEL,
+            "negotiationFlags": {**flags, "useGateway": True},
+            "preferredBrokers": [{"address": "10.1.1.1", "port": 5671, "secure": True}],
+            "timeout": 30000,
+            "gatewayPublicKey": "AAAA",
+        }
+        path = "/gatekeeper/icn_proposal"
+        refused = other_cloud.gatekeeper("PUT", path, proposal)
+        assert (refused.status, refused.json["exceptionType"]) == (500, "ARROWHEAD")
+        assert refused.json["errorMessage"] == "The requester cloud wants a gateway, and this cloud has none"
+        assert refused.json["origin"] == f"http://127.0.0.1:{other_cloud.ports['gatekeeper']}{path}"
+        stranger = {**proposal, "requestedService": GAUGE}
+        denied = other_cloud.gatekeeper("PUT", path, stranger)
+        assert (denied.status, denied.json["exceptionType"]) == (401, "AUTH")
+        without = {**proposal, "negotiationFlags": {**flags, "useGateway": False}}
+        assert len(other_cloud.gatekeeper("PUT", path, without).json["orchResponse"]["response"]) == 1
+        # The own side never asks for one, whatever the Orchestrator says.
+        asked = {
+            "requestedService": self.SERVICE,
+            "targetCloud": other_cloud.own,
+            "requesterSystem": PANEL,
+            "negotiationFlags": {**flags, "useGateway": True},
+        }
+        assert cloud.outbound("PUT", "/gatekeeper/init_icn", asked).status == 200
 
     def test_the_sides_answer_on_their_own_ports(self, cloud: LocalCloud) -> None:
         answer = cloud.outbound("PUT", "/gatekeeper/gsd_poll", {})

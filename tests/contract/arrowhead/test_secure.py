@@ -179,6 +179,7 @@ MESSAGES = {
         ("orchestrator", "GET", "/orchestrator/store", None, "panel-7", None),
         ("orchestrator", "PUT", "/orchestrator/mgmt/store", "form", None, "panel-7"),
         ("orchestrator", "GET", "/orchestrator/mgmt/store/all_default", None, None, "panel-7"),
+        ("orchestrator", "GET", "/orchestrator/mgmt/store", None, "sysop", "panel-7"),
         ("orchestrator", "POST", ORCHESTRATE, "form", "panel-7", "pressgauge"),
         ("orchestrator", "POST", ORCHESTRATE, "external", "gatekeeper", "panel-7"),
         ("outbound", "PUT", "/gatekeeper/init_gsd", "gsd", None, "panel-7"),
@@ -196,6 +197,34 @@ def test_who_may_call_what(
         assert answer.json["errorMessage"] == f"{denied}.hall-1.plant.arrowhead.eu is unauthorized to access {url}"
     if allowed is not None:
         assert hall.ask(allowed, system, method, path, body).status in (200, 201, 204)
+
+
+def test_the_store_by_certificate(hall: Secured) -> None:
+    entries = [
+        {"service": {**GAUGE, "serviceDefinition": name}, "consumer": consumer, "providerSystem": PRESS_GAUGE}
+        for name, consumer in (("One", "shelf_9"), ("Two", "shelf_9"), ("Two", "panel-7"))
+    ]
+    for priority, entry in enumerate(entries, 1):
+        entry["consumer"] = {**PANEL, "systemName": entry["consumer"]}
+        entry["priority"] = priority
+    assert len(hall.ask("sysop", "orchestrator", "POST", "/orchestrator/mgmt/store", entries).json) == 3
+
+    def found(caller: str, path: str) -> list[str]:
+        answer = hall.ask(caller, "orchestrator", "GET", f"/orchestrator/store/{path}")
+        assert answer.status == 200, answer.body
+        return [one["service"]["serviceDefinition"] for one in answer.json]
+
+    # Certificates leave underscores out.
+    assert found("shelf9", "query") == ["One", "Two"]
+    assert found("Shelf9", "query/servicedef/Two") == ["Two"]
+    assert found("panel-7", "query") == ["Two"]
+    for caller, path in (
+        ("pressgauge", "query"),
+        ("panel-7", "query/servicedef/One"),
+        ("panel-7", "query/servicedef/X"),
+    ):
+        nothing = hall.ask(caller, "orchestrator", "GET", f"/orchestrator/store/{path}")
+        assert (nothing.status, nothing.json["exceptionType"]) == (404, "DATA_NOT_FOUND")
 
 
 def test_inbound_gatekeeper_wants_a_cloud(pair: tuple[Secured, Secured]) -> None:

@@ -275,9 +275,9 @@ class Inbound:
         """Providers of this cloud for a consumer of that one."""
         form: ICNProposal = call.body
         self._check_caller(call, form.requester_cloud)
+        await self._authorize(form.requester_cloud, form.requested_service, call.trace)
         if form.negotiation_flags.get("useGateway"):
             raise Refusal("ARROWHEAD", "The requester cloud wants a gateway, and this cloud has none")
-        await self._authorize(form.requester_cloud, form.requested_service, call.trace)
         request = ServiceRequestForm(
             requester_system=form.requester_system,
             requester_cloud=form.requester_cloud,

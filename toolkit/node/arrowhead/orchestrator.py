@@ -374,6 +374,25 @@ class Store:
 
         return await self._read(work)
 
+    async def of_caller(self, call: Call) -> Reply:
+        """The entries of the system whose certificate the caller shows: all of them, or those for one service."""
+        caller, definition = call.caller, call.parameters.get("serviceDef")
+        if caller is None:
+            raise Refusal("ARROWHEAD", "Entries by certificate can only be asked for in secure mode", status=401)
+
+        def work(connection: Connection) -> list[OrchestrationStore]:
+            wanted: dict[str, Any] = {}
+            if definition is not None:
+                wanted = {"arrowhead_service_id": identities.find_service(connection, definition) or -1}
+            return [
+                entry
+                for system in identities.list_systems(connection)
+                if caller.is_named(system.system_name)
+                for entry in orchestrations.list_entries(connection, consumer_system_id=system.id, **wanted)
+            ]
+
+        return await self._read(work)
+
     async def add(self, call: Call) -> Reply:
         """Add the entries that are new; answers with those."""
         for entry in call.body:
@@ -438,6 +457,7 @@ class Store:
         options: dict[str, Any] = {"access": operator}
         seen: dict[str, Any] = {"access": anyone_local, "method": "GET", "answers": many}
         return [
+            liveness(mgmt, "orchestrator/mgmt/store got it", access=operator),
             Route(method="GET", path=f"{mgmt}/all", handle=self.get_all, summary="All", answers=many, **options),
             Route(
                 method="GET", path=f"{mgmt}/all_default", handle=self.get_defaults, summary="All default entries",
@@ -477,6 +497,14 @@ class Store:
             Route(
                 path=f"{public}/consumername/{{systemName}}/servicedef/{{serviceDef}}", handle=self.of_consumer,
                 summary="Entries of a consumer for a service", **seen,
+            ),
+            Route(
+                path=f"{public}/query", handle=self.of_caller,
+                summary="Entries of the system that asks, by its certificate", **seen,
+            ),
+            Route(
+                path=f"{public}/query/servicedef/{{serviceDef}}", handle=self.of_caller,
+                summary="Entries of the system that asks for a service, by its certificate", **seen,
             ),
         ]  # fmt: skip
 

@@ -98,11 +98,6 @@ def set_default(connection: Connection, identity: int, *, default: bool) -> None
     connection.execute(update(STORE).where(STORE.c.id == identity).values(is_default=identities.yes_no(default)))
 
 
-def set_priority(connection: Connection, identity: int, priority: int) -> bool:
-    """Whether there was an entry to set it on."""
-    return connection.execute(update(STORE).where(STORE.c.id == identity).values(priority=priority)).rowcount > 0
-
-
 def _replace_attributes(connection: Connection, identity: int, attributes: Mapping[str, str]) -> None:
     connection.execute(delete(STORE_ATTRIBUTE).where(STORE_ATTRIBUTE.c.store_entry_id == identity))
     rows = [
