@@ -91,7 +91,8 @@ def steps_of(records: Iterable[StepRecord]) -> list[Step]:
     return sorted(steps)
 
 
-def _label(record: StepRecord) -> str:
+def label(record: StepRecord) -> str:
+    """How steps name the system that wrote a record: `orchestrator@b`, without the cloud where it has none."""
     return f"{record.system}@{record.cloud}" if record.cloud else record.system
 
 
@@ -103,9 +104,9 @@ def _messages(call: StepRecord | None, served: StepRecord | None) -> list[Step]:
     if call is None:
         return []
     if served is None:
-        return [_step(call, call.start_ns, call.end_ns, f"{_label(call)} -> ?")]
-    there = f"{_label(call)} -> {_label(served)}"
-    back = f"{_label(served)} -> {_label(call)}"
+        return [_step(call, call.start_ns, call.end_ns, f"{label(call)} -> ?")]
+    there = f"{label(call)} -> {label(served)}"
+    back = f"{label(served)} -> {label(call)}"
     return [
         _step(served, call.start_ns, served.start_ns, there),
         _step(served, served.end_ns, call.end_ns, back),
@@ -113,12 +114,12 @@ def _messages(call: StepRecord | None, served: StepRecord | None) -> list[Step]:
 
 
 def _inside(served: StepRecord, parts: Sequence[StepRecord]) -> list[Step]:
-    steps = [_step(part, part.start_ns, part.end_ns, f"{_label(part)} query") for part in parts if part.kind == "query"]
+    steps = [_step(part, part.start_ns, part.end_ns, f"{label(part)} query") for part in parts if part.kind == "query"]
     reached = served.start_ns
     for part in sorted(parts, key=lambda part: part.start_ns):
         if part.start_ns > reached:
-            steps.append(_step(served, reached, part.start_ns, f"{_label(served)} inside"))
+            steps.append(_step(served, reached, part.start_ns, f"{label(served)} inside"))
         reached = max(reached, part.end_ns)
     if served.end_ns > reached:
-        steps.append(_step(served, reached, served.end_ns, f"{_label(served)} inside"))
+        steps.append(_step(served, reached, served.end_ns, f"{label(served)} inside"))
     return steps

@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.contract.samples import Flag, Point
-from toolkit.contract.steps import Step, StepRecord, read_records, request_number, steps_of
+from toolkit.contract.steps import Step, StepRecord, label, read_records, request_number, steps_of
 from toolkit.errors import MeasurementError
 from toolkit.measure.clocks import NodeClock, path_bound_ns
 from toolkit.measure.compute import (
@@ -29,6 +30,7 @@ from toolkit.measure.compute import (
     read_clocks,
 )
 from toolkit.measure.kpis import HopSummary, ledger_document, summarise, throughput
+from toolkit.measure.layout import UNKNOWN_NS
 from toolkit.measure.ledger import Joined, Ledger
 from toolkit.measure.stamps import StampsFile, read_files
 from toolkit.measure.store import RunFolder
@@ -41,7 +43,10 @@ _STEP = re.compile(r"(?P<sender>\S+) (?:-> (?P<receiver>\S+)|(?P<kind>query|insi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """What consumers stamped, without warm-up; columns of one length, instants on the reference's clock, 0 is none."""
+    """What consumers stamped, without warm-up; columns of one length, instants on the reference's clock.
+
+    0 is none, UNKNOWN_NS one that a clock stamped which had stepped.
+    """
 
     process: list[str]
     stream: Column
@@ -55,6 +60,12 @@ class Requests:
         """Which of them got an answer that could be used."""
         return np.not_equal(self.t5_ns, 0)
 
+    @property
+    def untimed(self) -> Column:
+        """Which of the answered ones took nobody knows how long."""
+        unknown: Column = (self.t1_ns == UNKNOWN_NS) | (self.t5_ns == UNKNOWN_NS)
+        return np.logical_and(self.answered, unknown)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedStep:
@@ -62,6 +73,8 @@ class NamedStep:
 
     step: Step
     name: str
+    untimed: bool = False
+    """A clock had stepped before one of its ends."""
 
 
 def compute_requests(run: RunFolder) -> dict[str, Any]:
@@ -70,7 +83,7 @@ def compute_requests(run: RunFolder) -> dict[str, Any]:
     files = read_files(run.raw, {process: order["role"] for process, order in manifest.get("orders", {}).items()})
     clocks = read_clocks(run, files, manifest)
     requests = read_requests(files, clocks)
-    steps = name_steps(read_steps(run, clocks, requests))
+    steps = name_steps(*read_steps(run, clocks, requests))
     write_tables(run, requests, steps)
     joined = books(files, requests)
     document = _document(manifest, files, clocks, joined, requests, steps)
@@ -89,8 +102,7 @@ def read_requests(files: Sequence[StampsFile], clocks: Mapping[str, NodeClock]) 
             continue
         stamps = np.concatenate(blocks)
         clock = clocks.get(file.node)
-        at = stamps["at_ns"] - (clock.offset_at_ns(stamps["at_ns"]) if clock else 0)
-        due = stamps["aux_ns"] - (clock.offset_at_ns(stamps["aux_ns"]) if clock else 0)
+        at, due = (_instants(stamps[name], clock) for name in ("at_ns", "aux_ns"))
         sent, acked = stamps["point"] == Point.SENT, stamps["point"] == Point.ACKED
         answers = dict(zip(stamps["seq"][acked].tolist(), at[acked].tolist(), strict=True))
         seqs = stamps["seq"][sent]
@@ -108,18 +120,35 @@ def read_requests(files: Sequence[StampsFile], clocks: Mapping[str, NodeClock]) 
     return Requests(process=process, **{name: np.concatenate(columns.get(name) or empty) for name in names})
 
 
-def read_steps(run: RunFolder, clocks: Mapping[str, NodeClock], requests: Requests) -> list[Step]:
-    """The steps of all answered requests of this run, instants on the reference's clock."""
+def _instants(stamped_ns: Column, clock: NodeClock | None) -> Column:
+    """On the reference's clock; UNKNOWN_NS what a clock stamped that had stepped."""
+    if clock is None:
+        return stamped_ns
+    at_ns = stamped_ns - clock.offset_at_ns(stamped_ns)
+    return at_ns if clock.until_ns is None else np.where(stamped_ns >= clock.until_ns, UNKNOWN_NS, at_ns)
+
+
+def read_steps(
+    run: RunFolder, clocks: Mapping[str, NodeClock], requests: Requests
+) -> tuple[list[Step], set[tuple[str, str]]]:
+    """The steps of all answered requests of this run, instants on the reference's clock.
+
+    Beside them, (request, system): what that system recorded of it by a clock that had stepped.
+    """
     answered = set(
         zip(requests.stream[requests.answered].tolist(), requests.seq[requests.answered].tolist(), strict=True)
     )
     records: list[StepRecord] = []
+    untimed: set[tuple[str, str]] = set()
     for file in sorted(run.raw.glob("*/*.steps.jsonl")):
         found = [
             r for r in _records(file) if (n := request_number(r.request)) and n[0] == run.name and n[1:] in answered
         ]
-        records += _on_reference(found, clocks.get(file.parent.name))
-    return steps_of(records)
+        clock = clocks.get(file.parent.name)
+        if clock is not None and clock.until_ns is not None:
+            untimed |= {(r.request, label(r)) for r in found if max(r.start_ns, r.end_ns) >= clock.until_ns}
+        records += _on_reference(found, clock)
+    return steps_of(records), untimed
 
 
 def _records(file: Path) -> list[StepRecord]:
@@ -142,8 +171,11 @@ def _on_reference(records: list[StepRecord], clock: NodeClock | None) -> Iterabl
     ]
 
 
-def name_steps(steps: Iterable[Step]) -> list[NamedStep]:
-    """Number the turns of what a request does again; the pieces of time inside one system stay under one name."""
+def name_steps(steps: Iterable[Step], untimed: Collection[tuple[str, str]] = ()) -> list[NamedStep]:
+    """Number the turns of what a request does again; the pieces of time inside one system stay under one name.
+
+    `untimed`: (request, system) whose clock had stepped.
+    """
     turns: Counter[tuple[str, str]] = Counter()
     named = []
     for step in sorted(steps):
@@ -151,8 +183,18 @@ def name_steps(steps: Iterable[Step]) -> list[NamedStep]:
         if " inside: " not in step.step:
             turns[step.request, step.step] += 1
             turn = turns[step.request, step.step]
-        named.append(NamedStep(step=step, name=step.step if turn == 1 else f"{step.step} ({turn})"))
+        name = step.step if turn == 1 else f"{step.step} ({turn})"
+        spoilt = bool(untimed) and any((step.request, end) in untimed for end in ends_of(step.step)[:2])
+        named.append(NamedStep(step=step, name=name, untimed=spoilt))
     return named
+
+
+def ends_of(step: str) -> tuple[str, str, str, str]:
+    """Sender, receiver (the same for what happens inside a system), kind and operation of a step by its name."""
+    parts = _STEP.match(step)
+    if parts is None:
+        return "?", "?", "message", step
+    return parts["sender"], parts["receiver"] or parts["sender"], parts["kind"] or "message", parts["operation"]
 
 
 def write_tables(run: RunFolder, requests: Requests, steps: Sequence[NamedStep]) -> None:
@@ -174,8 +216,8 @@ def write_tables(run: RunFolder, requests: Requests, steps: Sequence[NamedStep])
             "request": [each.step.request for each in steps],
             "step": [each.step.step for each in steps],
             "name": [each.name for each in steps],
-            "start_ns": np.array([each.step.start_ns for each in steps], dtype=np.int64),
-            "end_ns": np.array([each.step.end_ns for each in steps], dtype=np.int64),
+            "start_ns": np.array([0 if each.untimed else each.step.start_ns for each in steps], dtype=np.int64),
+            "end_ns": np.array([0 if each.untimed else each.step.end_ns for each in steps], dtype=np.int64),
         },
     )
 
@@ -214,9 +256,12 @@ def books(files: Sequence[StampsFile], requests: Requests) -> Joined:
     for name, values in instants.items():
         seconds, counts = np.unique(values // 1_000_000_000, return_counts=True)
         joined.bins[name] = dict(zip(seconds.tolist(), counts.tolist(), strict=True))
-    if joined.messages:
-        joined.first_ns = int(requests.t1_ns.min())
-        joined.last_ns = int(max(requests.t1_ns.max(), requests.t5_ns.max()))
+    known = np.concatenate([requests.t1_ns, requests.t5_ns])
+    known = known[(known != 0) & (known != UNKNOWN_NS)]
+    if len(known):
+        joined.first_ns, joined.last_ns = int(known.min()), int(known.max())
+    if requests.untimed.any():
+        joined.stepped[WHOLE] = int(requests.untimed.sum())
     return joined
 
 
@@ -228,34 +273,38 @@ def summarise_steps(
     `places`: a system as steps name it -> its node.
     """
     taken: dict[str, Counter[str]] = defaultdict(Counter)
+    untimed: dict[str, set[str]] = defaultdict(set)
     begun: dict[str, dict[str, int]] = defaultdict(dict)
     first: dict[str, int] = {}
     labels = {each.name: each.step.step for each in steps}
+    spoilt = {each.step.request for each in steps if each.untimed}
     for each in steps:
         step = each.step
+        if each.untimed:
+            untimed[each.name].add(step.request)
+            continue
         taken[each.name][step.request] += step.end_ns - step.start_ns
-        begun[each.name].setdefault(step.request, step.start_ns)
-        first[step.request] = min(first.get(step.request, step.start_ns), step.start_ns)
+        if step.request not in spoilt:
+            begun[each.name].setdefault(step.request, step.start_ns)
+            first[step.request] = min(first.get(step.request, step.start_ns), step.start_ns)
     offset_ms = {
         name: float(np.mean([start - first[request] for request, start in starts.items()])) / 1e6
         for name, starts in begun.items()
     }
     summaries, sequence = {}, []
-    for name in sorted(taken, key=lambda name: offset_ms[name]):
-        parts = _STEP.match(labels[name])
-        sender, receiver = (parts["sender"], parts["receiver"] or parts["sender"]) if parts else ("?", "?")
+    for name in sorted(labels, key=lambda name: offset_ms.get(name, inf)):
+        sender, receiver, kind, operation = ends_of(labels[name])
         one, other = clocks.get(places.get(sender, "")), clocks.get(places.get(receiver, ""))
         bound = path_bound_ns(one, other, joined.first_ns, joined.last_ns) if one and other else None
         delays = np.fromiter(taken[name].values(), dtype=np.int64)
-        summaries[name] = summarise(delays, lost=0, bound_ns=bound)
-        kind = (parts["kind"] or "message") if parts else "message"
-        sequence.append(
-            {
-                "name": name, "kind": kind, "from": sender, "to": receiver,
-                "operation": parts["operation"] if parts else name, "requests": len(delays),
-                "start_ms": offset_ms[name], "mean_ms": summaries[name].mean_ms,
-            }
-        )  # fmt: skip
+        summaries[name] = summarise(delays, lost=0, bound_ns=bound, stepped=len(untimed[name]))
+        if len(delays):
+            sequence.append(
+                {
+                    "name": name, "kind": kind, "from": sender, "to": receiver, "operation": operation,
+                    "requests": len(delays), "start_ms": offset_ms.get(name), "mean_ms": summaries[name].mean_ms,
+                }
+            )  # fmt: skip
     return summaries, sequence
 
 
@@ -278,13 +327,17 @@ def _document(
 ) -> dict[str, Any]:
     """`kpis.json`, with the keys of every run; the hops are the whole request and the steps of its way."""
     workload = manifest["workload"]
-    answered = requests.answered
+    timed = requests.answered & ~requests.untimed
     nodes = {file.node for file in files if file.role == "consumer"}
     resolution = max((clocks[node].resolution_ns for node in nodes if node in clocks), default=None)
     whole = summarise(
-        requests.t5_ns[answered] - requests.t1_ns[answered], lost=joined.total.dropped, bound_ns=resolution
+        requests.t5_ns[timed] - requests.t1_ns[timed],
+        lost=joined.total.dropped, bound_ns=resolution, stepped=int(requests.untimed.sum()),
+    )  # fmt: skip
+    known = (requests.t0_ns != UNKNOWN_NS) & (requests.t1_ns != UNKNOWN_NS)
+    schedule = summarise(
+        (requests.t1_ns - requests.t0_ns)[known], bound_ns=resolution, stepped=int(np.count_nonzero(~known))
     )
-    schedule = summarise(requests.t1_ns - requests.t0_ns, bound_ns=resolution)
     summaries, sequence = summarise_steps(steps, clocks, _places(manifest), joined)
     hops = {WHOLE: whole, **summaries}
     faults = [str(problem) for problem in manifest.get("problems", ())]

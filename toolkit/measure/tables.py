@@ -81,8 +81,8 @@ def read_sums(table: Path, expression: str, where: str, *, by: str) -> NDArray[n
     """The sum of an integer expression for each value of a column, by the instant at which its rows begin."""
     with connect() as db:
         query = (
-            f"SELECT sum({expression})::BIGINT AS value FROM read_parquet(?) WHERE {where} "  # noqa: S608
-            f"GROUP BY {by} ORDER BY min(start_ns)"
+            f"SELECT sum({expression})::BIGINT AS value FROM read_parquet(?) "  # noqa: S608
+            f"WHERE {where} AND ({expression}) IS NOT NULL GROUP BY {by} ORDER BY min(start_ns)"
         )
         value = db.execute(query, [str(table)]).fetchnumpy()["value"]
     return np.ascontiguousarray(np.ma.getdata(value), dtype=np.int64)

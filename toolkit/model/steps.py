@@ -21,12 +21,14 @@ def delays_of_steps(table: Mapping[str, Any], where: str) -> tuple[dict[str, Flo
 
     Rows are in the order of request and start. Only requests that took the most frequent way count: their rows
     belong together. Time between the end of a step and the start of the next is a step of its own, `after_<step>`,
-    unless it is nothing (below 1 us on average).
+    unless it is nothing (below 1 us on average). Requests with a step whose instants nobody knows (0) are left out.
     """
+    untimed = set(np.asarray(table["request"])[np.asarray(table["start_ns"]) == 0].tolist())
     requests: dict[Any, list[tuple[str, int, int]]] = {}
     columns = [np.asarray(table[name]).tolist() for name in ("request", "step", "start_ns", "end_ns")]
     for request, step, start, end in zip(*columns, strict=True):
-        requests.setdefault(request, []).append((str(step), int(start), int(end)))
+        if request not in untimed:
+            requests.setdefault(request, []).append((str(step), int(start), int(end)))
     ways = Counter(tuple(step for step, _, _ in steps) for steps in requests.values())
     if not ways:
         raise ModelError(f"{where}: has no steps")
@@ -43,7 +45,7 @@ def delays_of_steps(table: Mapping[str, Any], where: str) -> tuple[dict[str, Flo
             delays[f"after_{names[i - 1]}"] = gap
         delays[name] = (ends[:, i] - starts[:, i]) / 1e6
         reached = ends[:, i]
-    return delays, (ends[:, -1] - starts[:, 0]) / 1e6, len(requests) - len(alike)
+    return delays, (ends[:, -1] - starts[:, 0]) / 1e6, len(requests) - len(alike) + len(untimed)
 
 
 def _names(way: tuple[str, ...]) -> list[str]:
