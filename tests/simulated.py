@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import http.server
 import itertools
+import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -14,10 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.past import fill, known_series
 from tests.ports import free_port
 from toolkit.contract import metrics as m
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, expose
-from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
+from toolkit.provisioning.monitoring import NODE_SCRAPE_S, alert_rules, prometheus_config, recording_rules
 from toolkit.provisioning.render import targets
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Testbed
@@ -50,6 +53,9 @@ LABELS = {
     "run": ("r1", "r2", "r3"), "hop": ("publish", "broker", "deliver", "transport", "acknowledge"), "qos": ("0", "1"),
     "reason": ("full",), "phase": ("idle", "preparing", "ready", "running", "done", "failed"),
 }  # fmt: skip
+NOT_YET = "global: {scrape_interval: 1s}\n"
+SCRAPED_S = 25
+"""After which every target was scraped and every rule evaluated several times."""
 COLLECTORS = ("cpu", "meminfo", "netdev", "timex", "pressure", "thermal_zone", "filesystem", "loadavg")
 
 
@@ -65,10 +71,11 @@ class Simulated:
 
 
 @contextlib.contextmanager
-def simulated(folder: Path, nodes: int) -> Iterator[Simulated]:
+def simulated(folder: Path, nodes: int, *, past_s: int = 0) -> Iterator[Simulated]:
     """A deployed testbed of so many nodes in the workspace, scraped by a Prometheus as it would be.
 
-    node_exporter's page is this machine's own; toolkit's pages have every metric of their role, counters growing.
+    node_exporter's page is this machine's own; toolkit's pages have every metric of their role, counters growing. With
+    a past, the series that scraping makes are given samples as if it had gone on for so long.
     """
     file = folder / "testbed.yml"
     publishers = (nodes - 2) // 2
@@ -86,22 +93,60 @@ def simulated(folder: Path, nodes: int) -> Iterator[Simulated]:
     pages = _Pages({target.address: target.service if target.role == "monitor" else target.role for target in asked})
     server = http.server.ThreadingHTTPServer(("0.0.0.0", exported), pages.handler())
     server.daemon_threads = True
-    server.handle_error = lambda *_: None  # Prometheus ends in the middle of a scrape
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # Prometheus ends in the middle of a scrape
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    (folder / "prometheus.yml").write_text(prometheus_config(testbed, hosts, asked))
+    config = prometheus_config(testbed, hosts, asked)
     (folder / "recording.yml").write_text(recording_rules())
     (folder / "alerts.yml").write_text(alert_rules(testbed))
+    try:
+        with contextlib.ExitStack() as stack:
+            address = f"127.0.0.1:{served}"
+            if past_s:
+                with _prometheus(folder / "first", config, address):
+                    time.sleep(SCRAPED_S)
+                    series = known_series(address)
+                process = stack.enter_context(_prometheus(folder, NOT_YET, address))
+                now_s = int(time.time())
+                fill(address, series, NODE_SCRAPE_S, now_s - past_s, now_s)
+                (folder / "prometheus.yml").write_text(config)
+                process.send_signal(signal.SIGHUP)
+            else:
+                process = stack.enter_context(_prometheus(folder, config, address))
+            yield Simulated(testbed=testbed, targets=len(asked), address=address, process=process.pid)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def _prometheus(folder: Path, config: str, address: str) -> Iterator[subprocess.Popen[bytes]]:
+    folder.mkdir(exist_ok=True)
+    for rules in ("recording.yml", "alerts.yml"):
+        if not (folder / rules).exists():
+            shutil.copy(folder.parent / rules, folder)
+    (folder / "prometheus.yml").write_text(config)
     process = subprocess.Popen(
         ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-         f"--web.listen-address=127.0.0.1:{served}", "--log.level=error"],
+         f"--web.listen-address={address}", "--web.enable-remote-write-receiver", "--log.level=error"],
     )  # fmt: skip
     try:
-        yield Simulated(testbed=testbed, targets=len(asked), address=f"127.0.0.1:{served}", process=process.pid)
+        until = time.monotonic() + 30
+        while not _is_ready(address):
+            if time.monotonic() > until:
+                raise TimeoutError("Prometheus does not start")
+            time.sleep(0.1)
+        yield process
     finally:
         process.terminate()
         process.wait(30)
-        server.shutdown()
-        server.server_close()
+
+
+def _is_ready(address: str) -> bool:
+    try:
+        urllib.request.urlopen(f"http://{address}/-/ready", timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _host(node: str, number: int) -> Host:
@@ -123,7 +168,7 @@ class _Pages:
         if role == "node":
             return self._node
         age_s = time.monotonic() - self._started_s
-        readings = []
+        readings: list[tuple[m.Metric, tuple[str, ...], Histogram | float]] = []
         for metric in ROLE_METRICS.get(role, ()):
             for values in itertools.product(*(LABELS.get(label, ("x",)) for label in metric.labels)):
                 if metric.kind == "histogram":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolkit.contract import metrics
 from toolkit.provisioning.dashboards import pages
-from toolkit.provisioning.monitoring import THROUGHPUT, AlertLimits
+from toolkit.provisioning.monitoring import PERCENTILES, QUANTILES, THROUGHPUT, AlertLimits, recorded
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 METRICS_HEAD = """\
@@ -46,12 +46,8 @@ RULES_HEAD = """
 
 | series | meaning |
 |---|---|
-| `toolkit:hop_delay_seconds:p50` `:p90` `:p99` | percentiles of each hop over 10 s, by `testbed`, `run`, `hop` |
-| `toolkit:end_to_end_delay_seconds:p50` `:p90` `:p99` | the same from the due instant to the receive |
-| `toolkit:processing_latency_seconds:p50` `:p90` `:p99` | KPI: the hop `broker` |
 """
 RULES_TAIL = """\
-| `toolkit:schedule_delay_seconds_bucket:rate` | lateness of all publishers in buckets, by `testbed`, `run` and `le` |
 | `toolkit:messages_dropped:rate` | KPI: drops each second by `stage` and `reason`, of clients and of brokers |
 | `toolkit:loss:ratio` | lost of expected deliveries, by `run` and `qos` |
 
@@ -85,8 +81,8 @@ DASHBOARDS_HEAD = """\
 valid by a schema made from the types in it. Deploy gives them to Grafana where its image can be had; the console draws
 the very same files everywhere else; `toolkit dashboards export` writes them. All have the choices *Prometheus* and
 *Testbed*, refresh every 5 s, and mark on the time axis firing alerts, runs from start to end, processes that appeared
-(deploys) and processes that do not answer (faults). Percentiles are interpolated from histogram buckets over the
-interval that Grafana chooses: at least four scrapes.
+(deploys) and processes that do not answer (faults). Percentiles are those of the recording rules: interpolated from
+histogram buckets over 10 s, once a second; a point that stands for a longer time shows the worst of it.
 
 Lines of a run lead to its report and to its page in the console. Grafana is told `http://127.0.0.1:8400`, where
 `toolkit console` listens on the machine of whoever looks; a console on another `--port` is not found from there. Drawn
@@ -106,6 +102,13 @@ def metrics_text() -> str:
     lines.append(HOPS_HEAD)
     lines += [f"| `{hop}` | {words} |\n" for hop, words in metrics.HOPS.items()]
     lines.append(RULES_HEAD)
+    quantiles = " ".join(f"`:{name}`" for name in list(QUANTILES)[1:])
+    for histogram, labels in PERCENTILES.items():
+        kept = ", ".join(f"`{label}`" for label in labels.split(", "))
+        first = recorded(histogram.name, next(iter(QUANTILES)))
+        lines.append(f"| `{first}` {quantiles} | percentiles of `{histogram.name}` over 10 s, by {kept} |\n")
+        lines.append(f"| `{recorded(f'{histogram.name}_bucket', 'rate')}` | its buckets each second, by the same |\n")
+    lines.append(f"| `toolkit:processing_latency_seconds:p50` {quantiles} | KPI: the hop `broker` |\n")
     for name, counter in THROUGHPUT.items():
         lines.append(f"| `toolkit:{name}:rate` | KPI: `{counter.name}` each second, by `node` |\n")
     lines.append(

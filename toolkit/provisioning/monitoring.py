@@ -16,6 +16,16 @@ NODE_SCRAPE_S = {"node": 2.0, "node-pi1": 5.0}
 """The least intervals of node_exporter by job. A page of it costs 4 ms of processor time on a PC and some 100 ms on a
 Pi 1, more than all of toolkit's own pages together; a Pi 1 is to lose less than 2 % to it."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+PERCENTILES = {
+    metrics.HOP_DELAY: "testbed, run, hop",
+    metrics.END_TO_END_DELAY: "testbed, run",
+    metrics.SCHEDULE_DELAY: "testbed, run",
+    metrics.ORCHESTRATION: "testbed, run",
+    metrics.ARROWHEAD_REQUEST: "testbed, service, operation",
+    metrics.ARROWHEAD_QUERY: "testbed, service, operation",
+}
+"""Histogram -> the labels that are kept of it. Its buckets are summed once a second for all who look; a dashboard that
+added up those of every process itself would wait for it, again with each refresh."""
 RULE_WINDOW_SCRAPES = 10
 """Rates of the rules reach over this many scrapes (at least 10 s)."""
 THROUGHPUT = {
@@ -27,9 +37,6 @@ THROUGHPUT = {
     "hub_messages_out": metrics.HUB_SENT,
 }
 """KPI -> the counter it is the rate of."""
-
-PUBLISHERS_LATENESS = "toolkit:schedule_delay_seconds_bucket:rate"
-"""Buckets of every publisher's histogram, summed: each dashboard would else add up those of all processes again."""
 
 
 class Target(Protocol):
@@ -101,8 +108,14 @@ def recording_rules(*, scrape_interval_s: float = 1.0) -> str:
         window=duration(max(10.0, RULE_WINDOW_SCRAPES * scrape_interval_s)),
         quantiles=QUANTILES,
         throughput=THROUGHPUT,
-        publishers_lateness=PUBLISHERS_LATENESS,
+        percentiles=PERCENTILES,
+        recorded=recorded,
     )
+
+
+def recorded(metric: str, what: str) -> str:
+    """Name of the series in which a rule keeps a metric: `what` is a key of `QUANTILES`, or `rate`."""
+    return f"{metric.replace('_', ':', 1)}:{what}"
 
 
 def alert_rules(testbed: Testbed, limits: AlertLimits | None = None) -> str:

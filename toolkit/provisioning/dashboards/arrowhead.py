@@ -17,8 +17,9 @@ from toolkit.provisioning.dashboards.panels import (
     Variable,
     buckets,
     per_second,
-    quantile,
+    percentile,
 )
+from toolkit.provisioning.monitoring import QUANTILES
 
 TESTBED = 'testbed="$testbed"'
 SYSTEM = f'{TESTBED}, service=~"$system"'
@@ -29,8 +30,8 @@ _NO_BROKER = "no broker in this testbed"
 _OPERATION = "{{service}} {{operation}}"
 
 
-def _percentile(title: str, description: str, metric: str, q: float, empty: str) -> Panel:
-    expr = quantile(q, metric, SYSTEM, by="service, operation")
+def _percentile(title: str, description: str, metric: str, q: str, empty: str) -> Panel:
+    expr = percentile(q, metric, SYSTEM, by="service, operation")
     return Panel(
         title=title, description=description, unit=SECONDS, logarithmic=True, empty=empty,
         queries=(Query(expr=expr, legend=_OPERATION),),
@@ -42,12 +43,10 @@ ORCHESTRATION = Row(
     panels=(
         Panel(
             title="Orchestration time",
-            description="From sending the request to reading the answer; percentiles interpolated from buckets.",
+            description="From sending the request to reading the answer, over 10 s.",
             unit=SECONDS,
             empty=_NONE,
-            queries=tuple(
-                Query(expr=quantile(q, m.ORCHESTRATION.name, TESTBED), legend=f"p{q * 100:g}") for q in (0.5, 0.9, 0.99)
-            ),
+            queries=tuple(Query(expr=percentile(q, m.ORCHESTRATION.name, TESTBED), legend=q) for q in QUANTILES),
         ),
         Panel(
             title="Requests answered",
@@ -60,7 +59,7 @@ ORCHESTRATION = Row(
         ),
         Panel(
             title="Orchestration, heat map",
-            description="How many requests took how long; two bands are two ways a request can take.",
+            description="How many requests a second took how long; two bands are two ways a request can take.",
             unit=SECONDS,
             kind="heatmap",
             empty=_NONE,
@@ -74,10 +73,10 @@ STEPS = Row(
     panels=(
         _percentile("Time inside each system, p50",
                     "From the last byte of a request to the first byte of its answer; half of the requests are faster.",
-                    m.ARROWHEAD_REQUEST.name, 0.5, _NO_CORE),
+                    m.ARROWHEAD_REQUEST.name, "p50", _NO_CORE),
         _percentile("Time inside each system, p99",
                     "The same for the slowest of a hundred; a core system that waits for another has its time in it.",
-                    m.ARROWHEAD_REQUEST.name, 0.99, _NO_CORE),
+                    m.ARROWHEAD_REQUEST.name, "p99", _NO_CORE),
         Panel(
             title="Requests to each system",
             description="Each second, by system, operation and status of the answer.",
@@ -97,9 +96,9 @@ QUERIES = Row(
     title="Database",
     panels=(
         _percentile("Query time, p50", "One unit of database work; half of them are faster.",
-                    m.ARROWHEAD_QUERY.name, 0.5, _NO_DATABASE),
+                    m.ARROWHEAD_QUERY.name, "p50", _NO_DATABASE),
         _percentile("Query time, p99", "One unit of database work; the slowest of a hundred.",
-                    m.ARROWHEAD_QUERY.name, 0.99, _NO_DATABASE),
+                    m.ARROWHEAD_QUERY.name, "p99", _NO_DATABASE),
         Panel(
             title="Share of the time that is database",
             description="Query time over the time requests spend inside each system; the rest is the system itself.",

@@ -13,19 +13,19 @@ from toolkit.provisioning.dashboards.panels import (
     Row,
     Variable,
     per_second,
-    quantile,
+    percentile,
 )
-from toolkit.provisioning.monitoring import PUBLISHERS_LATENESS
+from toolkit.provisioning.monitoring import QUANTILES
 
 RUN = 'testbed="$testbed", run=~"$run"'
 HOP = f'{RUN}, hop=~"$hop"'
 _NONE = "no sampled messages in these runs"
 
 
-def _latency(title: str, description: str, q: float, metric: str, matchers: str, by: str, legend: str) -> Panel:
+def _latency(title: str, description: str, q: str, metric: str, matchers: str, by: str, legend: str) -> Panel:
     return Panel(
         title=title, description=description, unit=SECONDS, logarithmic=True, empty=_NONE, per_run=True,
-        queries=(Query(expr=quantile(q, metric, matchers, by=by), legend=legend),),
+        queries=(Query(expr=percentile(q, metric, matchers, by=by), legend=legend),),
     )  # fmt: skip
 
 
@@ -39,18 +39,18 @@ def _rate(title: str, description: str, metric: str) -> Panel:
 WHOLE = Row(
     title="End to end, run by run",
     panels=tuple(
-        _latency(f"End to end, p{q * 100:g}", f"{share} of the messages of each run arrive sooner than this.", q,
+        _latency(f"End to end, {q}", f"{share} of the messages of each run arrive sooner than this.", q,
                  m.END_TO_END_DELAY.name, RUN, "run", "{{run}}")
-        for q, share in ((0.5, "Half"), (0.9, "90 %"), (0.99, "99 %"))
+        for q, share in (("p50", "Half"), ("p90", "90 %"), ("p99", "99 %"))
     ),
 )  # fmt: skip
 
 HOPS = Row(
     title="Each hop, run by run",
     panels=tuple(
-        _latency(f"Hops, p{q * 100:g}", "Of the hops chosen above: where one run is slower than another.", q,
+        _latency(f"Hops, {q}", "Of the hops chosen above: where one run is slower than another.", q,
                  m.HOP_DELAY.name, HOP, "run, hop", "{{run}} {{hop}}")
-        for q in (0.5, 0.9, 0.99)
+        for q in QUANTILES
     ),
 )  # fmt: skip
 
@@ -80,13 +80,7 @@ TRAFFIC = Row(
             logarithmic=True,
             per_run=True,
             empty="no publisher in these runs",
-            queries=(
-                Query(
-                    expr=f"histogram_quantile(0.99, sum by (run, le) "
-                    f"(avg_over_time({PUBLISHERS_LATENESS}{{{RUN}}}[$__rate_interval])))",
-                    legend="{{run}}",
-                ),
-            ),
+            queries=(Query(expr=percentile("p99", m.SCHEDULE_DELAY.name, RUN, by="run"), legend="{{run}}"),),
         ),
         _rate("Dropped", "Messages each second that clients dropped, whatever the cause.", m.MESSAGES_DROPPED.name),
     ),

@@ -18,8 +18,9 @@ from toolkit.provisioning.dashboards.panels import (
     Variable,
     buckets,
     per_second,
-    quantile,
+    percentile,
 )
+from toolkit.provisioning.monitoring import QUANTILES
 
 TESTBED = 'testbed="$testbed"'
 RUN = f'{TESTBED}, run=~"$run"'
@@ -62,7 +63,7 @@ PAGE = Page(
                     kind="stat",
                     width=3,
                     height=5,
-                    queries=(Query(expr=quantile(0.5, m.HOP_DELAY.name, _hop(hop))),),
+                    queries=(Query(expr=percentile("p50", m.HOP_DELAY.name, _hop(hop))),),
                     empty="not on this way",
                 )
                 for hop in WAY
@@ -77,10 +78,7 @@ PAGE = Page(
                     unit=SECONDS,
                     width=6,
                     logarithmic=True,
-                    queries=tuple(
-                        Query(expr=quantile(q, m.HOP_DELAY.name, _hop(hop)), legend=legend)
-                        for q, legend in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"))
-                    ),
+                    queries=tuple(Query(expr=percentile(q, m.HOP_DELAY.name, _hop(hop)), legend=q) for q in QUANTILES),
                     empty="not on this way",
                 )
                 for hop in WAY
@@ -91,7 +89,7 @@ PAGE = Page(
             panels=tuple(
                 Panel(
                     title=f"{TITLES[hop]}, heat map",
-                    description=f"{_description(hop)} How many sampled messages took how long.",
+                    description=f"{_description(hop)} How many sampled messages a second took how long.",
                     unit=SECONDS,
                     kind="heatmap",
                     queries=(Query(expr=buckets(m.HOP_DELAY.name, _hop(hop))),),

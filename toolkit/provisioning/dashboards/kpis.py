@@ -18,8 +18,9 @@ from toolkit.provisioning.dashboards.panels import (
     Variable,
     buckets,
     per_second,
-    quantile,
+    percentile,
 )
+from toolkit.provisioning.monitoring import QUANTILES
 
 TESTBED = 'testbed="$testbed"'
 RUN = f'{TESTBED}, run=~"$run"'
@@ -49,7 +50,7 @@ NOW = Row(
         _now(
             "Processing latency, p99",
             "How long the broker holds a message: 99 % leave it sooner. One clock, so no clock error is in it.",
-            quantile(0.99, m.HOP_DELAY.name, _PROCESSING),
+            percentile("p99", m.HOP_DELAY.name, _PROCESSING),
             unit=SECONDS,
             empty="no sampled messages yet",
             thresholds=((None, GREEN), (0.1, YELLOW), (1.0, RED)),
@@ -76,12 +77,12 @@ OVER_TIME = Row(
     panels=(
         Panel(
             title="Processing latency",
-            description="Broker's receive to its send, from sampled messages; percentiles interpolated from buckets.",
+            description="Broker's receive to its send, from sampled messages.",
             unit=SECONDS,
             logarithmic=True,
             queries=tuple(
-                Query(expr=quantile(q, m.HOP_DELAY.name, _PROCESSING), legend=legend)
-                for q, legend in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"))
+                Query(expr=percentile(q, m.HOP_DELAY.name, _PROCESSING), legend=q)
+                for q in QUANTILES
             ),
             empty="no sampled messages yet",
         ),
@@ -173,14 +174,14 @@ HOPS = Row(
                 "clocks' error; the bound is on the page of nodes and clocks.",
                 unit=SECONDS,
                 logarithmic=True,
-                queries=(Query(expr=quantile(q, m.HOP_DELAY.name, RUN, "hop"), legend="{{hop}}"),),
+                queries=(Query(expr=percentile(name, m.HOP_DELAY.name, RUN, "hop"), legend="{{hop}}"),),
                 empty="no sampled messages yet",
             )
-            for q, name, share in ((0.5, "p50", "Half"), (0.9, "p90", "90 %"), (0.99, "p99", "99 %"))
+            for name, share in (("p50", "Half"), ("p90", "90 %"), ("p99", "99 %"))
         ),
         Panel(
             title="Heat map of the hop chosen above",
-            description="How many sampled messages took how long; two bands are two ways a message can take.",
+            description="How many sampled messages a second took how long; two bands are two ways a message can take.",
             unit=SECONDS,
             kind="heatmap",
             width=12,
@@ -206,10 +207,7 @@ HOPS = Row(
             width=24,
             logarithmic=True,
             queries=(
-                *(
-                    Query(expr=quantile(q, m.END_TO_END_DELAY.name, RUN), legend=legend)
-                    for q, legend in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"))
-                ),
+                *(Query(expr=percentile(q, m.END_TO_END_DELAY.name, RUN), legend=q) for q in QUANTILES),
                 Query(expr=f"max({m.CLOCK_BOUND.name}{{{TESTBED}}}) > 0", legend="clock bound"),
             ),
             empty="no sampled messages yet",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from toolkit.provisioning.monitoring import recorded
+
 Kind = Literal["stat", "timeseries", "heatmap", "state-timeline"]
 """Every kind of panel that is used; the console draws exactly these."""
 GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
@@ -78,15 +80,15 @@ class Page:
     variables: tuple[Variable, ...] = ()
 
 
-def quantile(q: float, metric: str, matchers: str, by: str = "") -> str:
-    """PromQL: a percentile of a histogram, over the panel's own rate interval."""
-    labels = ", ".join(label for label in (by, "le") if label)
-    return f"histogram_quantile({q:g}, sum by ({labels}) (rate({metric}_bucket{{{matchers}}}[$__rate_interval])))"
+def percentile(name: str, metric: str, matchers: str, by: str = "") -> str:
+    """PromQL: a percentile as the rules record it each second over 10 s; of an interval and of `by`, the worst."""
+    grouping = f" by ({by})" if by else ""
+    return f"max{grouping} (max_over_time({recorded(metric, name)}{{{matchers}}}[$__rate_interval]))"
 
 
 def buckets(metric: str, matchers: str) -> str:
-    """PromQL: how many values fell in each bucket, for a heat map."""
-    return f"sum by (le) (increase({metric}_bucket{{{matchers}}}[$__rate_interval]))"
+    """PromQL: how many values a second fell in each bucket, for a heat map."""
+    return f"sum by (le) (avg_over_time({recorded(f'{metric}_bucket', 'rate')}{{{matchers}}}[$__rate_interval]))"
 
 
 def per_second(metric: str, matchers: str, by: str = "") -> str:
