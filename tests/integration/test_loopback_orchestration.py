@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.clouds_on_loopback import Clouds, clouds_of
 from tests.ports import free_port
-from toolkit.controller.control import HttpControl
-from toolkit.controller.experiment import run_experiment
-from toolkit.controller.stage import Limits
-from toolkit.events import Event
-from toolkit.measure.collect import FolderCollector
-from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
 from toolkit.model.samples import read_run
-from toolkit.provisioning.local_clouds import DATA_DIR, SEED_DIR
-from toolkit.provisioning.render import ImageReference, metrics_port, render_bundles
 from toolkit.report.html import render_report
 from toolkit.report.table import hop_rows, run_document
 from toolkit.report.text import comma_separated, latex, markdown
-from toolkit.spec.experiment import plain_experiment
-from toolkit.spec.load import load_testbed
-from toolkit.spec.testbed import Testbed
-from toolkit.state import Deployment, Host, SshAccess
 
-ROOT = Path(__file__).parents[2]
 FILE = """
 name: clouds
 nodes: {{cloud-a: {{}}, cloud-b: {{}}, con: {{}}, pro: {{}}}}
@@ -68,105 +47,12 @@ workloads:
 """
 
 
-@dataclass
-class Clouds:
-    testbed: Testbed
-    deployment: Deployment
-    control_ports: dict[tuple[str, int], int]
-    home: Path
-
-    def run(self, workload: str) -> RunFolder:
-        events: list[Event] = []
-        control = HttpControl(
-            lambda p: http.client.HTTPConnection("127.0.0.1", self.control_ports[p.service, p.control_port], timeout=5),
-            lambda node: time.time_ns(),
-        )
-        outcome = run_experiment(
-            self.testbed,
-            self.deployment,
-            plain_experiment(self.testbed.workloads[workload]),
-            control=lambda _: control,
-            collector=lambda _: FolderCollector({node.name: self.home / node.name for node in self.testbed.nodes}),
-            emit=events.append,
-            limits=Limits(start_ahead_s=0.3, poll_s=0.1, dead_after=2),
-        )
-        return outcome.runs[0]
-
-
-class AnyImage(dict[tuple[str, str], ImageReference]):
-    def __missing__(self, key: tuple[str, str]) -> ImageReference:
-        return ImageReference(reference=key[0], content="content")
-
-
 @pytest.fixture(scope="module")
 def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
-    """Every container of the bundles as a process with the same command and variables, but for paths and ports."""
-    home = tmp_path_factory.mktemp("clouds")
-    file = home / "testbed.yml"
-    file.write_text(FILE.format(*(free_port() for _ in range(11))))
-    testbed = load_testbed(file)
-    hosts = {
-        node.name: Host(
-            node=node.name, provider="container", type="container", address="127.0.0.1", architecture="amd64",
-            ssh=SshAccess(address="127.0.0.1", known_hosts=""), facts={"shared_clock": True},
-        )
-        for node in testbed.nodes
-    }  # fmt: skip
-    processes: list[subprocess.Popen[bytes]] = []
-    control_ports, metrics_ports = {}, {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOOLKIT_HOME", str(home / ".toolkit"))
-        try:
-            for node, bundle in render_bundles(testbed, hosts, AnyImage()).items():
-                (home / node).mkdir()
-                for written in bundle.files:
-                    (home / node / written.path).parent.mkdir(parents=True, exist_ok=True)
-                    (home / node / written.path).write_text(written.content)
-                for container in bundle.containers:
-                    if container.image != "arrowhead":
-                        continue
-                    service = next(s for s in testbed.services if s.name == container.service)
-                    control, metrics = free_port(), free_port()
-                    control_ports[service.name, metrics_port(testbed, service, 0) + 1] = control
-                    metrics_ports[service.name] = metrics
-                    environment = container.environment | {
-                        "PATH": os.environ["PATH"],
-                        "PYTHONPATH": str(ROOT),
-                        "TOOLKIT_METRICS_PORT": str(metrics),
-                        "TOOLKIT_CONTROL_PORT": str(control),
-                        "TOOLKIT_SAMPLES_DIR": str(home / node),
-                    }
-                    for name, value in environment.items():
-                        here = value.replace(DATA_DIR, str(home / node / "data"))
-                        environment[name] = here.replace(SEED_DIR, str(home / node / f"etc/{service.name}"))
-                    log = (home / f"{service.name}.log").open("wb")
-                    processes.append(
-                        subprocess.Popen(
-                            [sys.executable, "-m", *container.command], env=environment, stdout=log, stderr=log
-                        )
-                    )
-                    log.close()
-            await_health(metrics_ports, home)
-            deployment = Deployment(name="clouds", file=str(file), stage="deployed", hosts=hosts)
-            yield Clouds(testbed, deployment, control_ports, home)
-        finally:
-            for process in processes:
-                process.send_signal(signal.SIGTERM)
-            for process in processes:
-                process.wait(15)
-
-
-def await_health(ports: dict[str, int], home: Path) -> None:
-    deadline = time.monotonic() + 120
-    for service, port in ports.items():
-        while True:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            with contextlib.suppress(OSError), contextlib.closing(connection):
-                connection.request("GET", "/healthz")
-                if connection.getresponse().status == 200:
-                    break
-            assert time.monotonic() < deadline, (home / f"{service}.log").read_text()
-            time.sleep(0.05)
+    text = FILE.format(*(free_port() for _ in range(11)))
+    with clouds_of(text, tmp_path_factory.mktemp("clouds")) as running:
+        running.await_health()
+        yield running
 
 
 def faults_of(kpis: dict[str, Any]) -> list[str]:

@@ -9,19 +9,42 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .local_cloud import ENTRY, GAUGE, NODE_PYTHON, PANEL, PRESS_GAUGE, LocalCloud, free_port, request_form
+from tests.clouds_on_loopback import clouds_of
+from tests.ports import free_port
+from toolkit.measure.tables import read_column
+
+from .local_cloud import ENTRY, GAUGE, NODE_PYTHON, PANEL, PRESS_GAUGE, LocalCloud, ask, request_form
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
 DRIVERS = {"mariadb": "pymysql", "postgresql": "psycopg2"}
 SYSTEMS = ("service_registry", "authorization", "orchestrator")
 ORCHESTRATE = "/orchestrator/orchestration"
+PASSWORD = "b"  # noqa: S105 - of a server on loopback that lives as long as a test
+FILE = """
+name: served
+nodes: {{node: {{}}}}
+secrets: {{stores: "${{env.STORES_PASSWORD}}"}}
+clouds:
+  hall: {{database: "{url}", database_password: stores, filler_entries: 60}}
+services:
+  registry: {{role: service-registry, cloud: hall, on: node, settings: {{port: {ports[0]}, database_timeout: 2s}}}}
+  authorization: {{cloud: hall, on: node, settings: {{port: {ports[1]}, database_timeout: 2s}}}}
+  orchestrator: {{cloud: hall, on: node, settings: {{port: {ports[2]}, database_timeout: 2s}}}}
+  provider: {{cloud: hall, on: node, settings: {{port: {ports[3]}}}}}
+  consumer: {{cloud: hall, on: node}}
+workloads:
+  steady: {{consumers: consumer, messages: 20, arrivals: {{rate: 20/s}}}}
+  away: {{consumers: consumer, messages: 100, arrivals: {{rate: 10/s}}}}
+"""
 
 
 @dataclass
@@ -83,11 +106,11 @@ def mariadb(folder: Path) -> Server:
     init = folder / "init.sql"
     init.write_text(
         "CREATE DATABASE IF NOT EXISTS arrowhead;\n"
-        "CREATE USER IF NOT EXISTS a@localhost IDENTIFIED BY 'b';\n"
+        f"CREATE USER IF NOT EXISTS a@localhost IDENTIFIED BY '{PASSWORD}';\n"
         "GRANT ALL ON arrowhead.* TO a@localhost;\n"
     )
     init.chmod(0o644)
-    url = f"mariadb://a:b@127.0.0.1:{port}/arrowhead"
+    url = f"mariadb://a:{PASSWORD}@127.0.0.1:{port}/arrowhead"
     return Server(url, ["mariadbd", "--no-defaults", *options, f"--init-file={init}"], "mysql")
 
 
@@ -95,11 +118,15 @@ def postgresql(folder: Path) -> Server:
     if not POSTGRES:
         pytest.skip("needs postgresql")
     data, port = own_folder(folder, "postgres"), free_port()
-    as_user(
-        "postgres", [str(POSTGRES[-1] / "initdb"), "-D", str(data), "-U", "a", "-A", "trust", "-E", "UTF8", "--no-sync"]
-    )
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o644)
+    how = ["-U", "a", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--no-sync"]
+    as_user("postgres", [str(POSTGRES[-1] / "initdb"), "-D", str(data), *how])
     command = [str(POSTGRES[-1] / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-h", "127.0.0.1"]
-    return Server(f"postgresql://a@127.0.0.1:{port}/postgres", [*command, "-c", "shared_buffers=16MB"], "postgres")
+    return Server(
+        f"postgresql://a:{PASSWORD}@127.0.0.1:{port}/postgres", [*command, "-c", "shared_buffers=16MB"], "postgres"
+    )
 
 
 @pytest.fixture(params=[mariadb, postgresql], ids=lambda make: make.__name__)
@@ -170,3 +197,100 @@ def test_a_cloud_on_a_server_that_restarts(database: Server, tmp_path: Path) -> 
     finally:
         codes = cloud.stop()
     assert set(codes.values()) <= {0}
+
+
+class Registering(threading.Thread):
+    """Registers a new service ten times a second until it is told to stop, and remembers every answer."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.answers: list[tuple[str, int, Any]] = []
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        number = 0
+        while not self.stopping.wait(0.1):
+            number += 1
+            name = f"Kept{number}"
+            entry = {**ENTRY, "providedService": {**GAUGE, "serviceDefinition": name}}
+            answer = ask(self.port, "POST", "/serviceregistry/register", entry)
+            self.answers.append((name, answer.status, answer.json.get("exceptionType")))
+
+
+@pytest.mark.databases
+def test_a_server_of_the_testbed_file_that_goes_away_meanwhile(database: Server, tmp_path: Path) -> None:
+    ports = [free_port() for _ in range(4)]
+    database.start()
+    text = FILE.format(url=database.url.replace(f":{PASSWORD}@", "@"), ports=ports)
+    with clouds_of(text, tmp_path, secrets={"stores": PASSWORD}) as clouds:
+        clouds.await_health()
+        kpis = clouds.run("steady").kpis()
+        assert kpis["ledger"]["total"]["delivered"] == 20
+        assert kpis["hops"]["service_registry@hall query: query"]["mean_ms"] > 0
+        assert kpis["hops"]["authorization@hall query: intracloud"]["mean_ms"] > 0
+
+        registering = Registering(ports[0])
+        registering.start()
+
+        def restart() -> None:
+            database.stop()
+            time.sleep(1.5)
+            database.start()
+
+        restarting = threading.Timer(2.0, restart)
+        restarting.start()
+        run = clouds.run("away")
+        restarting.join()
+        clouds.await_health()
+        registering.stopping.set()
+        registering.join()
+
+        total = run.kpis()["ledger"]["total"]
+        assert total["expected"] == 100
+        assert total["refused"] > 0
+        # Every request has an answer: there is nobody who waits in vain.
+        assert total["delivered"] + total["refused"] == 100
+        late = read_column(run.requests, "seq", "t5_ns IS NOT NULL")
+        assert late.min() < 10
+        seen = {(status, kind) for _, status, kind in registering.answers}
+        assert seen == {(201, None), (503, "UNAVAILABLE")}
+        for name, status, _ in registering.answers:
+            found = ask(ports[0], "PUT", "/serviceregistry/query", {"service": {"serviceDefinition": name}})
+            if status == 201:
+                assert len(found.json["serviceQueryData"]) == 1, name
+        assert clouds.run("steady").kpis()["ledger"]["total"]["delivered"] == 20
+        assert all(process.poll() is None for process in clouds.processes.values())
+
+
+@pytest.mark.databases
+def test_a_server_that_hangs(database: Server, tmp_path: Path) -> None:
+    cloud = LocalCloud("served", tmp_path / "cloud", database=database.url)
+    cloud.environment = {"TOOLKIT_ARROWHEAD_GATEKEEPER": "0", "TOOLKIT_ARROWHEAD_DATABASE_TIMEOUT_S": "1"}
+    cloud.seed(registryEntries=[ENTRY])
+    database.start()
+    cloud.start("service_registry")
+    try:
+        cloud.await_ready("service_registry", patience_s=60)
+        assert database.process is not None
+        stopped = children_of(database.process.pid)
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            refused = cloud.service_registry("PUT", "/serviceregistry/query", {"service": GAUGE})
+            assert (refused.status, refused.json["exceptionType"]) == (503, "UNAVAILABLE"), refused.body
+            assert cloud.service_registry("GET", "/serviceregistry").status == 200
+        finally:
+            for process in stopped:
+                os.kill(process, signal.SIGCONT)
+        cloud.await_ready("service_registry", patience_s=60)
+        assert cloud.service_registry("PUT", "/serviceregistry/query", {"service": GAUGE}).status == 200
+    finally:
+        codes = cloud.stop()
+    assert set(codes.values()) <= {0}
+
+
+def children_of(pid: int) -> list[int]:
+    """The process and those that it started; PostgreSQL has one for each connection."""
+    own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, own)]

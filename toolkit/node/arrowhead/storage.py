@@ -26,6 +26,8 @@ from toolkit.node.arrowhead.trace import Trace
 T = TypeVar("T")
 
 _TRIES = 5
+_ANSWER_FACTOR = 3
+"""A look-up takes a connection, perhaps a lock, and the work itself: so many times the time for one of them."""
 _LOCK = 5_240_219
 """Number of the lock that keeps two processes from migrating at once."""
 DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg2"}
@@ -35,18 +37,24 @@ DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql", "postgresql":
 class Storage:
     """Runs units of work, each in a transaction of its own."""
 
-    def __init__(self, engine: Engine, *, pool: int) -> None:
+    def __init__(self, engine: Engine, *, pool: int, timeout_s: float) -> None:
         self.engine = engine
+        self._answer_s = _ANSWER_FACTOR * timeout_s
         self._embedded = engine.dialect.name == "sqlite"
         # One writer at a time is all that SQLite has.
         self._writers = ThreadPoolExecutor(1 if self._embedded else pool, thread_name_prefix="database")
         self.observe: Callable[[str, float], None] = lambda _operation, _seconds: None
 
     async def read(self, work: Callable[[Connection], T], *, operation: str, trace: Trace | None = None) -> T:
-        """Run a short look-up; raises Refusal UNAVAILABLE when the database is away."""
+        """Run a short look-up; raises Refusal UNAVAILABLE when the database is away or says nothing."""
         if self._embedded:
             return self._timed(self._read_once, work, operation, trace)
-        return await self._in_thread(self._read_once, work, operation, trace)
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await self._in_thread(self._read_once, work, operation, trace)
+        except TimeoutError:
+            message = f"The database is not available: no answer within {self._answer_s:g} s"
+            raise Refusal("UNAVAILABLE", message, status=503) from None
 
     async def read_all(self, work: Callable[[Connection], T], *, operation: str) -> T:
         """Run a look-up that may return many rows."""
@@ -147,7 +155,7 @@ def open_storage(
     while True:
         try:
             _migrate(engine)
-            return Storage(engine, pool=pool)
+            return Storage(engine, pool=pool, timeout_s=timeout_s)
         except (exc.OperationalError, exc.InterfaceError) as error:
             if time.monotonic() > deadline:
                 place = engine.url.render_as_string(hide_password=True)
@@ -171,7 +179,7 @@ def _make_engine(url: str, *, password: Path | None, pool: int, timeout_s: float
         else:
             # A server that restarted is noticed before its dead connection is used: 0.1 ms a look-up.
             options |= {"pool_pre_ping": True, "pool_recycle": 1800}
-            options["connect_args"] = {"connect_timeout": max(1, int(timeout_s))}
+            options["connect_args"] = _patience(address.get_backend_name(), timeout_s)
         engine = create_engine(address, future=True, **options)
     except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, OSError) as error:
         raise UsageError(
@@ -180,6 +188,20 @@ def _make_engine(url: str, *, password: Path | None, pool: int, timeout_s: float
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
     return engine
+
+
+def _patience(backend: str, timeout_s: float) -> dict[str, int]:
+    """What the driver is told, so that a server that hangs or vanished gives its connections back some time."""
+    connect_s, answer_s = max(1, int(timeout_s)), max(1, int(_ANSWER_FACTOR * timeout_s))
+    if backend == "postgresql":  # libpq waits for ever for a server that is there and silent
+        return {
+            "connect_timeout": connect_s,
+            "keepalives_idle": connect_s,
+            "keepalives_interval": connect_s,
+            "keepalives_count": 2,
+            "tcp_user_timeout": answer_s * 1000,
+        }
+    return {"connect_timeout": connect_s, "read_timeout": answer_s, "write_timeout": answer_s}
 
 
 def _prepare_sqlite(engine: Engine) -> None:
@@ -207,7 +229,9 @@ def _migrate(engine: Engine) -> None:
             if engine.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             elif engine.dialect.name in {"mysql", "mariadb"}:
-                connection.execute(text("SELECT GET_LOCK(:lock, 60)"), {"lock": f"toolkit-{_LOCK}"})
+                got = connection.execute(text("SELECT GET_LOCK(:lock, 3)"), {"lock": f"toolkit-{_LOCK}"})
+                if got.scalar() != 1:
+                    raise exc.OperationalError("GET_LOCK", {}, TimeoutError("another process is migrating"))
             try:
                 migrate(connection)
             finally:
