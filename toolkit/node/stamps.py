@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ _PERIODS_PER_SAVE = 5
 _STEP_NS = 100_000
 _PLACEHOLDER_BYTES = 64 * 1024
 _MOST_SAMPLED = 4096
-_SEQ = 4
-"""Place of the sequence number in a stamp."""
+_WORDS, _SEQ_WORD = STAMP_BYTES // 8, 1
+"""A stamp as 64-bit words, and which of them is the sequence number."""
 
 Add = Callable[..., None]
 Position = Callable[[], tuple[int, bytearray, int]]
@@ -144,9 +144,7 @@ class StampWriter:
 
     def _write(self, data: memoryview) -> None:
         if self._live_every > 0:
-            self._sampled.extend(
-                STAMP.pack(*stamp) for stamp in STAMP.iter_unpack(data) if not stamp[_SEQ] % self._live_every
-            )
+            self._sampled.extend(_every(self._live_every, data))
         if self._error is not None:
             return
         try:
@@ -202,6 +200,14 @@ def _note_taker(full: collections.deque[bytearray], spare: collections.deque[byt
         return seen
 
     return add, position
+
+
+def _every(count: int, stamps: memoryview) -> Iterator[bytes]:
+    """The stamps of every `count`-th message; only sequence numbers are looked at: a full stream costs half."""
+    numbers = stamps.cast("Q")[_SEQ_WORD::_WORDS].tolist()
+    for place, seq in enumerate(numbers):
+        if not seq % count:
+            yield bytes(stamps[place * STAMP_BYTES : (place + 1) * STAMP_BYTES])
 
 
 class ClockWatch:
