@@ -114,6 +114,15 @@ BROKER_DROPPED = Metric(
     help="Messages the broker dropped.",
     labels=("reason",),
 )
+BROKER_OVERFLOWS = Metric(
+    name="toolkit_broker_queue_overflows_total",
+    kind="counter",
+    help="Times that a subscriber's queue was full, by what was done.",
+    labels=("policy",),
+)
+BROKER_REPLAYED = Metric(
+    name="toolkit_broker_messages_replayed_total", kind="counter", help="Messages kept and sent again on request."
+)
 BROKER_SUBSCRIBERS = Metric(name="toolkit_broker_subscribers", kind="gauge", help="Subscriptions open now.")
 BROKER_QUEUED = Metric(name="toolkit_broker_queued_messages", kind="gauge", help="Messages waiting in the broker.")
 BROKER_WORKERS = Metric(

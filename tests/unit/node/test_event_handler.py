@@ -320,6 +320,8 @@ def test_a_stuck_subscriber_harms_nobody_else(bench: Bench, overflow: str) -> No
         assert publish(handler, payload) == 200
         assert healthy.event()["data"] == payload
     assert count(handler, "toolkit_broker_messages_dropped_total") > 0
+    overflows = count(handler, f'toolkit_broker_queue_overflows_total{{policy="{overflow}"}}')
+    assert overflows == (1 if overflow == "disconnect" else count(handler, "toolkit_broker_messages_dropped_total"))
     assert count(handler, "toolkit_broker_subscribers") == (2 if overflow == "drop-oldest" else 1)
     assert count(handler, "toolkit_broker_queued_messages") <= 10
     stuck.close()
@@ -340,6 +342,7 @@ def test_block_makes_the_publisher_wait_and_loses_nothing(bench: Bench) -> None:
     time.sleep(2)
     waiting_at = len(published)
     assert waiting_at < 60
+    assert count(handler, 'toolkit_broker_queue_overflows_total{policy="block"}') > 0
     stuck.settimeout(10)
     received = b""
     while received.count(b"\ndata: ") < 60:

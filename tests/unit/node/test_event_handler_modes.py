@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from toolkit.contract.orders import Arrivals, RunOrder
 from toolkit.contract.samples import Point
+from toolkit.node.drivers.sse import DRIVER as SSE
 from toolkit.node.event_handler.enhanced import EnhancedHandler
 from toolkit.node.event_handler.outlet import Outlet
 from toolkit.node.event_handler.settings import HandlerSettings
@@ -58,6 +60,25 @@ def test_a_run_loses_nothing_and_stamps_every_hop(bench: Bench, mode: str, proto
     # One connection of the publisher, or one for each message (and one for the probe, which is not stamped).
     assert len(broker.info("a").flows) - 2 == (1 if reuse else 100)
     assert "Traceback" not in bench.log("broker")
+
+
+def test_a_publisher_may_keep_several_connections(bench: Bench) -> None:
+    broker, publisher, subscriber = start(bench, "direct"), bench.publisher(), bench.subscriber()
+    play(broker, [publisher], [subscriber], run="p", protocol="sse", broker=f"127.0.0.1:{broker.port}",
+         messages=400, payload_bytes=71, options={"pool_size": 4},
+         arrivals=Arrivals(kind="rate", rate_per_s=20_000))  # fmt: skip
+    assert publisher.info("p").counts["acked"] == subscriber.info("p").counts["received"] == 400
+    assert publisher.info("p").facts["pool_size"] == 4
+    assert len(broker.info("p").flows) - 1 > 1  # faster than answers come, so that one connection is not enough
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"), [({"pool_size": 0}, "1 to 1024"), ({"pool_size": 2, "reuse": False}, "leave one out")]
+)
+def test_a_pool_that_cannot_be_is_refused(options: dict[str, Any], wrong: str) -> None:
+    order = RunOrder(run="p", testbed="t", role="publisher", protocol="sse", broker="127.0.0.1:1", options=options)
+    with pytest.raises(ValueError, match=wrong):
+        SSE.check(order)
 
 
 def test_enhanced_keeps_the_order_of_every_publisher(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection
 from toolkit.node.drivers.equal_events import EqualEvents
 from toolkit.node.drivers.http import ChunkedBody, Responses, read_head
 from toolkit.node.drivers.login import system_name
+from toolkit.node.drivers.publisher_pool import PublisherPool
 from toolkit.node.drivers.wire import Wire
 
 _b2a = binascii.b2a_base64
@@ -28,6 +29,7 @@ _ENCODED_HEADER = 56
 _HEADER_TO_TRIPLET = 2
 """40 header bytes and 2 of the fill make whole base64 triplets; the rest of the fill is encoded once."""
 _OK = range(200, 300)
+_MOST_POOLED = 1024
 
 
 class SsePublisher:
@@ -320,6 +322,11 @@ class SseDriver:
         """QoS 2 does not exist here; 0 and 1 differ only in what the ledger promises."""
         if order.qos not in (0, 1):
             raise ValueError(f"the Event Handler has QoS 0 and 1, not {order.qos}")
+        size = order.options.get("pool_size", 1)
+        if not isinstance(size, int) or not 1 <= size <= _MOST_POOLED:
+            raise ValueError(f"options.pool_size is a number of connections from 1 to {_MOST_POOLED}, not {size!r}")
+        if size > 1 and not order.options.get("reuse", True):
+            raise ValueError("options.pool_size keeps connections and options.reuse: false keeps none; leave one out")
 
     def answers(self, order: RunOrder) -> bool:  # noqa: ARG002
         """Every POST is answered."""
@@ -328,9 +335,20 @@ class SseDriver:
     def open_publisher(
         self, order: RunOrder, *, connection: int, fill: bytes, timeout_s: float
     ) -> PublishingConnection:
-        """One kept connection; with the option `reuse: false` one for each message."""
-        form = SsePublisher if order.options.get("reuse", True) else FreshPublisher
-        return form(order, connection=connection, fill=fill, timeout_s=timeout_s)
+        """One kept connection; with the option `reuse: false` one for each message, with `pool_size` several kept."""
+        if not order.options.get("reuse", True):
+            return FreshPublisher(order, connection=connection, fill=fill, timeout_s=timeout_s)
+        opened: list[SsePublisher] = []
+        try:
+            opened.extend(
+                SsePublisher(order, connection=connection, fill=fill, timeout_s=timeout_s)
+                for _ in range(order.options.get("pool_size", 1))
+            )
+        except BaseException:
+            for publisher in opened:
+                publisher.close()
+            raise
+        return opened[0] if len(opened) == 1 else PublisherPool(opened)
 
     def open_subscribers(
         self,

@@ -41,6 +41,8 @@ def readings(handler: EventHandler) -> Iterable[exposition.Reading]:
         (metrics.BROKER_SENT_BYTES, (), tally.sent_bytes),
         (metrics.BROKER_DROPPED, ("queue_full",), tally.dropped_queue_full),
         (metrics.BROKER_DROPPED, ("disconnected",), tally.dropped_disconnected),
+        *((metrics.BROKER_OVERFLOWS, (policy,), times) for policy, times in tally.overflows.items()),
+        (metrics.BROKER_REPLAYED, (), tally.replayed),
         (metrics.BROKER_SUBSCRIBERS, (), subscribers + len(handler.callbacks)),
         (metrics.BROKER_QUEUED, (), handler.exchange.queued() + handler.callbacks.queued()),
     ]

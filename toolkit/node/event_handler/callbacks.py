@@ -243,9 +243,11 @@ class CallbackSubscriptions:
             if not dropped.done():
                 dropped.set_result(False)
             self.tally.dropped_queue_full += 1
+            self.tally.overflows["drop-oldest"] += 1
         subscription.queue.append((body, passage, result))
         subscription.filled.set()
         if is_full and settings.overflow == "block":
+            self.tally.overflows["block"] += 1
             if subscription.room is None:
                 subscription.room = asyncio.get_running_loop().create_future()
             return subscription.room

@@ -46,7 +46,7 @@ class SseSubscriber:
 
     def enqueue(self, chunk: bytes, passage: Passage | None) -> asyncio.Future[None] | None:
         """Keep for later; a future when the publisher is to wait until there is room again."""
-        settings = self.exchange.settings
+        settings, tally = self.exchange.settings, self.exchange.tally
         if len(self.queue) < settings.queue_limit:
             self.queue.append((chunk, passage))
             return None
@@ -54,14 +54,17 @@ class SseSubscriber:
             if self.queue:
                 self.queue.popleft()
             self.queue.append((chunk, passage))
-            self.exchange.tally.dropped_queue_full += 1
+            tally.dropped_queue_full += 1
+            tally.overflows["drop-oldest"] += 1
             return None
         if settings.overflow == "disconnect":
-            self.exchange.tally.disconnected_slow += 1
-            self.exchange.tally.dropped_queue_full += 1
-            self.outlet.transport.abort()
+            tally.dropped_queue_full += 1
+            if not self.outlet.transport.is_closing():
+                tally.overflows["disconnect"] += 1
+                self.outlet.transport.abort()
             return None
         # The event is queued all the same: the bound is kept by the publishers, who wait.
+        tally.overflows["block"] += 1
         self.queue.append((chunk, passage))
         if self._room is None:
             self._room = asyncio.get_running_loop().create_future()

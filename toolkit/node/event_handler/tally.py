@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -15,5 +15,6 @@ class Tally:
     sent_bytes: int = 0
     dropped_queue_full: int = 0
     dropped_disconnected: int = 0
-    disconnected_slow: int = 0
     replayed: int = 0
+    overflows: dict[str, int] = field(default_factory=lambda: {"block": 0, "drop-oldest": 0, "disconnect": 0})
+    """What was done about full queues: publishers that waited, events dropped, subscribers cut off."""
