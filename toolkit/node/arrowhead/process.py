@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -124,6 +125,9 @@ async def _serve(system: System, settings: Settings) -> None:
         tasks = [asyncio.create_task(work) for work in (core.recorder.run(), *system.background(core))]
         ports = {"ports": sorted(server.port for server in servers.values()), "metrics": pages.port}
         log.info("serving %s", json.dumps(ports))
+        # What lives as long as the process is not looked through again: a full collection stops it for 10 ms and more.
+        gc.collect()
+        gc.freeze()
         await stopped.wait()
         log.info("stopping")
         for task in tasks:

@@ -48,16 +48,43 @@ _INTER = (
     .select_from(INTER_CLOUD.join(SERVICE).join(CLOUD))
     .order_by(INTER_CLOUD.c.id)
 )
+# The look-ups of the hot path: all that a decision needs in one statement, built once.
 _ALLOWED = (
-    select(SYSTEM.c.system_name, SYSTEM.c.address, SYSTEM.c.port)
-    .select_from(INTRA_CLOUD.join(SYSTEM, SYSTEM.c.id == INTRA_CLOUD.c.provider_system_id))
+    select(_CONSUMER.c.id, _PROVIDER.c.system_name, _PROVIDER.c.address, _PROVIDER.c.port)
+    .select_from(
+        _CONSUMER.outerjoin(
+            INTRA_CLOUD.join(SERVICE, SERVICE.c.id == INTRA_CLOUD.c.arrowhead_service_id).join(
+                _PROVIDER, _PROVIDER.c.id == INTRA_CLOUD.c.provider_system_id
+            ),
+            and_(
+                INTRA_CLOUD.c.consumer_system_id == _CONSUMER.c.id,
+                SERVICE.c.service_definition == bindparam("definition"),
+            ),
+        )
+    )
     .where(
         and_(
-            INTRA_CLOUD.c.consumer_system_id == bindparam("consumer"),
-            INTRA_CLOUD.c.arrowhead_service_id == bindparam("service"),
+            _CONSUMER.c.system_name == bindparam("name"),
+            _CONSUMER.c.address == bindparam("address"),
+            _CONSUMER.c.port == bindparam("port"),
         )
     )
 )
+"""No row: the consumer is unknown. One without a provider: it may use none."""
+_CLOUD_ALLOWED = (
+    select(CLOUD.c.id, INTER_CLOUD.c.id)
+    .select_from(
+        CLOUD.outerjoin(
+            INTER_CLOUD.join(SERVICE, SERVICE.c.id == INTER_CLOUD.c.arrowhead_service_id),
+            and_(
+                INTER_CLOUD.c.consumer_cloud_id == CLOUD.c.id,
+                SERVICE.c.service_definition == bindparam("definition"),
+            ),
+        )
+    )
+    .where(and_(CLOUD.c.operator == bindparam("operator"), CLOUD.c.cloud_name == bindparam("cloud_name")))
+)
+"""The same for a cloud."""
 _FIND_INTER = select(INTER_CLOUD.c.id).where(
     and_(
         INTER_CLOUD.c.consumer_cloud_id == bindparam("cloud"),
@@ -68,23 +95,20 @@ _FIND_INTER = select(INTER_CLOUD.c.id).where(
 
 def allowed_providers(connection: Connection, request: IntraCloudAuthRequest) -> list[bool] | None:
     """For each provider of the request, whether it may be used; None when the consumer is unknown."""
-    consumer = identities.find_system(connection, request.consumer)
-    if consumer is None:
+    consumer, definition = request.consumer, request.service.service_definition
+    values = {"name": consumer.system_name, "address": consumer.address, "port": consumer.port}
+    rows = connection.execute(_ALLOWED, values | {"definition": definition}).all()
+    if not rows:
         return None
-    service = identities.find_service(connection, request.service.service_definition)
-    if service is None:
-        return [False] * len(request.providers)
-    allowed = {tuple(row) for row in connection.execute(_ALLOWED, {"consumer": consumer, "service": service})}
+    allowed = {tuple(row)[1:] for row in rows}
     return [provider.key in allowed for provider in request.providers]
 
 
 def is_cloud_allowed(connection: Connection, request: InterCloudAuthRequest) -> bool | None:
     """Whether the cloud may use the service; None when the cloud is unknown."""
-    cloud = identities.find_cloud(connection, request.cloud.operator, request.cloud.cloud_name)
-    if cloud is None:
-        return None
-    service = identities.find_service(connection, request.service.service_definition)
-    return service is not None and _find_inter(connection, cloud, service) is not None
+    values = {"operator": request.cloud.operator, "cloud_name": request.cloud.cloud_name}
+    row = connection.execute(_CLOUD_ALLOWED, values | {"definition": request.service.service_definition}).first()
+    return None if row is None else row[1] is not None
 
 
 def allow_intra(

@@ -16,6 +16,8 @@ _OWN = (
     .order_by(CLOUD.c.id)
     .limit(1)
 )
+_NEIGHBOURS = select(*identities.cloud_columns(CLOUD)).select_from(NEIGHBOR_CLOUD.join(CLOUD)).order_by(CLOUD.c.id)
+_NEIGHBOURS_OF_MODE = _NEIGHBOURS.where(CLOUD.c.is_secure == bindparam("secure"))
 
 
 def own_cloud(connection: Connection, *, secure: bool) -> ArrowheadCloud | None:
@@ -39,10 +41,11 @@ def set_own_cloud(connection: Connection, cloud: ArrowheadCloud) -> None:
 
 def list_neighbours(connection: Connection, *, secure: bool | None = None) -> list[ArrowheadCloud]:
     """The neighbour clouds, or those of one mode."""
-    query = select(*identities.cloud_columns(CLOUD)).select_from(NEIGHBOR_CLOUD.join(CLOUD)).order_by(CLOUD.c.id)
-    if secure is not None:
-        query = query.where(CLOUD.c.is_secure == identities.yes_no(secure))
-    return [identities.cloud_from(row) for row in connection.execute(query).mappings()]
+    if secure is None:
+        rows = connection.execute(_NEIGHBOURS).mappings()
+    else:
+        rows = connection.execute(_NEIGHBOURS_OF_MODE, {"secure": identities.yes_no(secure)}).mappings()
+    return [identities.cloud_from(row) for row in rows]
 
 
 def neighbour(connection: Connection, operator: str, cloud_name: str) -> ArrowheadCloud | None:

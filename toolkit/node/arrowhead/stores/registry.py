@@ -31,6 +31,7 @@ _ENTRIES = (
     .select_from(REGISTRY.join(SERVICE).join(SYSTEM))
     .order_by(REGISTRY.c.id)
 )
+_ENTRIES_OF_DEFINITION = _ENTRIES.where(SERVICE.c.service_definition == bindparam("definition"))
 _ENTRIES_OF_SERVICE = _ENTRIES.where(REGISTRY.c.arrowhead_service_id == bindparam("service"))
 
 
@@ -103,10 +104,10 @@ def remove(connection: Connection, entry: ServiceRegistryEntry) -> ServiceRegist
 
 def of_service(connection: Connection, definition: str) -> list[ServiceRegistryEntry] | None:
     """The entries of a definition; None when no such definition is known."""
-    service = identities.find_service(connection, definition)
-    if service is None:
+    found = _entries(connection, _ENTRIES_OF_DEFINITION, {"definition": definition})
+    if not found and identities.find_service(connection, definition) is None:
         return None
-    return _entries(connection, _ENTRIES_OF_SERVICE, {"service": service})
+    return found
 
 
 def of_service_id(connection: Connection, identity: int) -> list[ServiceRegistryEntry]:
@@ -163,6 +164,8 @@ def _entries(
     connection: Connection, query: Select[Any], values: Mapping[str, Any] | None = None
 ) -> list[ServiceRegistryEntry]:
     rows = connection.execute(query, dict(values or {})).mappings().all()
+    if not rows:
+        return []
     interfaces = identities.interfaces_of(connection, [row["arrowhead_service_id"] for row in rows])
     return [
         ServiceRegistryEntry(
