@@ -16,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.integration.lab import Lab, docker
+from toolkit.report.table import database_share
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "arrowhead"
 GOAL_MS = {"intracloud": 10.0, "intercloud": 30.0}
@@ -50,6 +51,7 @@ def figures(document: dict[str, Any]) -> dict[str, Any]:
         **{name: round(whole[name], 3) for name in ("mean_ms", "sd_ms", "p50_ms", "p90_ms", "max_ms")},
         "published_mean_ms": published.get("mean"),
         "faults": document["faults"],
+        "databases": database_share(document),
         "query_mean_ms": {
             step["name"]: round(step["mean_ms"], 3) for step in document["sequence"] if step["kind"] == "query"
         },

@@ -13,7 +13,7 @@ from tests.ports import free_port
 from toolkit.measure.tables import read_column
 from toolkit.model.samples import read_run
 from toolkit.report.html import render_report
-from toolkit.report.table import hop_rows, run_document
+from toolkit.report.table import hop_rows, remarks, run_document
 from toolkit.report.text import comma_separated, latex, markdown
 
 FILE = """
@@ -80,6 +80,7 @@ def test_within_a_cloud_each_step_is_recorded(clouds: Clouds) -> None:
     assert all(step["requests"] == 10 for step in kpis["sequence"])
     steps = sum(kpis["hops"][step["name"]]["mean_ms"] for step in kpis["sequence"])
     assert steps == pytest.approx(kpis["hops"]["end_to_end"]["mean_ms"], rel=0.001)
+    assert any(line.startswith("database queries: ") for line in remarks(run_document(run)))
     assert run.verify() == []
 
 

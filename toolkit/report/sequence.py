@@ -38,7 +38,7 @@ def draw_sequence(sequence: Sequence[Mapping[str, Any]]) -> str:
             parts.append(
                 f'<rect x="{start - 5}" y="{y - 14}" width="10" height="18" rx="2" fill="currentColor" opacity=".45"/>'
             )
-            parts.append(_text(start + 10, y, f"query {words}", anchor="start"))
+            parts.append(_text(start + 10, y, f"database {step['mean_ms']:.3g} ms", anchor="start"))
         else:
             parts.append(_line(start, y, end, y))
             parts.append(_text((start + end) // 2, y - 5, words))

@@ -161,6 +161,8 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
             f"{rates['sent_per_s']:.1f} sent/s, {rates['delivered_per_s']:.1f} {arrived}/s, {document['pacing']} loop"
         )
     lines += kpi_lines(document)
+    if share := database_share(document):
+        lines.append(share)
     for hop, summary in document["hops"].items():
         if summary.get("stepped"):
             lines.append(f"{summary['stepped']} delays of {hop_title(hop)} are left out: stamped after a clock stepped")
@@ -173,6 +175,16 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
     lines += document.get("notes", [])
     lines += [f"not to be compared: {fault}" for fault in document["faults"]]
     return lines
+
+
+def database_share(document: Mapping[str, Any]) -> str:
+    """What of an orchestration request's time its database queries take; empty where none is on record."""
+    queries = [step for step in document.get("sequence", ()) if step["kind"] == "query"]
+    whole = document["hops"]["end_to_end"]
+    if not queries or not whole["count"]:
+        return ""
+    spent_ms = sum(step["mean_ms"] * step["requests"] for step in queries) / whole["count"]
+    return f"database queries: {in_ms(spent_ms)} of {in_ms(whole['mean_ms'])} ms a request, {len(queries)} of them"
 
 
 def ledger_line(whole: Mapping[str, Any], *, closes: bool) -> str:

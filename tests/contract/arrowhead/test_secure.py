@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,6 +247,33 @@ def test_inbound_gatekeeper_wants_a_cloud(pair: tuple[Secured, Secured]) -> None
     assert (answer.status, answer.json["exceptionType"]) == (401, "AUTH")
     answer = two.ask("orchestrator", "gatekeeper", "PUT", "/gatekeeper/gsd_poll", poll)
     assert (answer.status, answer.json["exceptionType"]) == (401, "AUTH")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_auth(hall: Secured, tmp_path: Path) -> None:
+    """Another cloud's Gatekeeper shows a certificate that is not under our master's."""
+    stranger = certificates.make_cloud(certificates.make_master(), cloud="hall-9", operator="plant")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.save(stranger, tmp_path, "stranger"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def shake_hands() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                context.wrap_socket(connection, server_side=True)
+
+        hands = threading.Thread(target=shake_hands, daemon=True)
+        hands.start()
+        port = listening.getsockname()[1]
+        form = {
+            "requestedService": THERMOMETER,
+            "targetCloud": {**hall.cloud.own, "cloudName": "hall-9", "port": port},
+            "requesterSystem": PANEL,
+            "negotiationFlags": {"metadataSearch": True},
+        }
+        answer = hall.ask("orchestrator", "outbound", "PUT", "/gatekeeper/init_icn", form)
+        hands.join(10)
+    assert (answer.status, answer.json["exceptionType"]) == (401, "AUTH"), answer.body
+    assert answer.json["origin"] == f"https://127.0.0.1:{port}/gatekeeper/icn_proposal"
 
 
 def test_intracloud_over_tls(hall: Secured) -> None:
