@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from toolkit.errors import ModelError
 
 FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
 ComplexArray: TypeAlias = NDArray[np.complex128]
 
 

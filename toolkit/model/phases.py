@@ -16,6 +16,7 @@ from toolkit.model.distributions import (
     FloatArray,
     Gamma,
     HyperErlang,
+    IntArray,
     PhaseType,
 )
 
@@ -32,6 +33,13 @@ class Phases:
     def exits(self) -> FloatArray:
         """Rate of leaving for good from each phase."""
         return np.asarray(np.maximum(-self.generator.sum(axis=1), 0.0))
+
+    @property
+    def moves(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """(from, to, rate) of each move between phases, sorted by the first."""
+        inner = np.where(np.eye(len(self.start), dtype=bool), 0.0, self.generator)
+        origin, following = np.nonzero(inner > 0)
+        return origin, following, inner[origin, following]
 
     def moment(self, order: int) -> float:
         """E X^order."""
@@ -92,7 +100,7 @@ def _mixture(distribution: Distribution, order: int) -> Phases:
     if spread < 1:
         size = max(order, math.ceil(1 / spread) + order // 2)
         # The rates at which the third moment can be matched lie in a narrow window: 14.3 to 14.9 for U(0, 1) with 9.
-        rates = np.linspace(0.55, 1.0, 46) * size / distribution.mean
+        rates = np.linspace(0.56, 1.0, 23) * size / distribution.mean
         for moments in (3, 2):
             best: tuple[float, FloatArray, float] | None = None
             for rate in rates:

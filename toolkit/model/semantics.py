@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import ModelError
-from toolkit.model.distributions import Distribution, Exponential, FloatArray
+from toolkit.model.distributions import Distribution, Exponential, FloatArray, IntArray
 from toolkit.model.expressions import Expression
 from toolkit.model.net import Immediate, Net, Timed, Transition
 from toolkit.model.phases import Phases, expand
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
-IntArray: TypeAlias = NDArray[np.int64]
+from toolkit.model.rates import Rates, sparse
 
 MOST_STATES = 400_000
 _ROUNDS = 300
@@ -112,8 +108,8 @@ class StateSpace:
     """Which of them each state has."""
     start: FloatArray
     """Probability of each state at time zero."""
-    rates: csr_matrix
-    """Transition rates between different states; the diagonal is empty."""
+    rates: Rates
+    """Between different states."""
     firing: Mapping[str, FloatArray]
     """Rate of firing of each timed transition in each state."""
     is_exact: bool
@@ -209,19 +205,12 @@ class _Graph:
             self.flow[: self.count] += np.bincount(self.target[edges], weights=flow, minlength=self.count)
 
 
-def _distance(begin: IntArray, target: IntArray, roots: IntArray) -> IntArray:
-    """Fewest transitions from the roots to each state of a compressed-row graph in which all are reachable."""
-    distance = np.full(len(begin) - 1, -1, dtype=np.int64)
-    distance[roots] = 0
-    front, level = roots, 0
-    while front.size:
-        level += 1
-        counts = begin[front + 1] - begin[front]
-        edges = np.arange(int(counts.sum())) + np.repeat(begin[front] - (np.cumsum(counts) - counts), counts)
-        reached = target[edges]
-        front = np.unique(reached[distance[reached] < 0])
-        distance[front] = level
-    return distance
+def _odd_numbers(count: int) -> NDArray[np.uint64]:
+    """Odd 64-bit numbers without a pattern (splitmix64); numpy.random takes long to be imported."""
+    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray((z ^ (z >> np.uint64(31))) | np.uint64(1))
 
 
 class _Explorer:
@@ -245,8 +234,7 @@ class _Explorer:
                 self.offset[transition.name] = width
                 width += len(phases.start)
         self.width = width
-        rng = np.random.Generator(np.random.Philox(20190709))
-        self.mixer = rng.integers(1, 2**63, size=width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        self.mixer = _odd_numbers(width)
         self.clocked = [t for t in net.timed if t.name in self.offset]
 
     def clocks(self, transition: Transition, states: IntArray) -> IntArray:
@@ -437,8 +425,6 @@ class _Explorer:
 
     def explore(self) -> StateSpace:
         """Expand states until none is left, or none into which `least_mass` of probability flows."""
-        from scipy.sparse import coo_matrix
-
         first = np.zeros((self.width, 1), dtype=np.int64)
         first[: len(self.rules.places), 0] = self.rules.initial
         states, weight, origin = self.settle(first, np.ones(1), np.zeros(1, dtype=np.int64))
@@ -471,11 +457,11 @@ class _Explorer:
         leaves = target < 0
         leak = np.asarray(np.bincount(source[leaves], weights=rates[leaves], minlength=size), dtype=np.float64)
         keep = (source != target) & ~leaves
-        matrix = coo_matrix((rates[keep], (source[keep], target[keep])), shape=(size, size)).tocsr()
+        found = sparse(size, source[keep], target[keep], rates[keep])
         start = np.zeros(size)
         start[graph.row[roots]] = weight
         # By distance from the start: probability then moves through the states like a wave.
-        wave = np.argsort(_distance(matrix.indptr, matrix.indices, graph.row[roots]), kind="stable")
+        wave = np.argsort(found.distance(graph.row[roots]), kind="stable")
         markings = graph.states[: len(self.rules.places), ids[wave]]
         _, met, inverse = np.unique(self.mixer[: len(markings)] @ markings.astype(np.uint64), True, True)
         return StateSpace(
@@ -484,7 +470,7 @@ class _Explorer:
             markings=markings[:, np.sort(met)],
             marking_of=np.argsort(np.argsort(met))[inverse],
             start=start[wave],
-            rates=matrix[wave][:, wave].tocsr(),
+            rates=found.reordered(wave),
             firing={name: np.concatenate(parts)[wave] for name, parts in firing.items()},
             is_exact=all(p.is_exact for p in self.phases.values()),
             leak=leak[wave],
@@ -496,15 +482,14 @@ class _Explorer:
         moved: list[tuple[IntArray, FloatArray, IntArray]] = []
         fired: list[tuple[IntArray, FloatArray, IntArray]] = []
         for transition in self.net.timed:
-            total = np.zeros(states.shape[1])
-            for phase, index, rate in self.exits(transition, states, moved):
-                after = states[:, index].copy()
-                if phase is not None:
-                    after[phase] -= 1
-                self.rules.fire(transition, after)
-                fired.append((after, rate, index))
-                total[index] += rate
-            firing[transition.name].append(total)
+            phase, index, rate = self.exits(transition, states, moved)
+            after = states[:, index]
+            if phase is not None:
+                after[phase, np.arange(index.size)] -= 1
+            self.rules.fire(transition, after)
+            fired.append((after, rate, index))
+            total = np.bincount(index, weights=rate, minlength=states.shape[1])
+            firing[transition.name].append(np.asarray(total, dtype=np.float64))
         if any(f[1].size for f in fired):
             parts = [np.concatenate([f[i] for f in fired], axis=-1) for i in range(3)]
             moved.append(self.settle(parts[0], parts[1], parts[2]))
@@ -518,8 +503,8 @@ class _Explorer:
 
     def exits(
         self, transition: Transition, states: IntArray, moved: list[tuple[IntArray, FloatArray, IntArray]]
-    ) -> list[tuple[int | None, IntArray, FloatArray]]:
-        """(row of the phase that ends, states, rate) of each way to fire; moves between phases go to `moved`."""
+    ) -> tuple[IntArray | None, IntArray, FloatArray]:
+        """(row of the phase that ends, state, rate) of each way to fire; moves between phases go to `moved`."""
         assert isinstance(transition.timing, Timed)
         if transition.name not in self.offset:
             active = self.rules.active(transition, states)
@@ -532,22 +517,25 @@ class _Explorer:
             else:
                 rate = np.full(index.size, self.phases[transition.name].exits[0])
             rate = rate * active[index]
-            return [(None, index[rate > 0], rate[rate > 0])]
+            return None, index[rate > 0], rate[rate > 0]
         at, phases = self.offset[transition.name], self.phases[transition.name]
-        exits = phases.exits
-        found: list[tuple[int | None, IntArray, FloatArray]] = []
-        for phase, counts in enumerate(self.clocks(transition, states)):
-            index = np.flatnonzero(counts)
-            if not index.size:
-                continue
-            for following in np.flatnonzero(phases.generator[phase] > 0):
-                after = states[:, index].copy()
-                after[at + phase] -= 1
-                after[at + following] += 1
-                moved.append((after, counts[index] * phases.generator[phase, following], index))
-            if exits[phase] > 1e-14 * -phases.generator[phase, phase]:
-                found.append((at + phase, index, counts[index] * exits[phase]))
-        return found
+        counts = self.clocks(transition, states)
+        phase, index = np.nonzero(counts)
+        running = counts[phase, index]
+        origin, following, rates = phases.moves
+        # Every move out of each phase in which a clock runs: moves are sorted by the phase they leave.
+        first = np.searchsorted(origin, phase)
+        times = np.searchsorted(origin, phase, side="right") - first
+        entry = np.repeat(np.arange(phase.size), times)
+        move = np.arange(entry.size) - np.repeat(np.cumsum(times) - times - first, times)
+        after = states[:, index[entry]]
+        columns = np.arange(entry.size)
+        after[at + phase[entry], columns] -= 1
+        after[at + following[move], columns] += 1
+        moved.append((after, running[entry] * rates[move], index[entry]))
+        out = phases.exits[phase]
+        leaves = out > -1e-14 * phases.generator[phase, phase]
+        return at + phase[leaves], index[leaves], running[leaves] * out[leaves]
 
     def too_many(self, frontier: IntArray) -> TooManyStatesError:
         places = frontier[: len(self.rules.places)]

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import ModelError
-from toolkit.model.distributions import FloatArray
+from toolkit.model.distributions import FloatArray, IntArray
 from toolkit.model.expressions import Expression
 from toolkit.model.net import Net, Timed, Transition
-from toolkit.model.semantics import IntArray, Rules
+from toolkit.model.semantics import Rules
 
 BATCH = 2048
 """Replications in step; about what fits a processor's cache for nets of ten places."""

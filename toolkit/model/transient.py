@@ -7,7 +7,7 @@ what was watched at each power. Its error is rounding and a tail below 1e-13.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 
 from toolkit.errors import ModelError
 from toolkit.model.distributions import FloatArray, poisson_mix
+from toolkit.model.rates import Steps
 from toolkit.model.semantics import StateSpace
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 TAIL = 1e-13
-_MOST_WORK = 4e10
-"""Multiplications (steps x non-zeros) after which another method is the better one."""
+MOST_WORK = 4e10
+"""Multiplications (steps x moves) after which another method is the better one; 1e9 take 5 to 10 s."""
+_PROGRESS = 0.25
+"""Part of the states that half the probability has left behind before the whole work is foretold from it."""
 _CHUNK = 32
 _NOTHING = 1e-18
 _TINY = 1e-40
@@ -81,26 +84,28 @@ class PassageTime:
         """P(arrived by t)."""
         return poisson_mix(self.reached, np.maximum(times, 0.0) * self.rate)
 
+    def density(self, times: FloatArray) -> FloatArray:
+        """Of the time of arrival."""
+        return self.rate * poisson_mix(np.diff(self.reached, append=self.reached[-1]), times * self.rate)
+
     def quantile(self, p: float) -> float | None:
         """Smallest t with P(arrived by t) >= p; None if that is never reached."""
         if p >= self.reached[-1]:
             return None
-        steps = np.diff(self.reached, append=self.reached[-1])
-        high = (float(np.searchsorted(self.reached, p)) + 1) / self.rate
-        low = 0.0
+        both = np.stack([self.reached, np.diff(self.reached, append=self.reached[-1]) * self.rate], axis=1)
+        low, high = 0.0, (float(np.searchsorted(self.reached, p)) + 1) / self.rate
+        t = high
         while float(self.cdf(np.array([high]))[0]) < p:
             low, high = high, high * 1.5
-        t = (low + high) / 2
         for _ in range(200):
-            value = float(self.cdf(np.array([t]))[0]) - p
-            low, high = (t, high) if value < 0 else (low, t)
-            slope = float(poisson_mix(steps, np.array([t * self.rate]))[0]) * self.rate
-            following = t - value / slope if slope > 0 else math.inf
+            value, slope = poisson_mix(both, np.array([t * self.rate]))[0]
+            low, high = (t, high) if value < p else (low, t)
+            following = t - (value - p) / slope if slope > 0 else math.inf
             if not low < following < high:
                 following = (low + high) / 2
             if abs(following - t) <= 1e-13 * t or high - low <= 1e-13 * high:
-                return following
-            t = following
+                return float(following)
+            t = float(following)
         return t
 
 
@@ -111,124 +116,89 @@ def watch(
     frozen: NDArray[np.bool_] | None = None,
     horizon: float = 0.0,
     until: int | None = None,
+    most_work: float = MOST_WORK,
 ) -> Watched:
     """Follow rewards (markings x m) until `horizon`, and until column `until` is within 1e-13 of one or still.
 
     States whose marking is in `frozen` are made absorbing.
     """
-    from scipy.sparse import csr_matrix, diags
-
     rates, leak = space.rates, space.leak
     if frozen is not None:
         moving = (~frozen[space.marking_of]).astype(np.float64)
-        rates, leak = diags(moving) @ rates, leak * moving
-    out = np.asarray(rates.sum(axis=1)).ravel() + leak
-    rate = float(out.max()) * 1.0001 if out.max() > 0 else 1.0
-    step = csr_matrix((rates / rate + diags(1 - out / rate)).T)
-    reach = horizon * rate
+        rates, leak = replace(rates, value=rates.value * moving[rates.source]), leak * moving
+    steps = Steps(rates, leak)
+    reach = horizon * steps.rate
     needed = int(reach + 12 * math.sqrt(reach) + 26)
-    window = _Window(step)
     vector = space.start.copy()
     low, high = 0, space.size
     rows = [np.bincount(space.marking_of, weights=vector, minlength=len(rewards)) @ rewards]
     work = 0.0
     count = 0
     while True:
-        low, high = window.around(vector)
-        part = window.rows(low, high)
+        low, high = steps.window(vector, nothing=_NOTHING, tiny=_TINY, steps=_CHUNK)
+        step, edges = steps.step(low, high), steps.edges(low, high)
         first = int(space.marking_of[low:high].min())
         classes = space.marking_of[low:high] - first
         width = int(classes.max()) + 1
-        shares = np.empty((_CHUNK, width))
-        for i in range(_CHUNK):
-            following = part @ vector
-            change = following - vector[low:high] if i == _CHUNK - 1 else following
+        block = np.empty((_CHUNK, high - low))
+        for following in block:
+            following[:] = step(vector)
             vector[low:high] = following
-            shares[i] = np.bincount(classes, weights=following, minlength=width)
+        change = block[-1] - block[-2]
+        cells = (classes + width * np.arange(_CHUNK)[:, None]).ravel()
+        shares = np.bincount(cells, weights=block.ravel(), minlength=_CHUNK * width).reshape(_CHUNK, width)
         rows.extend(shares @ rewards[first : first + width])
         count += _CHUNK
-        work += _CHUNK * (part.nnz + 10_000)
+        work += _CHUNK * (edges + 10_000)
         is_reached = until is not None and rows[-1][until] > 1 - TAIL
         if count >= needed and (is_reached or until is None):
             break
         if float(np.abs(change).sum()) < _STILL:
             break
-        if work > _MOST_WORK or (needed - count) * part.nnz > _MOST_WORK:
+        half = float(vector[low:high].sum()) / 2
+        done = (low + int(np.searchsorted(np.cumsum(vector[low:high]), half))) / space.size
+        # Without an end to wait for, all steps up to the horizon are to come.
+        ahead = (needed - count) * edges if until is None else 0
+        if max(work / done if done > _PROGRESS else work, ahead) > most_work:
             raise TooLongError(
-                f"net {space.net.name}: {max(count, needed):,} steps are not enough for {space.size:,} states; "
-                "try --method simulation"
+                f"net {space.net.name}: {space.size:,} states need too many steps; try --method simulation"
             )
-    return Watched(rate=rate, values=np.array(rows), lost=max(0.0, 1 - float(vector.sum())))
-
-
-class _Window:
-    """The rows of a step matrix that matter: probability moves through the states like a wave.
-
-    Within a chunk of steps nothing can leave the window; what is below 1e-18 outside it is dropped between chunks.
-    """
-
-    def __init__(self, step: csr_matrix) -> None:
-        self.step = step
-        columns = step.tocsc()
-        size = step.shape[0]
-        is_empty = np.diff(columns.indptr) == 0
-        last = np.where(is_empty, 0, columns.indices[np.maximum(columns.indptr[1:] - 1, 0)])
-        begin = np.minimum(columns.indptr[:-1], max(columns.nnz - 1, 0))
-        first = np.where(is_empty, size, columns.indices[begin])
-        self.furthest = np.maximum.accumulate(np.maximum(last, np.arange(size)))
-        self.nearest = np.minimum.accumulate(np.minimum(first, np.arange(size))[::-1])[::-1]
-
-    def around(self, vector: FloatArray) -> tuple[int, int]:
-        """First and last row (exclusive) that the next chunk of steps can touch."""
-        live = np.flatnonzero(vector > _NOTHING)
-        low, last = int(live[0]), int(live[-1])
-        vector[:low] = 0.0
-        vector[last + 1 :] = 0.0
-        inside = vector[low : last + 1]
-        inside[inside < _TINY] = 0.0
-        for _ in range(_CHUNK):
-            low, last = int(self.nearest[low]), int(self.furthest[last])
-        return low, last + 1
-
-    def rows(self, low: int, high: int) -> csr_matrix:
-        """That part of the step matrix, without a copy of its numbers."""
-        from scipy.sparse import csr_matrix
-
-        begin, end = self.step.indptr[low], self.step.indptr[high]
-        parts = (self.step.data[begin:end], self.step.indices[begin:end], self.step.indptr[low : high + 1] - begin)
-        return csr_matrix(parts, shape=(high - low, self.step.shape[1]), copy=False)
+    return Watched(rate=steps.rate, values=np.array(rows), lost=max(0.0, 1 - float(vector.sum())))
 
 
 def steady_state(space: StateSpace) -> FloatArray:
     """Long-run probability of each state; several closed classes are weighted by the chance of ending in them."""
     from scipy.sparse.csgraph import connected_components
 
-    count, labels = connected_components(space.rates, directed=True, connection="strong")
-    edges = space.rates.tocoo()
+    rates = space.rates.matrix()
+    count, labels = connected_components(rates, directed=True, connection="strong")
+    source, target = space.rates.source, space.rates.target
     is_open = np.zeros(count, dtype=bool)
-    is_open[labels[edges.row[labels[edges.row] != labels[edges.col]]]] = True
+    is_open[labels[source[labels[source] != labels[target]]]] = True
     result = np.zeros(space.size)
     closed = np.flatnonzero(~is_open)
-    shares = _absorption(space, labels, closed)
+    shares = _absorption(space.start, rates, labels, closed)
     for share, component in zip(shares, closed, strict=True):
         members = np.flatnonzero(labels == component)
-        result[members] = share * _stationary(space.rates[members][:, members])
+        result[members] = share * _stationary(rates[members][:, members])
     return result
 
 
-def _absorption(space: StateSpace, labels: NDArray[np.int32], closed: NDArray[np.int64]) -> FloatArray:
+def _absorption(
+    start: FloatArray, rates: csr_matrix, labels: NDArray[np.int32], closed: NDArray[np.int64]
+) -> FloatArray:
     if len(closed) == 1:
         return np.ones(1)
     from scipy.sparse import csc_matrix, diags
     from scipy.sparse.linalg import splu
 
     passing = np.flatnonzero(~np.isin(labels, closed))
-    shares = np.array([space.start[labels == c].sum() for c in closed])
+    shares = np.array([start[labels == c].sum() for c in closed])
     if passing.size:
-        out = np.asarray(space.rates[passing].sum(axis=1)).ravel()
-        inside = csc_matrix(diags(out) - space.rates[passing][:, passing])
-        visits = splu(inside.T.tocsc()).solve(space.start[passing])
-        flow = space.rates[passing].T @ visits
+        out = np.asarray(rates[passing].sum(axis=1)).ravel()
+        inside = csc_matrix(diags(out) - rates[passing][:, passing])
+        visits = splu(inside.T.tocsc()).solve(start[passing])
+        flow = rates[passing].T @ visits
         shares += np.array([flow[labels == c].sum() for c in closed])
     return np.asarray(shares / shares.sum())
 

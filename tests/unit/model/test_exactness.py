@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 from toolkit.errors import ModelError
 from toolkit.model.analyse import Effort, solve
@@ -18,66 +19,143 @@ from toolkit.model.phases import expand
 MODELS = Path(__file__).parents[3] / "examples" / "models"
 
 
-@pytest.mark.parametrize("name", ["intracloud", "intercloud"])
-def test_a_sequence_of_erlangs_has_the_moments_and_quantiles_of_its_sum(name):
+ASKED = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+WITHIN = 1e-4
+"""The relative error that figures may have; they are far better where the solver says so."""
+
+
+def shortfall(delay, x):
+    """E max(x - X, 0): its second difference is the delay on a grid, with its mean kept."""
+    if isinstance(delay, Uniform):
+        return np.where(x < delay.high, np.maximum(x, 0) ** 2 / 2, x - delay.mean)
+    longer = Erlang(shape=getattr(delay, "shape", 1) + 1, rate=delay.rate)
+    return x * delay.cdf(x) - delay.mean * longer.cdf(x)
+
+
+def convolution(delays, step: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distribution functions of the first, the first two, ... delays in sequence, on a fine grid."""
+    grid = np.arange(-1, count + 1) * step
+    total, found = np.ones(count + 1), []
+    for delay in delays:
+        total = total * np.fft.rfft(np.diff(shortfall(delay, grid), 2) / step, 2 * count)
+        found.append(np.cumsum(np.fft.irfft(total)[:count]))
+    return (np.arange(count) + 0.5) * step, np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "count"),
+    [("intracloud", 0.02, 60_000), ("intercloud", 0.1, 80_000), ("event-handler", 5e-4, 80_000)],
+)
+def test_one_token_is_a_convolution_of_its_delays(name, step, count):
     net = load_net(MODELS / f"{name}.yml")
-    solution = solve(net)
     delays = [t.timing.delay for t in net.timed]
     mean = sum(d.mean for d in delays)
-    sd = math.sqrt(sum(d.variance for d in delays))
+    times = tuple(mean * part for part in (0.1, 0.3, 0.5, 0.8, 1.0, 1.3))
+    solution = solve(net, at=times, quantiles=ASKED)
     assert solution.method == "semi-markov"
     assert solution.error_bound < 1e-8
     assert solution.time.mean == pytest.approx(mean, rel=1e-12)
-    assert solution.time.sd == pytest.approx(sd, rel=1e-10)
-    chain = solve(net, method="phases", at=(mean / 2, mean), quantiles=(0.5, 0.9, 0.99, 0.999))
-    again = solve(net, method="semi-markov", at=(mean / 2, mean), quantiles=(0.5, 0.9, 0.99, 0.999))
-    for p, value in again.time.quantiles.items():
-        assert chain.time.quantiles[p] == pytest.approx(value, rel=1e-6)
-    for place, values in again.occupied.items():
+    assert solution.time.sd == pytest.approx(math.sqrt(sum(d.variance for d in delays)), rel=1e-10)
+    at, done = convolution(delays, step, count)
+    for p in ASKED:
+        assert solution.time.quantiles[p] == pytest.approx(float(np.interp(p, done[-1], at)), rel=WITHIN / 5), p
+    gone = np.vstack([np.ones(len(times)), *(np.interp(times, at, stage) for stage in done), np.zeros(len(times))])
+    held = [next(iter(t.inputs)) for t in net.timed] + [net.latency.end]
+    for place, expected in zip(held, gone[:-1] - gone[1:], strict=True):
+        assert solution.occupied[place] == pytest.approx(expected, rel=WITHIN, abs=1e-7), place
+    assert sum(np.array(solution.occupied[place]) for place in held) == pytest.approx(np.ones(len(times)), abs=1e-9)
+
+
+def test_a_sequence_of_erlangs_is_the_phase_type_that_a_matrix_exponential_gives():
+    net = load_net(MODELS / "intracloud.yml")
+    rates = np.concatenate([[t.timing.delay.rate] * int(getattr(t.timing.delay, "shape", 1)) for t in net.timed])
+    generator = np.diag(-rates) + np.diag(rates[:-1], k=1)
+    for p, value in solve(net, quantiles=ASKED).time.quantiles.items():
+        phases = expm(generator * value)[0]
+        # A distribution function that is off by d puts a quantile off by d over the density.
+        assert (1 - phases.sum() - p) / (phases[-1] * rates[-1]) / value == pytest.approx(0, abs=WITHIN / 1000)
+
+
+def test_a_chain_of_phases_answers_as_the_transforms_do():
+    net = load_net(MODELS / "intracloud.yml")
+    at = (50.0, 200.0, 400.0)
+    solution = solve(net, at=at, quantiles=ASKED)
+    chain = solve(net, method="phases", at=at, quantiles=ASKED)
+    for p, value in solution.time.quantiles.items():
+        assert chain.time.quantiles[p] == pytest.approx(value, rel=WITHIN / 100)
+    for place, values in solution.occupied.items():
         assert chain.occupied[place] == pytest.approx(values, abs=1e-8)
 
 
-def convolution(step: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distribution function of the Event Handler with one token: Erlang + uniform + Erlang on a fine grid."""
-    grid = np.arange(count) * step
-    edges = np.append(grid - step / 2, grid[-1] + step / 2)
-    total = None
-    for delay in (Erlang(shape=13, rate=2.088), Uniform(low=0, high=1), Erlang(shape=6, rate=2.683)):
-        mass = np.diff(delay.cdf(edges))
-        spectrum = np.fft.rfft(mass, 2 * count)
-        total = spectrum if total is None else total * spectrum
-    return grid + step / 2, np.cumsum(np.fft.irfft(total)[:count])
-
-
-def test_the_event_handler_with_one_token_is_a_convolution():
-    solution = solve(load_net(MODELS / "event-handler.yml"), at=(5.0, 9.0, 12.0))
-    at, cdf = convolution(0.001, 40_000)
-    assert solution.method == "semi-markov"
-    assert solution.time.mean == pytest.approx(13 / 2.088 + 0.5 + 6 / 2.683, rel=1e-12)
-    for p, value in solution.time.quantiles.items():
-        assert value == pytest.approx(float(np.interp(p, cdf, at)), rel=1e-4 / 10)
-    delivered = solution.occupied["Subscriber"]
-    assert delivered == pytest.approx(np.interp([5.0, 9.0, 12.0], at, cdf), rel=1e-5)
-    publishing = 1 - Erlang(shape=13, rate=2.088).cdf(np.array([5.0, 9.0, 12.0]))
-    assert solution.occupied["Publisher"] == pytest.approx(publishing, rel=1e-6)
-
-
-def test_four_tokens_agree_with_the_simulator_within_its_intervals():
-    net = load_net(MODELS / "event-handler.yml", tokens=4)
-    exact = solve(net, at=(10.0, 25.0))
+def test_four_tokens_agree_with_sums_of_random_delays():
+    """With four cores nobody waits for one: what is left is a queue for the way out, written down in a few lines."""
+    times = np.array([6.0, 14.0, 25.0, 32.0])
+    exact = solve(load_net(MODELS / "event-handler.yml", tokens=4), at=times.tolist(), quantiles=ASKED)
     assert exact.method == "phases"
-    assert exact.error_bound < 1e-4
-    simulated = solve(net, method="simulation", at=(10.0, 25.0), effort=Effort(precision=0.004, workers=1, seed=3))
-    for name, interval in simulated.time.intervals.items():
-        known = {"mean": exact.time.mean, "sd": exact.time.sd}.get(name)
-        known = exact.time.quantiles[float(name)] if known is None else known
+    assert exact.error_bound < WITHIN
+    rng, n = np.random.Generator(np.random.Philox(11)), 1_000_000
+    published, free = np.zeros(n), np.zeros(n)
+    waiting = np.zeros((len(times), n), dtype=np.int8)
+    for number in range(4):
+        published = published + rng.standard_gamma(13, n) / 2.088
+        ready = published + rng.random(n)
+        free = np.maximum(ready, free) + rng.standard_gamma(6, n) / 2.683
+        waiting += (ready <= times[:, None]) & (free > times[:, None])
+        late = exact.messages[number].delivered_at
+        assert free.mean() == pytest.approx(late.mean, abs=4.5 * late.sd / math.sqrt(n))
+    for p, value in exact.time.quantiles.items():
+        beyond = (free > value).mean()
+        assert beyond == pytest.approx(1 - p, abs=4.5 * math.sqrt(p * (1 - p) / n)), p
+    busy = (waiting > 0).mean(axis=1)
+    assert exact.occupied["Ready_to_Send"] == pytest.approx(busy, abs=4.5 * 0.5 / math.sqrt(n))
+
+
+def test_stand_ins_are_as_good_as_their_error_bound_says():
+    net = load_net(MODELS / "event-handler.yml", tokens=2)
+    at = (5.0, 9.0, 14.0)
+    finest = solve(net, method="phases", at=at, effort=Effort(order=30), quantiles=ASKED)
+    for order, most in ((None, 1e-4), (5, 5e-4), (3, 5e-4)):
+        rough = solve(net, method="phases", at=at, effort=Effort(order=order), quantiles=ASKED)
+        errors = [abs(rough.time.quantiles[p] / finest.time.quantiles[p] - 1) for p in ASKED]
+        errors += [
+            abs(a - b)
+            for place in net.places
+            for a, b in zip(rough.occupied[place], finest.occupied[place], strict=True)
+        ]
+        assert 1e-8 < max(errors) < rough.error_bound < most
+
+
+def test_states_that_are_hardly_ever_visited_change_nothing_that_is_shown(monkeypatch):
+    net = load_net(MODELS / "event-handler.yml", tokens=3)
+    found = solve(net, method="phases", quantiles=(0.5, 0.9995))
+    monkeypatch.setattr("toolkit.model.analyse._LEAST_MASS", 0.0)
+    whole = solve(net, method="phases", quantiles=(0.5, 0.9995))
+    assert found.states < whole.states
+    assert found.time.quantiles == pytest.approx(whole.time.quantiles, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("event-handler", {"N": 4}), ("event-handler", {"N": 5, "K": 2, "C": 1}), ("intracloud", {"N": 2})],
+)
+def test_exact_answers_lie_within_the_simulator_intervals(name, settings):
+    net = load_net(MODELS / f"{name}.yml", settings)
+    mean = solve(net, at=(0.0,)).time.mean
+    at = (mean * 0.4, mean * 0.9)
+    exact = solve(net, at=at, quantiles=ASKED)
+    assert exact.method == "phases"
+    effort = Effort(precision=0.004, workers=1, seed=3)
+    simulated = solve(net, method="simulation", at=at, quantiles=ASKED, effort=effort)
+    known_values = {"mean": exact.time.mean, "sd": exact.time.sd} | {f"{p:g}": exact.time.quantiles[p] for p in ASKED}
+    for figure, interval in simulated.time.intervals.items():
+        known = known_values[figure]
         slack = (interval.high - interval.low) * 0.6
-        assert interval.low - slack <= known <= interval.high + slack, name
+        assert interval.low - slack <= known <= interval.high + slack, figure
     for place, values in exact.occupied.items():
-        assert simulated.occupied[place] == pytest.approx(values, abs=0.01)
-    assert [m.number for m in exact.messages] == [1, 2, 3, 4]
+        assert simulated.occupied[place] == pytest.approx(values, abs=0.02)
+    assert [m.number for m in exact.messages] == [m.number for m in simulated.messages]
     for one, other in zip(exact.messages, simulated.messages, strict=True):
-        assert other.delivered_at.mean == pytest.approx(one.delivered_at.mean, rel=0.005)
+        assert other.delivered_at.mean == pytest.approx(one.delivered_at.mean, rel=0.01)
 
 
 def test_server_semantics_decide_the_result_with_several_tokens():
