@@ -235,7 +235,7 @@ class GatekeeperSettings(_CoreSettings, total=False):
 
     outbound_port: Annotated[int, Field(ge=1, le=65535)]
     """The one that its own Orchestrator calls."""
-    gsd: Annotated[Literal["sequential", "parallel"], Field(default="sequential")]
+    gsd: Annotated[Literal["parallel", "sequential"], Field(default="parallel")]
     """Ask neighbour clouds one after another, as the original does, or at the same time."""
     strict_cloud: Annotated[bool, Field(default=False)]
     """In secure mode a Gatekeeper speaks only for the cloud of its certificate."""

@@ -173,7 +173,9 @@ class TestPeersAway:
             form = request_form(triggerInterCloud=True)
             assert_error(cloud.orchestrator("POST", ORCHESTRATE, form), 500, "ARROWHEAD", orchestrator_url(cloud))
 
+            assert len(registered(cloud, "InsecureAuthorizationControl")) == 1
             assert cloud.stop("authorization") == {"authorization": 0}
+            assert registered(cloud, "InsecureAuthorizationControl") == []
             answer = cloud.orchestrator("POST", ORCHESTRATE, request_form(enableInterCloud=True))
             url = f"http://127.0.0.1:{cloud.ports['authorization']}/authorization/intracloud"
             assert_error(answer, 503, "UNAVAILABLE", url)
@@ -181,11 +183,26 @@ class TestPeersAway:
             cloud.await_ready("authorization", "orchestrator")
             assert cloud.orchestrator("POST", ORCHESTRATE, request_form()).status == 200
 
+            # One that was killed finds its old entry and puts the new one in its place.
+            cloud.processes["authorization"].kill()
+            cloud.processes.pop("authorization").wait()
+            (left,) = registered(cloud, "InsecureAuthorizationControl")
+            cloud.start("authorization")
+            cloud.await_ready("authorization", "orchestrator")
+            (made,) = registered(cloud, "InsecureAuthorizationControl")
+            assert made["id"] != left["id"]
+
             assert cloud.stop("service_registry") == {"service_registry": 0}
             answer = cloud.orchestrator("POST", ORCHESTRATE, request_form())
             assert_error(answer, 503, "UNAVAILABLE", registry_url(cloud, QUERY))
         finally:
             assert set(cloud.stop().values()) == {0}
+
+
+def registered(cloud: LocalCloud, definition: str) -> list[dict[str, Any]]:
+    form = {"service": {"serviceDefinition": definition}}
+    found: list[dict[str, Any]] = cloud.service_registry("PUT", QUERY, form).json["serviceQueryData"]
+    return found
 
 
 def orchestrator_url(cloud: LocalCloud) -> str:

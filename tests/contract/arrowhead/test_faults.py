@@ -209,17 +209,17 @@ def hanging() -> Iterator[int]:
 
 @pytest.mark.parametrize("gsd", ["sequential", "parallel"])
 def test_neighbours_that_hang(tmp_path: Path, gsd: str, other_cloud: LocalCloud) -> None:
-    """Two hang, one is dead, one answers: sequentially that costs two time limits, in parallel one."""
+    """Three hang, one is dead, one answers: sequentially that costs three time limits, in parallel one."""
     cloud = LocalCloud("hall-1", tmp_path)
     cloud.environment |= {"TOOLKIT_ARROWHEAD_GSD": gsd}
-    with hanging() as port, hanging() as port_two:
+    with hanging() as one, hanging() as two, hanging() as three:
         dead = [
             {**other_cloud.own, "cloudName": f"dead-{number}", "port": number}
-            for number in (port, port_two, free_port())
+            for number in (one, two, three, free_port())
         ]
         cloud.seed(neighborClouds=[*dead, other_cloud.own])
         # Its outbound side needs nobody else.
-        cloud.start("gatekeeper", extra={"gatekeeper": {"TOOLKIT_ARROWHEAD_PEER_TIMEOUT_S": "1"}})
+        cloud.start("gatekeeper", extra={"gatekeeper": {"TOOLKIT_ARROWHEAD_PEER_TIMEOUT_S": "1.5"}})
         try:
             wait_for_port(cloud.ports["outbound"])
             form = {"requestedService": {"serviceDefinition": "IndoorTemperature", "interfaces": ["json"]}}
@@ -231,12 +231,12 @@ def test_neighbours_that_hang(tmp_path: Path, gsd: str, other_cloud: LocalCloud)
             thread.start()
             time.sleep(0.3)
             assert cloud.outbound("GET", "/gatekeeper").status == 200
-            assert time.monotonic() - started < 0.9, "others wait for the one that hangs"
+            assert thread.is_alive(), "others wait for the one that hangs"
             thread.join()
             took_s = time.monotonic() - started
             assert answers[0].status == 200, answers[0].body
             assert [one["providerCloud"]["cloudName"] for one in answers[0].json["response"]] == ["hall-2"]
-            assert (2.0 <= took_s < 3.5) if gsd == "sequential" else (1.0 <= took_s < 1.9)
+            assert took_s >= 4.5 if gsd == "sequential" else 1.5 <= took_s < 4.5
         finally:
             assert set(cloud.stop().values()) == {0}
 

@@ -57,7 +57,7 @@ class Settings:
     verify_host: bool
     gatekeeper: bool
     """False: an Orchestrator of a cloud without Gatekeeper."""
-    gsd: Literal["sequential", "parallel"]
+    gsd: Literal["parallel", "sequential"]
     strict_cloud: bool
     """The certificate of a calling Gatekeeper must be that of the cloud it speaks for."""
     auth_for_cloud: bool
@@ -117,7 +117,7 @@ def settings_from(system: str, environ: Mapping[str, str]) -> Settings:
         signing_key=Path(signing_key) if signing_key else None,
         verify_host=reader.switch("VERIFY_HOST", default=False),
         gatekeeper=reader.switch("GATEKEEPER", default=True),
-        gsd=cast("Literal['sequential', 'parallel']", reader.choice("GSD", ("sequential", "parallel"))),
+        gsd=cast("Literal['parallel', 'sequential']", reader.choice("GSD", ("parallel", "sequential"))),
         strict_cloud=reader.switch("STRICT_CLOUD", default=False),
         auth_for_cloud=reader.switch("AUTH_FOR_CLOUD", default=False),
         sql_log=reader.switch("SQL_LOG", default=False),
