@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.answers import CLOUDS, Scraped, await_rules, unanswered, watching
 from tests.clouds_on_loopback import Clouds, clouds_of
 from tests.ports import free_port
 from toolkit.measure.tables import read_column
@@ -98,6 +100,20 @@ def test_between_clouds_discovery_and_negotiation_are_recorded(clouds: Clouds) -
     assert len(read_column(run.requests, "t5_ns - t1_ns")) == 10
     rows = [row[0] for row in hop_rows(run_document(run))]
     assert rows[:3] == ["end to end", "  thesis", "consumer@a -> orchestrator@a: orchestration"]
+
+
+def test_every_panel_of_the_arrowhead_page_has_data_of_runs(clouds: Clouds) -> None:
+    scraped = [
+        Scraped(node=service.nodes[0], service=service.name, role=service.role, port=clouds.metrics_ports[service.name])
+        for service in clouds.testbed.services
+        if service.name in clouds.metrics_ports
+    ]
+    with watching(clouds.home / "prometheus", clouds.testbed, scraped) as address:
+        begin_s = time.time()
+        for _ in range(3):  # a counter that is new has no rate before its second scrape
+            clouds.run("intercloud")
+        await_rules(address, end_s := time.time())
+        assert unanswered(CLOUDS, address, clouds.testbed.name, begin_s, end_s) == []
 
 
 def test_what_nobody_offers_is_refused_and_counted(clouds: Clouds) -> None:

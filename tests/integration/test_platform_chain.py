@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.answers import CHAIN as CHAIN_RUN
+from tests.answers import Scraped, await_rules, unanswered, watching
 from tests.unit.node.conftest import find_mosquitto
 from tests.unit.node.processes import Bench, NodeProcess, free_port
 from toolkit.contract.orders import Arrivals
@@ -56,23 +58,30 @@ class Chain:
     processes: dict[str, NodeProcess] = field(default_factory=dict)
     broker: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, queue: int = 1000, **hub: Any) -> None:
+    def start(self, *, watched: bool = False, **hub: Any) -> None:
         ports = {role: {"mqtt_port": free_port(), "http_port": free_port()} for role in ("gateway", "hub")}
         self.settings = {"gateway": ports["gateway"], "hub": ports["hub"] | hub}
         self.start_broker()
+        live: dict[str, str] = {}
+        if watched:
+            stamps = str(free_port())
+            live["TOOLKIT_HOP_EXPORTER"] = f"127.0.0.1:{stamps}"
+            self.processes["base/hop-exporter-0"] = self.bench.launch(
+                "hop_exporter", "hop-exporter", node="base", TOOLKIT_STAMPS_PORT=stamps
+            )
         up = {"upstream": self.broker_port, "protocol": "mqtt"}
         for node, role in NODES.items():
             if role == "broker":
                 process = self.bench.launch(
                     "hop_probe", "broker-probe", node=node, TOOLKIT_PROBE_PORTS=str(self.broker_port),
-                    TOOLKIT_PROBE_SYS="0",
+                    TOOLKIT_PROBE_SYS="0", **live,
                 )  # fmt: skip
                 self.processes[f"{node}/broker-probe-0"] = process
             elif role in {"gateway", "hub"}:
-                front = self.bench.front(role, **up, node=node, settings=self.settings[role])
+                front = self.bench.front(role, **up, node=node, settings=self.settings[role], **live)
                 self.processes[f"{node}/{role}-0"] = front.process
             else:
-                self.processes[f"{node}/{role}-0"] = self.bench.launch(role, role, node=node)
+                self.processes[f"{node}/{role}-0"] = self.bench.launch(role, role, node=node, **live)
 
     def start_broker(self) -> None:
         file = self.home / "mosquitto.conf"
@@ -192,6 +201,23 @@ def test_drops_at_the_hub_are_found_there_and_nowhere_else(chain: Chain):
     assert whole["lost_in_hub"] == hub["counts"]["dropped_queue_full"] == kpis["hops"]["hub"]["lost"]
     assert whole["lost_in_hub"] + whole["lost_after_hub"] == whole["dropped"]
     assert kpis["counters"]["gateway_received"] == kpis["counters"]["hub_received"] == 3000
+
+
+def test_every_panel_of_gateway_hub_and_probe_has_data_of_a_run(chain: Chain):
+    chain.start(watched=True, queue_limit=50, send_buffer=4096)
+    long = dataclasses.replace(CHAIN, qos=0, messages=2400, topics=1, drain_s=2.0,
+                               options={"consume_delay_s": 0.004},
+                               arrivals=Arrivals(kind="rate", rate_per_s=400.0))  # fmt: skip
+    scraped = [
+        Scraped(node=each.split("/")[0], service=process.settings.service, port=process.settings.metrics_port,
+                role={"hop-exporter": "monitor", "broker-probe": "probe"}.get(*[process.settings.service] * 2))
+        for each, process in chain.processes.items()
+    ]  # fmt: skip
+    with watching(chain.home / "prometheus", chain.testbed(), scraped) as address:
+        begin_s = time.time()
+        chain.run(long)
+        await_rules(address, end_s := time.time())
+        assert unanswered(CHAIN_RUN, address, "chain", begin_s, end_s) == []
 
 
 @pytest.mark.parametrize("qos", [0, 1])

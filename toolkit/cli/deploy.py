@@ -145,6 +145,8 @@ def _tell(outcome: Outcome, *, json_output: bool) -> None:
     typer.echo(outcome.in_short)
     for name, url in outcome.urls.items():
         typer.echo(f"  {name:<12} {url}")
+    if outcome.console:
+        typer.echo(f"  {'console':<12} {outcome.console}   (read-only)")
     for note in deployment.notes.values():
         typer.echo(f"  note: {note}")
     typer.echo(

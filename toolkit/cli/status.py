@@ -54,6 +54,8 @@ def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]],
     from rich.console import Console
     from rich.table import Table
 
+    from toolkit.controller.deploy import watching_link
+
     console = Console()
     if clear:
         console.clear()
@@ -79,6 +81,8 @@ def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]],
             _clock(row),
         )
     console.print(table)
+    if link := watching_link(testbed, deployment):
+        console.print(f"console  {link}   (read-only)", soft_wrap=True, highlight=False, markup=False)
 
 
 def _clock(row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from toolkit.console.held import console_of
 from toolkit.console.pages import packed, page
-from toolkit.console.prometheus import readable_path
+from toolkit.contract.watching import readable_path
 from toolkit.errors import ToolkitError, UsageError
 from toolkit.provisioning.dashboards import dashboards
 from toolkit.provisioning.dashboards import pages as dashboard_pages

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
@@ -15,13 +15,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from toolkit.contract.watching import POLICIES
+
 TICKET_S = 1800.0
 """How long a button may be pressed after it was drawn; pages that stay open draw it again sooner."""
 MOST_SESSIONS = 1000
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 REPORT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'self'; sandbox allow-scripts allow-downloads"
@@ -174,15 +172,5 @@ class Gate:
 
 def add_policies(headers: MutableHeaders) -> None:
     """What browsers are told about every answer."""
-    for name, value in _POLICIES:
+    for name, value in POLICIES:
         headers.setdefault(name, value)
-
-
-_POLICIES: Iterable[tuple[str, str]] = (
-    ("content-security-policy", PAGE_POLICY),
-    ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "same-origin"),  # with `no-referrer` browsers send their own forms with the origin `null`
-    ("cross-origin-opener-policy", "same-origin"),
-    ("cross-origin-resource-policy", "same-origin"),
-    ("cache-control", "no-store"),
-)

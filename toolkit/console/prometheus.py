@@ -14,10 +14,6 @@ from toolkit.provisioning.render import PROMETHEUS_PORT
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Deployment, Host
 
-READABLE = frozenset({"query", "query_range", "labels", "series", "label"})
-"""What of `/api/v1/` is passed on: nothing that changes anything, nothing about the server itself."""
-PARAMETERS = frozenset({"query", "time", "start", "end", "step", "match[]", "limit", "timeout"})
-LONGEST_QUERY = 8192
 TIMEOUT_S = 10.0
 IDLE = 4
 """Connections kept open for each Prometheus."""
@@ -114,15 +110,3 @@ class Servers:
         """Give every connection back."""
         while self._known:
             self._known.popitem()[1].close()
-
-
-def readable_path(rest: str, parameters: list[tuple[str, str]]) -> str:
-    """The path to ask Prometheus for; raises ValueError where this is nothing to be read through the console."""
-    first, *more = rest.split("/")
-    label = len(more) == 2 and more[1] == "values" and more[0].replace("_", "a").isalnum()  # noqa: PLR2004
-    if first not in READABLE or (label if first != "label" else not label) or (more and first != "label"):
-        raise ValueError(f"/api/v1/{rest} is not passed on")
-    for name, value in parameters:
-        if name not in PARAMETERS or len(value) > LONGEST_QUERY:
-            raise ValueError(f"the parameter {name} is not passed on, or too long")
-    return f"/api/v1/{rest}?{urlencode(parameters)}"

@@ -14,10 +14,11 @@ from starlette.routing import Route
 
 from toolkit.console.guard import REPORT_POLICY
 from toolkit.console.held import console_of
-from toolkit.console.pages import NOTHING, packed, page
+from toolkit.console.pages import packed, page
 from toolkit.errors import UsageError
 from toolkit.measure.experiments import FILE, ExperimentFolder, experiments_dir, list_experiments
 from toolkit.measure.store import RunFolder, list_runs, runs_dir
+from toolkit.provisioning.pages import NOTHING
 from toolkit.report.html import write_experiment, write_report
 from toolkit.report.table import COLUMNS, hop_rows, ledger_line, remarks, run_document
 

@@ -16,11 +16,11 @@ from toolkit.console.catalogue import Entry, summary
 from toolkit.console.guard import TICKET_S
 from toolkit.console.held import console_of, session_of
 from toolkit.console.pages import page
-from toolkit.console.topology import draw
 from toolkit.controller.deploy import urls
 from toolkit.controller.status import node_row
 from toolkit.provisioning.dashboards import pages as dashboard_pages
 from toolkit.provisioning.observe import observe
+from toolkit.provisioning.topology import draw
 
 KEEP_ALIVE_S = 15.0
 
@@ -54,7 +54,7 @@ def show(request: Request) -> Response:
         "testbed",
         entry=entry,
         summary=summary(entry),
-        picture=draw(testbed, deployment) if testbed else None,
+        picture=draw(testbed, deployment.hosts if deployment else {}) if testbed else None,
         urls=urls(testbed, deployment) if testbed and deployment else {},
         boards=[(board.name, board.title.removeprefix("toolkit: ")) for board in dashboard_pages()],
         tickets=tickets,

@@ -35,6 +35,7 @@ from toolkit.provisioning.render import (
     images_of,
     render_bundles,
 )
+from toolkit.provisioning.watching import console_link, console_node, console_secrets
 from toolkit.spec.load import Asked
 from toolkit.spec.secrets import read_secrets
 from toolkit.spec.testbed import Testbed
@@ -52,6 +53,8 @@ class Outcome:
     changed: bool
     urls: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    console: str | None = field(default=None, repr=False)
+    """The link into the console on the monitor's node, with its token: for a terminal, not for logs."""
 
     @property
     def in_short(self) -> str:
@@ -94,6 +97,7 @@ def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
         deployment=deployment,
         changed=changed or bool(machines) or bool(services),
         urls=urls(testbed, deployment),
+        console=watching_link(testbed, deployment),
         seconds=time.monotonic() - started,
     )
 
@@ -313,6 +317,11 @@ def urls(testbed: Testbed, deployment: Deployment) -> dict[str, str]:
     return found
 
 
+def watching_link(testbed: Testbed, deployment: Deployment) -> str | None:
+    """The link into the console on the monitor's node; None where none is wanted."""
+    return console_link(testbed, deployment.hosts, paths.testbed_dir(testbed.name))
+
+
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -407,7 +416,9 @@ def _references(bundles: Mapping[str, Bundle], nodes: list[str]) -> list[ImageRe
 def _with_secrets(testbed: Testbed, deployment: Deployment) -> frozenset[str]:
     """Nodes that are always converged: a bundle does not tell that a secret has another value now."""
     having = [s for s in testbed.services if s.secrets or made_variables(testbed, s) or made_secrets(testbed, s)]
-    return frozenset(node for s in having for node in s.nodes if node in deployment.hosts)
+    shown = console_node(testbed, deployment.hosts)
+    nodes = {node for s in having for node in s.nodes if node in deployment.hosts} | ({shown.node} if shown else set())
+    return frozenset(nodes)
 
 
 def _secrets(
@@ -420,6 +431,7 @@ def _secrets(
     values = read_secrets(testbed.secrets, names) if names else {}
     folder = paths.testbed_dir(testbed.name)
     made = cloud_secrets(testbed, folder, values.__getitem__)
+    made |= console_secrets(testbed, hosts, folder)
     for name, more in access_secrets(testbed, hosts, folder, values.__getitem__).items():
         made[name] = made.get(name, {}) | more
     of_service = {

@@ -74,6 +74,8 @@ def recipe(name: str) -> Recipe:
     offered = {f"images/{name}/{path}": file for path, file in _walk(folder)}
     for source in NODE_SOURCES if any(p.startswith(("toolkit", ".", "*")) for p in patterns) else ():
         offered |= {f"toolkit/{source}{path and '/' + path}": file for path, file in _walk(paths.SOURCE / source)}
+    if any(pattern.startswith("templates/") for pattern in patterns):
+        offered |= {f"templates/{path}": file for path, file in _walk(paths.TEMPLATES)}
     copied = {path: file for path, file in offered.items() if any(_covers(pattern, path) for pattern in patterns)}
     files = {f"images/{name}/Dockerfile": folder / "Dockerfile", **copied}
     parent = re.search(rf"^ARG\s+BASE={REPOSITORY}([\w.-]+)", text, re.MULTILINE)

@@ -9,13 +9,24 @@ from typing import Any
 
 from toolkit.contract.bundle import Bundle, BundleFile, Container
 from toolkit.contract.settings import SAMPLES_DIR, ProcessSettings, node_root
+from toolkit.contract.watching import PAGES as CONSOLE_PAGES
+from toolkit.contract.watching import TOKEN
 from toolkit.errors import UsageError
 from toolkit.provisioning import local_clouds
 from toolkit.provisioning.broker_access import client_environment, made_variables, upstream_options
 from toolkit.provisioning.brokers import BrokerSetup, broker_setup
 from toolkit.provisioning.dashboards import grafana_files
 from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
-from toolkit.spec.services import CORE_ROLES, broker_port, built_in, client_ports, upstream_broker, usual_protocol
+from toolkit.provisioning.watching import console_files, console_node
+from toolkit.spec.services import (
+    CONSOLE_PORT,
+    CORE_ROLES,
+    broker_port,
+    built_in,
+    client_ports,
+    upstream_broker,
+    usual_protocol,
+)
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.state import Host
 
@@ -86,6 +97,8 @@ def images_of(testbed: Testbed) -> dict[str, frozenset[str]]:
     for service in testbed.services:
         for node in service.nodes:
             wanted[node].add(service.image.name)
+            if service.role == "monitor" and testbed.monitoring.console:
+                wanted[node].add("console")
     return {node: frozenset(names) for node, names in wanted.items()}
 
 
@@ -364,6 +377,8 @@ class _NodeRenderer:
         )
         if self.grafana:
             self._grafana(self.grafana)
+        if console_node(self.testbed, self.hosts) is self.host:
+            self._console()
 
     def _grafana(self, image: ImageReference) -> None:
         files = [self._file("grafana", path, text) for path, text in grafana_files(self.testbed).items()]
@@ -385,6 +400,23 @@ class _NodeRenderer:
                 mounts=(("etc/grafana", "/etc/toolkit", "ro"),),
                 files=tuple(files),
             )
+        )
+
+    def _console(self) -> None:
+        files = [self._file("console", path, text) for path, text in console_files(self.testbed, self.hosts).items()]
+        self._add(
+            "console",
+            role="monitor",
+            image="console",
+            environment={
+                "TOOLKIT_TESTBED": self.testbed.name,
+                "TOOLKIT_CONSOLE_PORT": str(CONSOLE_PORT),
+                "TOOLKIT_CONSOLE_NAMES": f"{self.host.address},{self.host.node}",
+                "TOOLKIT_PROMETHEUS": f"127.0.0.1:{PROMETHEUS_PORT}",
+            },
+            secrets=(TOKEN,),
+            mounts=(("etc/console", CONSOLE_PAGES, "ro"),),
+            files=tuple(files),
         )
 
     # -- parts ----------------------------------------------------------------------------------------------------

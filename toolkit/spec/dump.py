@@ -49,6 +49,7 @@ def _document(testbed: Testbed) -> dict[str, Any]:
                     "retention": DURATION.write(testbed.monitoring.retention_s),
                     "grafana": testbed.monitoring.grafana_image or False,
                     "alertmanager": testbed.monitoring.alertmanager,
+                    "console": testbed.monitoring.console or None,
                 },
                 but=("grafana",),
             ),

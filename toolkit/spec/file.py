@@ -329,6 +329,8 @@ class MonitoringEntry(TypedDict, total=False):
     """Grafana's image, or false for none."""
     alertmanager: Annotated[str, Field(pattern=rf"^([A-Za-z0-9.-]{{1,253}}|\[[0-9a-fA-F:]{{2,45}}\]):{_PORT}$")]
     """HOST:PORT of an Alertmanager that the monitor's node reaches; alerts are sent there."""
+    console: bool
+    """Whether a console that only shows runs on the monitor's node, for whoever has the link that deploy prints."""
 
 
 @with_config(_STRICT)

@@ -214,6 +214,5 @@ def _monitoring(entry: Mapping[str, Any]) -> Monitoring:
     given: dict[str, Any] = {f"{k}_s": duration_s(entry[k]) for k in ("scrape_interval", "retention") if k in entry}
     if "grafana" in entry:
         given["grafana_image"] = entry["grafana"] or None
-    if "alertmanager" in entry:
-        given["alertmanager"] = entry["alertmanager"]
+    given |= {key: entry[key] for key in ("alertmanager", "console") if key in entry}
     return Monitoring(**given)

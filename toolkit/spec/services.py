@@ -15,8 +15,9 @@ from toolkit.spec.testbed import Architecture, Service
 EVERYWHERE = frozenset(Architecture)
 NOT_ARMV6 = EVERYWHERE - {Architecture.ARMV6}
 
-MONITOR_PORTS = (9090, 3000, 9600, 9601)
-"""Prometheus, Grafana, the hop exporter's metrics, and its UDP port for stamps."""
+CONSOLE_PORT = 8400
+MONITOR_PORTS = (9090, 3000, 9600, 9601, CONSOLE_PORT)
+"""Prometheus, Grafana, the hop exporter's metrics, its UDP port for stamps, and the console."""
 
 PORTS: Mapping[str, tuple[int, int]] = {
     "sse": (8454, 8455),
@@ -83,7 +84,7 @@ IMAGES: Mapping[str, BuiltinImage] = {
         ),
         BuiltinImage(
             name="prometheus",
-            summary="Prometheus, the hop exporter and, where its image can be had, Grafana",
+            summary="Prometheus, the hop exporter and, where wanted, the console and Grafana",
             roles=("monitor",),
             default_for=("monitor",),
             ports=MONITOR_PORTS,

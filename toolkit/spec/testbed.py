@@ -196,6 +196,8 @@ class Monitoring:
     """None: not asked for."""
     alertmanager: str | None = None
     """HOST:PORT of one that exists; None: Prometheus alone shows alerts."""
+    console: bool = False
+    """A console that only shows runs on the monitor's node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

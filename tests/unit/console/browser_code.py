@@ -9,7 +9,7 @@ from typing import Any
 
 import playwright
 
-from toolkit.console.pages import HOME
+from toolkit.provisioning.pages import HOME
 
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 

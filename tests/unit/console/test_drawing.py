@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.unit.console.browser_code import run_module
-from toolkit.console.pages import VENDOR, VENDORED, _file
 from toolkit.provisioning.dashboards import dashboards
+from toolkit.provisioning.pages import VENDOR, VENDORED, static_file
 
 UNITS = [
     (0.0123, "s", "12.3 ms"), (0.000375, "s", "375 µs"), (2.5e-8, "s", "25 ns"), (0, "s", "0 s"),
@@ -189,9 +189,9 @@ def test_vendored_files_are_those_that_were_published() -> None:
 
 
 def test_no_module_asks_for_anything_from_elsewhere() -> None:
-    from toolkit.console.pages import HOME
+    from toolkit.provisioning.pages import HOME
 
     for file in [*(HOME / "static").iterdir(), *HOME.glob("*.j2")]:
         addresses = set(re.findall(r"https?://[^\s\"'`)]+", file.read_text())) - {"http://www.w3.org/2000/svg"}
         assert not addresses, file.name
-    assert len(_file("htmx.min.js").packed) < 20_000
+    assert len(static_file("htmx.min.js").packed) < 20_000

@@ -11,8 +11,8 @@ from tests.unit.report.test_report import make_run
 from toolkit.console.actions import Actions, Order, shown
 from toolkit.console.app import make_app
 from toolkit.console.guard import REPORT_POLICY, Guard
-from toolkit.console.pages import NOTHING, delay
 from toolkit.measure.experiments import ExperimentFolder, list_experiments
+from toolkit.provisioning.pages import NOTHING, delay
 
 NAME = "20260101T000000Z-loads"
 

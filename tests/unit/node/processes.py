@@ -146,7 +146,16 @@ class Bench:
     def hub(self, upstream: int, *, protocol: str = "mqtt", **settings: Any) -> Front:
         return self.front("hub", upstream=upstream, protocol=protocol, settings=settings)
 
-    def front(self, role: str, *, upstream: int, protocol: str, settings: dict[str, Any], node: str = "here") -> Front:
+    def front(
+        self,
+        role: str,
+        *,
+        upstream: int,
+        protocol: str,
+        settings: dict[str, Any],
+        node: str = "here",
+        **environment: str,
+    ) -> Front:
         settings = {"mqtt_port": free_port(), "http_port": free_port()} | settings
         process = self.launch(
             role,
@@ -155,6 +164,7 @@ class Bench:
             TOOLKIT_UPSTREAM=f"127.0.0.1:{upstream}",
             TOOLKIT_UPSTREAM_PROTOCOL=protocol,
             TOOLKIT_SETTINGS=json.dumps(settings),
+            **environment,
         )
         return Front(process=process, ports={"mqtt": settings["mqtt_port"], "rest": settings["http_port"]})
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from toolkit.spec.testbed import Node, Service, Testbed
-from toolkit.state import Deployment
+from toolkit.state import Host
 
 WAY = (
     ("Senders", ("publisher", "provider")),
@@ -62,9 +62,9 @@ class Picture:
     """(node, node) between neighbouring columns."""
 
 
-def draw(testbed: Testbed, deployment: Deployment | None) -> Picture:
-    """The picture of a testbed, deployed or not."""
-    cards = {node.name: _card(testbed, node, deployment) for node in testbed.nodes}
+def draw(testbed: Testbed, hosts: Mapping[str, Host]) -> Picture:
+    """The picture of a testbed, with the addresses of those machines that are there."""
+    cards = {node.name: _card(testbed, node, hosts) for node in testbed.nodes}
     places = {name: _place(card.services) for name, card in cards.items()}
     columns: list[Column] = []
     for title, _ in WAY:
@@ -79,8 +79,8 @@ def draw(testbed: Testbed, deployment: Deployment | None) -> Picture:
     return Picture(columns=tuple(columns), others=others, links=links)
 
 
-def _card(testbed: Testbed, node: Node, deployment: Deployment | None) -> Card:
-    host = deployment.hosts.get(node.name) if deployment else None
+def _card(testbed: Testbed, node: Node, hosts: Mapping[str, Host]) -> Card:
+    host = hosts.get(node.name)
     kind = testbed.providers[node.provider].type
     return Card(
         node=node,

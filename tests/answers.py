@@ -1,0 +1,143 @@
+"""Whether the queries of the dashboards have data in a Prometheus that watched a real run.
+
+Each panel belongs to one place: a module whose run must give every one of its queries data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import lacking
+from tests.ports import free_port
+from toolkit.provisioning.dashboards import dashboards
+from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
+from toolkit.provisioning.render import Target
+from toolkit.spec.testbed import Testbed
+from toolkit.state import Host
+
+CONSOLE, CHAIN, CLOUDS, NOWHERE = "test_console", "test_platform_chain", "test_loopback_orchestration", "nowhere"
+PLACES: Mapping[str, tuple[str, ...]] = {
+    CHAIN: (
+        "Gateway in", "Gateway out", "Hub in", "Hub out", "Gateway in and out", "Hub in and out",
+        "Dropped", "Device → gateway", "In the gateway", "In the hub",
+        "Hub → customer", "Device → gateway, percentiles", "In the gateway, percentiles", "In the hub, percentiles",
+        "Hub → customer, percentiles", "Packets the hop probe looked at", "Packets the hop probe lost",
+        "What the hop probe costs", "Messages given up",
+    ),
+    CLOUDS: (
+        "Orchestration time", "Requests answered", "Orchestration, heat map", "Time inside each system, p50",
+        "Time inside each system, p99", "Requests to each system", "Query time, p50", "Query time, p99",
+        "Share of the time that is database", "Ready", "Connections",
+    ),
+    NOWHERE: (
+        "Negative hops",  # needs clocks that differ: the hop exporter's own tests
+        "Worker pool",  # of other modes of the Event Handler: tests/unit/node
+        "Temperature", "Slowed down by its firmware", "Under-voltage", "Too hot",  # need a Raspberry Pi
+    ),
+}  # fmt: skip
+"""Where not in the console's; those of nowhere are asked in test_dashboards_live alone, on a page of every metric."""
+ONE_QUERY = {"Loss ratio by QoS", "Message drops by place and cause"}
+"""A run has one QoS, and drops happen at one place: one of the queries must have data."""
+MARGIN_S = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scraped:
+    """A process to scrape."""
+
+    node: str
+    service: str
+    role: str
+    port: int
+
+
+def unanswered(place: str, address: str, testbed: str, begin_s: float, end_s: float) -> list[str]:
+    """Queries of this place's panels that have no figure between these instants, as `board: panel: expression`."""
+    found = []
+    elsewhere = {title for other, titles in PLACES.items() if other != place for title in titles}
+    for name, text in dashboards().items():
+        for panel in json.loads(text)["panels"]:
+            title = panel["title"]
+            if title in elsewhere or (place in PLACES and title not in PLACES[place]):
+                continue
+            empty = [
+                target["expr"]
+                for target in panel.get("targets", ())
+                if not _has_data(address, _asked(target["expr"], testbed), begin_s, end_s)
+            ]
+            if empty and not (title in ONE_QUERY and len(empty) < len(panel["targets"])):
+                found += [f"{name}: {title}: {expr}" for expr in empty]
+    return found
+
+
+def _asked(expr: str, testbed: str) -> str:
+    return re.sub(r"\$\w+", ".*", expr.replace("$__rate_interval", "20s").replace("$testbed", testbed))
+
+
+def _has_data(address: str, query: str, begin_s: float, end_s: float) -> bool:
+    result = ask(address, "query_range", query=query, start=f"{begin_s:.3f}",
+                 end=f"{end_s + MARGIN_S:.3f}", step="1")["result"]  # fmt: skip
+    return any(value != "NaN" for series in result for _, value in series["values"])
+
+
+def ask(address: str, what: str, **parameters: str) -> Any:
+    """Data of an answer of Prometheus' API."""
+    with urllib.request.urlopen(f"{address}/api/v1/{what}?{urllib.parse.urlencode(parameters)}", timeout=20) as answer:  # noqa: S310
+        return json.load(answer)["data"]
+
+
+@contextlib.contextmanager
+def watching(folder: Path, testbed: Testbed, processes: list[Scraped]) -> Iterator[str]:
+    """The address of a Prometheus that scrapes processes on loopback, with the rules that deploy gives it."""
+    if shutil.which("prometheus") is None:
+        lacking("prometheus (apt-get install prometheus)")
+    folder.mkdir()
+    targets = [
+        Target(node=p.node, service=p.service, role=p.role, job=p.role, address="127.0.0.1", port=p.port, kind="host")
+        for p in processes
+    ]
+    hosts: Mapping[str, Host] = dict.fromkeys(p.node for p in processes)  # type: ignore[assignment]  # names alone count
+    (folder / "prometheus.yml").write_text(prometheus_config(testbed, hosts, targets))
+    (folder / "recording.yml").write_text(recording_rules())
+    (folder / "alerts.yml").write_text(alert_rules(testbed))
+    port = free_port()
+    process = subprocess.Popen(
+        ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+         f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"],
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError):
+                seen = ask(address, "query", query="min_over_time(up[1m]) == 1")["result"]
+                if len(seen) == len(targets):
+                    break
+            assert time.monotonic() < until, "Prometheus has not scraped everything"
+            time.sleep(0.3)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def await_rules(address: str, since_s: float) -> None:
+    """Until what was scraped last before this instant has gone through the rules and out of their window."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        evaluated = ask(address, "query", query="max(timestamp(toolkit:messages_dropped:rate or up))")["result"]
+        if evaluated and float(evaluated[0]["value"][1]) > since_s + 3:
+            return
+        time.sleep(0.5)
+    raise TimeoutError("the rules are not evaluated")
