@@ -1,6 +1,7 @@
 """What node processes reach on this machine: direct Event Handler beside Mosquitto, send rate, what sampling costs.
 
-Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5] [--only latency,modes,rate,sampling,jitter,fanout,idle]
+Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5]
+     [--only latency,modes,rate,sampling,jitter,fanout,idle,stuck]
 What is compared is measured in turns (A B A B …) and compared by the median of its repeats. What sampling costs is the
 median over many short pairs of runs, of the ratio within each pair: the load of a shared machine changes more slowly.
 """
@@ -8,6 +9,7 @@ median over many short pairs of runs, of the ratio within each pair: the load of
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import math
@@ -17,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -282,7 +285,7 @@ def jitter(tables: Tables, repeats: int) -> None:
 
 
 def idle(tables: Tables, repeats: int) -> None:
-    """What 1,000 streams without events cost the broker, and what one that takes nothing costs the others."""
+    """What 1,000 streams without events cost the broker."""
     del repeats
     before = tables.handler.rss_bytes()
     streams = [tables.stream("idle") for _ in range(1000)]
@@ -290,17 +293,44 @@ def idle(tables: Tables, repeats: int) -> None:
     print(f"idle 1,000 streams: {cost:.1f} MB (60 wanted)")
     for stream in streams:
         stream.close()
+
+
+def stuck(tables: Tables, repeats: int) -> None:
+    """What a subscriber that stops reading costs the others, under each overflow policy."""
     plain: dict[str, Any] = {"messages": 2000, "warmup_messages": 200, "payload_bytes": 71}
-    handler = tables.bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"overflow": "drop-oldest", "queue_limit": 64}))
-    stuck = [tables.stream("pressure", handler)]
-    found = in_turns(
-        3,
-        alone=lambda: tables.transport_us(tables.run("sse", **plain)),
-        beside=lambda: tables.transport_us(tables.run("sse", handler=handler, **plain)),
-    )
-    for name, repeated in found.items():
-        print(f"stuck subscriber, others {name}: {summary([v for values in repeated for v in values])}")
-    stuck[0].close()
+    for policy, stops_for_s in {"drop-oldest": math.inf, "disconnect": math.inf, "block": 1.0}.items():
+        handler = tables.bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"overflow": policy}))
+
+        def others(handler: NodeProcess = handler) -> list[float]:
+            return tables.transport_us(tables.run("sse", handler=handler, **plain))
+
+        def beside(handler: NodeProcess = handler, stops_for_s: float = stops_for_s) -> list[float]:
+            stream = tables.stream("pressure", handler)
+            reads_again = threading.Timer(min(stops_for_s, 3600), lambda: _read_on(stream))
+            reads_again.daemon = True
+            reads_again.start()
+            try:
+                return others(handler)
+            finally:
+                reads_again.cancel()
+                stream.close()
+
+        found = in_turns(repeats, alone=others, beside=beside)
+        p99 = {name: statistics.median(quantile(us, 0.99) for us in repeated) for name, repeated in found.items()}
+        p50 = {name: statistics.median(quantile(us, 0.5) for us in repeated) for name, repeated in found.items()}
+        for name, repeated in found.items():
+            print(f"stuck {policy:11} others {name:6} {summary([v for values in repeated for v in values])}")
+        overflows = [line for line in handler.metrics().splitlines() if "overflows_total{" in line and policy in line]
+        print(
+            f"      medians of {repeats}, beside / alone: p50 {p50['beside'] / p50['alone']:.2f}, "
+            f"p99 {p99['beside'] / p99['alone']:.2f}; stops reading for {stops_for_s:g} s; {' '.join(overflows)}"
+        )
+
+
+def _read_on(stream: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while stream.recv(65_536):
+            pass
 
 
 MEASURES = {
@@ -311,6 +341,7 @@ MEASURES = {
     "sampling": sampling,
     "jitter": jitter,
     "idle": idle,
+    "stuck": stuck,
 }
 
 

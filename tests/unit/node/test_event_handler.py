@@ -328,6 +328,16 @@ def test_a_stuck_subscriber_harms_nobody_else(bench: Bench, overflow: str) -> No
     healthy.close()
 
 
+def test_events_wait_in_the_queue_rather_than_in_the_kernel(bench: Bench) -> None:
+    handler = bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"overflow": "drop-oldest", "queue_limit": 10}))
+    stuck = stuck_subscriber(handler)
+    for number in range(1000):
+        assert publish(handler, str(number)) == 200
+    # Beyond the queue some kilobytes: 4 KiB that the kernel may keep unsent, and the subscriber's own small window.
+    assert count(handler, "toolkit_broker_messages_dropped_total") > 500
+    stuck.close()
+
+
 def test_block_makes_the_publisher_wait_and_loses_nothing(bench: Bench) -> None:
     handler = bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"overflow": "block", "queue_limit": 5}))
     stuck = stuck_subscriber(handler)

@@ -15,6 +15,9 @@ from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.tally import Tally
 
 _time_ns = time.time_ns
+_MOST_UNSENT_BYTES = 4096
+"""What the kernel may hold of a stream beyond the subscriber's window. It would take megabytes: events that wait where
+no policy reaches them and no counter sees them."""
 
 
 class SseSubscriber:
@@ -169,6 +172,7 @@ class Exchange:
         """Add a subscriber: it gets `head`, the events kept since `after_id`, then every event from now on."""
         topic = self.topic(event_type)
         subscriber = SseSubscriber(self, outlet, topic, wanted)
+        outlet.limit_unsent(_MOST_UNSENT_BYTES)
         outlet.write(head)
         if after_id is not None:
             if after_id >= self._next_id:

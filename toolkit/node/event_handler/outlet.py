@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+
+_TCP_NOTSENT_LOWAT = 25
+"""Of Linux; Python has no name for it before 3.12."""
 
 
 class Outlet:
@@ -20,6 +24,16 @@ class Outlet:
         sock = transport.get_extra_info("socket")
         # Bytes of a TLS connection have to pass through its transport.
         self._fd = -1 if sock is None or transport.get_extra_info("ssl_object") is not None else sock.fileno()
+
+    def limit_unsent(self, most_bytes: int) -> None:
+        """Let the kernel keep at most so many bytes beyond what the peer has room for, and the transport no event.
+
+        That of a TLS connection is never empty for long: it may keep as much as the kernel.
+        """
+        self.transport.set_write_buffer_limits(high=0 if self._fd >= 0 else most_bytes)
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, most_bytes)
 
     def write(self, data: bytes) -> None:
         """Send, or queue in the transport what the kernel does not take now; errors end the connection later."""
