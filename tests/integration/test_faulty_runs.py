@@ -131,6 +131,23 @@ def test_a_subscriber_that_comes_back_late_has_lost_what_was_sent_meanwhile(lab:
         assert ledger["delivered"] + ledger["dropped"] + ledger["refused"] == SENT
 
 
+def test_a_subscriber_that_comes_in_late_is_due_what_was_sent_after_that(lab: Loopback) -> None:
+    [run] = lab.run(dataclasses.replace(STEADY, join={"sub-2": 1.0}))
+    kpis = checked(run, fault=None)
+    early, late = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
+    assert early["delivered"] == early["expected"] == SENT
+    assert 0 < late["expected"] <= SENT - RATE
+    assert late["delivered"] == late["expected"], "nothing is lost, and nothing was due before"
+    assert "sub-2/subscriber-0 came in" in markdown([run_document(run)])
+
+
+def test_a_subscriber_that_never_comes_in_is_named_and_due_nothing(lab: Loopback) -> None:
+    [run] = lab.run(dataclasses.replace(STEADY, join={"sub-2": 600.0}))
+    kpis = checked(run, fault="sub-2/subscriber-0 never came in")
+    early, late = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
+    assert (early["delivered"], late["expected"]) == (SENT, 0)
+
+
 def test_a_killed_publisher_is_named_and_what_it_sent_is_counted(lab: Loopback) -> None:
     victim = lab.processes["pub/publisher-0"]
     run = during(lab, STEADY, (1.5, lambda: victim.send_signal(signal.SIGKILL)))

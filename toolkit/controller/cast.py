@@ -61,7 +61,7 @@ class Cast:
 
     @property
     def deliveries_per_message(self) -> int:
-        """Subscribers that each message is due to."""
+        """Subscribers that each message is due to; those that join later are due some of them."""
         return sum(order.connections for _, order in self.subscribers)
 
 
@@ -75,7 +75,8 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
     topics = [f"toolkit-{first >> 16:04x}-{number}" for number in range(workload.topics)]
     publishers = list(_processes(testbed, deployment, publishing))
     subscribers = list(_processes(testbed, deployment, subscribing))
-    broker, meeting = _meeting(testbed, deployment, workload, [*publishers, *subscribers], len(subscribers))
+    awaited = [process for process in subscribers if not _joining(workload, process)]
+    broker, meeting = _meeting(testbed, deployment, workload, [*publishers, *subscribers], len(awaited))
     per_process = workload.connections * workload.topics
     streams = range(first, first + len(publishers) * per_process)
     options = dict(meeting.options)
@@ -115,7 +116,9 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
                 process,
                 hubs.served(
                     dataclasses.replace(
-                        receiving, broker=_turned(meeting.addresses, i * workload.subscriber_connections)
+                        receiving,
+                        broker=_turned(meeting.addresses, i * workload.subscriber_connections),
+                        options=options | _joining(workload, process),
                     ),
                     i,
                 ),
@@ -204,6 +207,12 @@ class _Ends:
         address = self._addresses[number % len(self)]
         options = {key: value for key, value in order.options.items() if key not in ENTRY_OPTIONS}
         return dataclasses.replace(order, broker=f"{address}:{self._port}", protocol=self._protocol, options=options)
+
+
+def _joining(workload: Workload, process: Process) -> dict[str, float]:
+    """What a subscriber is told that comes in after the start."""
+    after_s = workload.join.get(process.node, workload.join.get(process.service))
+    return {} if after_s is None else {"join_after_s": after_s}
 
 
 def _turned(addresses: Sequence[str], by: int) -> str:

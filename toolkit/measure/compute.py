@@ -12,6 +12,7 @@ from toolkit.measure import hdr
 from toolkit.measure.clocks import SHARED, ClockStep, NodeClock, node_clock, path_bound_ns, read_log
 from toolkit.measure.collect import CLOCK_LOGS
 from toolkit.measure.join import join
+from toolkit.measure.joining import joined_at_ns, joining_faults, joining_notes
 from toolkit.measure.kpis import (
     DELAYS,
     HopSummary,
@@ -48,19 +49,20 @@ def compute(run: RunFolder) -> dict[str, Any]:
         return compute_requests(run)
     files = read_files(run.raw, {process: order["role"] for process, order in manifest.get("orders", {}).items()})
     clocks = read_clocks(run, files, manifest)
+    joined_ns = joined_at_ns(manifest, files, clocks)
     joined = join(
         files,
         [Stream(**stream) for stream in manifest["streams"]],
         [Subscriber(**{**each, "topics": frozenset(each["topics"])}) for each in manifest["subscribers"]],
         clocks=clocks,
-        terms=terms_of(manifest, files),
+        terms=replace(terms_of(manifest, files), joined_ns=joined_ns),
         folder=run.path,
     )
     summaries = summarise_hops(run, joined, files, clocks)
     workload = manifest["workload"]
     payload = Payload(**workload.get("payload", {}))
     carried = delivered_bytes(run.samples, replace(payload, seed=workload["seed"]), int(workload["payload_bytes"]))
-    document = kpi_document(manifest, files, clocks, joined, summaries, carried_bytes=carried)
+    document = kpi_document(manifest, files, clocks, joined, summaries, carried_bytes=carried, joined_ns=joined_ns)
     run.write("kpis.json", document)
     return document
 
@@ -164,10 +166,11 @@ def kpi_document(
     summaries: Mapping[str, HopSummary],
     *,
     carried_bytes: int,
+    joined_ns: Mapping[str, int],
 ) -> dict[str, Any]:
     """`kpis.json`."""
     workload = manifest["workload"]
-    faults = find_faults(manifest, files, clocks, joined, summaries)
+    faults = [*find_faults(manifest, files, clocks, joined, summaries), *joining_faults(joined_ns)]
     return {
         "run": manifest["run"],
         "testbed": manifest["testbed"]["name"],
@@ -179,7 +182,10 @@ def kpi_document(
         "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",
         "valid": not faults,
         "faults": faults,
-        "notes": blind_spots([(file.process, file.role, file.counts) for file in files]),
+        "notes": [
+            *joining_notes(manifest, joined_ns),
+            *blind_spots([(file.process, file.role, file.counts) for file in files]),
+        ],
         "way": way_of(files),
         "hops": {hop: dataclasses.asdict(summaries[hop]) for hop in hops_of(way_of(files))},
         "delays": {name: dataclasses.asdict(summaries[name]) for name in DELAYS},
@@ -239,7 +245,7 @@ def find_faults(
     if manifest["status"] != "complete":
         faults.append(f"the run is {manifest['status']}")
     faults += process_faults(files)
-    faults += clock_faults(clocks, summaries, joined)
+    faults += clock_faults(clocks, _well_seen(summaries, files), joined)
     schedule = summaries["schedule"]
     if manifest["workload"]["arrivals"]["kind"] != "closed" and (schedule.p99_ms or 0.0) > SCHEDULE_LIMIT_MS:
         faults.append(
@@ -256,6 +262,12 @@ def find_faults(
         f"{joined.unrecorded} messages were received that no publisher recorded to have sent": joined.unrecorded,
     }
     return list(dict.fromkeys([*faults, *(words for words, holds in found.items() if holds)]))
+
+
+def _well_seen(summaries: Mapping[str, HopSummary], files: Sequence[StampsFile]) -> dict[str, HopSummary]:
+    """Hops whose delays tell of the clocks: where a probe missed packets, what it saw may have been a second try."""
+    blurred = PROBED_HOPS if any(file.role == "probe" and missed_some(file.counts) for file in files) else ()
+    return {hop: summary for hop, summary in summaries.items() if hop not in blurred}
 
 
 def process_documents(files: Sequence[StampsFile]) -> list[dict[str, Any]]:

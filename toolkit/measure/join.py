@@ -72,7 +72,8 @@ def _join_partitions(
     stepped = Counter[str]()
     # From the last message to the first: whether a message was overtaken is known from those above it.
     for number in reversed(range(len(spool))):
-        part = Partition(spool.take(number), layout, int(layout.cuts[number]), int(layout.cuts[number + 1]))
+        low, high = int(layout.cuts[number]), int(layout.cuts[number + 1])
+        part = Partition(spool.take(number), layout, low, high, terms.joined_ns)
         part.classify(terms, tallies, lost)
         tallies["reordered"] += part.reordered(arrivals_above)
         stepped.update({hop: part.count_stepped(table, delay) for hop, (table, delay, _) in hops.items()})

@@ -228,7 +228,9 @@ def counter_problems(
 def _counts_else(counts: Sequence[tuple[str, str, Mapping[str, int]]]) -> bool:
     """Whether a broker's own counter is of something else: it was restarted, or some subscriber was away."""
     return any(
-        c.get("native_dropped", 0) < 0 if role == "probe" else bool(role == "subscriber" and c.get("reconnects"))
+        c.get("native_dropped", 0) < 0
+        if role == "probe"
+        else bool(role in {"subscriber", "hub"} and c.get("reconnects"))
         for _, role, c in counts
     )
 

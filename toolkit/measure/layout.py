@@ -60,6 +60,8 @@ class Terms:
     """A message sent closer than this to the end of a subscriber's watching has no outcome yet."""
     watched_until_ns: Mapping[str, int] = field(default_factory=dict)
     """Process -> when watching its subscribers ended; absent: watched to the end."""
+    joined_ns: Mapping[str, int] = field(default_factory=dict)
+    """Subscriber that came in late -> what was sent before this instant was not due to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -23,7 +24,9 @@ NEVER = (1 << 40) - 1
 class Partition:
     """Neighbouring messages and their pairs as dense arrays; 0 ns stands for "never", UNKNOWN_NS for "some time"."""
 
-    def __init__(self, records: Records, layout: Layout, first: int, end: int) -> None:
+    def __init__(
+        self, records: Records, layout: Layout, first: int, end: int, joined_ns: Mapping[str, int] | None = None
+    ) -> None:
         self.layout, self.first = layout, first
         self._lay_out(first, end)
         size = end - first
@@ -45,7 +48,7 @@ class Partition:
         self.t5 = self._earliest(records, point == Point.ACKED, row, size)
         self.gateway_in = self._earliest(records, point == Point.GATEWAY_RECEIVED, row, size)
         self.gateway_out = self._earliest(records, point == Point.GATEWAY_SENT, row, size)
-        self._fill_pairs(records)
+        self._fill_pairs(records, joined_ns)
 
     def _lay_out(self, first: int, end: int) -> None:
         """A block of pairs per (stream, subscriber), in that order, numbers ascending within."""
@@ -84,7 +87,7 @@ class Partition:
         pair = self.pair_base[segment] + rank * self.length[segment] + records["row"] - self.low[segment]
         return np.where(rank >= 0, pair, -1)
 
-    def _fill_pairs(self, records: Records) -> None:
+    def _fill_pairs(self, records: Records, joined_ns: Mapping[str, int] | None) -> None:
         size = len(self.block)
         self.t4 = np.zeros(size, dtype=np.int64)
         self.order = np.full(size, NEVER, dtype=np.int64)
@@ -98,11 +101,22 @@ class Partition:
         receipts, pair = receipts[pair >= 0], pair[pair >= 0]
         _keep_first(self.t4, pair, receipts["at"])
         _keep_first(self.order, pair, receipts["order"])
+        if joined_ns:
+            self._leave_out_earlier(records, joined_ns)
         known = self.due[pair]
         self.unrecorded = int(np.count_nonzero(~(self.sent | self.refused)[self.pair_row[pair]]))
         self.copies = np.bincount(pair[known], minlength=size)
         again = known & (receipts["order"] != self.order[pair])
         self.redeliveries = np.bincount(pair[again & ((receipts["flags"] & Flag.REDELIVERED) != 0)], minlength=size)
+
+    def _leave_out_earlier(self, records: Records, joined_ns: Mapping[str, int]) -> None:
+        """What was offered before a subscriber came in was not due to it, even if it came."""
+        offered = np.zeros(len(self.t1), dtype=np.int64)
+        refused = records["point"] == Point.REFUSED
+        _keep_first(offered, records["row"][refused] - self.first, records["at"][refused])
+        offered = np.where(self.sent, self.t1, offered)[self.pair_row]
+        since = np.array([joined_ns.get(s.name, 0) for s in self.layout.subscribers], dtype=np.int64)[self.sub]
+        self.due &= (offered >= since) | ((offered == UNKNOWN_NS) & (self.t4 != 0))
 
     def _earliest_of_pairs(self, records: Records, point: Point) -> Ints:
         """The first instant of each pair at a point; what a hub got, all of its customers were to get."""

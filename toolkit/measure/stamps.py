@@ -54,6 +54,10 @@ class StampsFile:
         """Whether a subscriber received more than it could save, as on a disk that filled up."""
         return self.info is not None and self.info.error is not None and self.counts.get("received", 0) > len(self)
 
+    def first_ns(self) -> int:
+        """Instant of the first stamp, on the node's clock; 0 without one."""
+        return next((int(block["at_ns"][0]) for block in self.blocks()), 0)
+
     def last_ns(self) -> int:
         """Instant of the last stamp that was saved, on the node's clock; 0 without one."""
         last = 0

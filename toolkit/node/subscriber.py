@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from toolkit.contract import metrics
@@ -61,6 +62,11 @@ class Subscribing:
         self._driver: Driver = make_driver(order.protocol)
         self._streams = frozenset(order.streams)
         self._consume_s = float(order.options.get("consume_delay_s", 0) or 0)
+        late_s = order.options.get("join_after_s")
+        self._join_after_ns: int | None = None if late_s is None else round(float(late_s) * 1e9)
+        """Of one that comes in after the start and has not begun to."""
+        self._joined_ns: dict[str, int] = {}
+        """Connection -> when the broker had confirmed it, of one that comes in late."""
         self._waiter = Waiter()
         self._redial: Redial[list[SubscribingConnection]] = Redial()
         self._links: dict[int, _Link] = {}
@@ -72,7 +78,10 @@ class Subscribing:
         """The writer's `add`, in runs that record."""
 
     def prepare(self) -> None:
-        """Subscribe on every connection, confirmed by the broker; raises OSError or ToolkitError."""
+        """Subscribe on every connection, confirmed by the broker; raises OSError or ToolkitError.
+
+        One that is to come in late only gets ready to.
+        """
         self._waiter.watch(self._control.stop_fd)
         self._waiter.watch(self._redial.fd)
         self._writer = StampWriter(
@@ -83,7 +92,7 @@ class Subscribing:
         self._note = self._writer.add if self._order.record else None
         self._writer.flows_for_live(self._flows.by_peer)
         started_s = time.monotonic()
-        for slot in range(self._order.connections):
+        for slot in range(self._order.connections if self._join_after_ns is None else 0):
             while True:
                 try:
                     self._adopt(slot, self._dial(slot))
@@ -112,10 +121,22 @@ class Subscribing:
                 if time.monotonic_ns() - kept_alive_ns >= _SECOND_NS:
                     kept_alive_ns = time.monotonic_ns()
                     self._keep_alive()
+                if self._join_after_ns is not None:
+                    self._join_when_due(self._join_after_ns)
                 if self._control.phase == "ready" and self._control.started() is not None:
                     self._control.enter("running")
         finally:
             gc.enable()
+
+    def _join_when_due(self, after_ns: int) -> None:
+        """Begin to subscribe, away from this thread, once it is so long after the start."""
+        start_ns = self._control.started()
+        if start_ns is None or time.time_ns() < start_ns + after_ns:
+            return
+        self._join_after_ns = None
+        for slot in range(self._order.connections):
+            self._joined_ns[str(slot)] = 0
+            self._redial.begin(slot, partial(self._dial, slot), _close_all)
 
     def _drain(self) -> None:
         """Take what has already arrived."""
@@ -138,6 +159,8 @@ class Subscribing:
         )
         if self._writer is None:
             return error
+        if self._order.options.get("join_after_s") is not None:
+            self._facts["joined_ns"] = {slot: at_ns for slot, at_ns in self._joined_ns.items() if at_ns}
         facts = {**self._facts, "python": platform.python_version(), "connections": self._flows.slots}
         counts = self._counts.document()
         return self._writer.close(counts=counts, flows=self._flows.by_peer, facts=facts, error=error).error
@@ -156,6 +179,8 @@ class Subscribing:
     def _adopt(self, slot: int, connections: list[SubscribingConnection]) -> None:
         while len(self._seen) <= slot:
             self._seen.append([])
+        if self._joined_ns.get(str(slot)) == 0:
+            self._joined_ns[str(slot)] = time.time_ns()
         parts = self._seen[slot]
         while len(parts) < len(connections):
             parts.append({})

@@ -90,7 +90,7 @@ def plot_drops(plot: Mapping[str, Any], to: Path) -> Path:
 
     names = plot["names"]
     with rc_context(STYLE):
-        figure = Figure(figsize=(max(3.4, 1.4 + 0.5 * len(names)), 2.8), layout="constrained")
+        figure = Figure(figsize=(max(4.4, 2.4 + 0.5 * len(names)), 2.8), layout="constrained")
         axis = figure.add_subplot()
         floor = [0.0] * len(names)
         for title, shares in plot["places"].items():
@@ -101,6 +101,6 @@ def plot_drops(plot: Mapping[str, Any], to: Path) -> Path:
         axis.set(ylabel="deliveries lost (%)", title=f"QoS {plot['qos']}")
         axis.set_ylim(bottom=0, top=None if any(floor) else 1)
         if plot["places"]:
-            axis.legend(fontsize=7)
+            figure.legend(fontsize=7, loc="outside right upper")
         save(figure, to)
     return to

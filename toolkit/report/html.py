@@ -15,6 +15,8 @@ from toolkit.report.drops import drop_plots, plot_drops, sum_of_books
 from toolkit.report.figures import run_figures
 from toolkit.report.model import model_figures, model_section
 from toolkit.report.plots import plot_run, plot_sweep
+from toolkit.report.protocols import HEADER as PROTOCOL_HEADER
+from toolkit.report.protocols import protocol_cells, protocol_files, protocol_rows
 from toolkit.report.sequence import draw_sequence
 from toolkit.report.sweep import (
     HEADER,
@@ -65,26 +67,39 @@ def write_figures(runs: Sequence[RunFolder], folder: Path, *, form: str) -> list
 
 
 def write_experiment(folder: ExperimentFolder, to: Path | None = None) -> list[Path]:
-    """Table, plot and page of an experiment, into its own folder unless `to` is another."""
+    """Tables, plots and page of an experiment, into its own folder unless `to` is another."""
     home = to or folder.path
     home.mkdir(parents=True, exist_ok=True)
     document = sweep_document(folder)
     plots = [plot_sweep(document, home / f"{hop}.svg", hop) for hop in shown_hops(document)]
     points = [(point["name"] or point["workload"], point["qos"], point["books"]) for point in document["points"]]
-    plots += [plot_drops(plot, home / f"drops-qos-{plot['qos']}.svg") for plot in drop_plots(points) if plot["places"]]
+    drops = [plot_drops(plot, home / f"drops-qos-{plot['qos']}.svg") for plot in drop_plots(points) if plot["places"]]
+    protocols = protocol_rows(folder)
     made = {
         "table.md": sweep_markdown(document),
         "table.csv": sweep_csv(document),
         "table.tex": sweep_latex(document),
-        "report.html": render_experiment(document, [plot.read_text() for plot in plots]),
+        "report.html": render_experiment(document, _drawings(plots), _drawings(drops), protocols),
+        **protocol_files(protocols, sweep_title(document)),
     }
     for name, text in made.items():
         (home / name).write_text(text)
-    return [*(home / name for name in made), *plots]
+    return [*(home / name for name in made), *plots, *drops]
 
 
-def render_experiment(document: Mapping[str, Any], drawings: Sequence[str]) -> str:
-    """The page of an experiment; `drawings`: SVG."""
+def _drawings(files: Sequence[Path]) -> list[str]:
+    """SVG as it stands inside a page."""
+    texts = [file.read_text() for file in files]
+    return [text[text.index("<svg") :] for text in texts]
+
+
+def render_experiment(
+    document: Mapping[str, Any],
+    drawings: Sequence[str],
+    drops: Sequence[str] = (),
+    protocols: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The page of an experiment; SVG: `drawings`, one for each hop shown, and `drops`, one for each QoS."""
     hops = shown_hops(document)
     return (
         _templates()
@@ -94,7 +109,10 @@ def render_experiment(document: Mapping[str, Any], drawings: Sequence[str]) -> s
             document=document,
             header=HEADER,
             tables=[(HOP_TITLES[hop], sweep_rows(document, hop)) for hop in hops],
-            drawings=[drawing[drawing.index("<svg") :] for drawing in drawings],
+            drawings=drawings,
+            drops=drops,
+            protocol_header=PROTOCOL_HEADER,
+            protocols=protocol_cells(protocols),
             texts={"Markdown": sweep_markdown(document), "CSV": sweep_csv(document), "LaTeX": sweep_latex(document)},
             style=(HOME / "report.css").read_text(),
         )

@@ -22,6 +22,7 @@ def markdown(documents: Sequence[Mapping[str, Any]]) -> str:
     for document in documents:
         lines = [f"## {title(document)}", "", markdown_table(HEADER, hop_rows(document))]
         lines += [ledger_line(document["ledger"]["total"], closes=document["ledger"]["closes"])]
+        lines += [f"- {note}" for note in document.get("notes", ())]
         lines += [f"- not to be compared: {fault}" for fault in document["faults"]]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)

@@ -455,9 +455,11 @@ class WorkloadEntry(TypedDict, total=False):
     drain: Duration
     """How long late messages are waited for."""
     stop: StopEntry
+    """What ends a run early."""
     disturb: list[DisturbEntry]
     """What is done to services while messages flow, to see what it costs."""
-    """What ends a run early."""
+    join: dict[Name, Duration]
+    """Service or node of subscribers that come in late -> how long after the start."""
     repeat: Annotated[int, Field(ge=1, le=10_000)]
     seed: Annotated[int, Field(ge=0)]
     options: dict[str, Any]

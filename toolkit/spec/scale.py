@@ -60,6 +60,7 @@ def _fewer(workload: Workload, scale: float) -> Workload:
         "duration_s": None if workload.duration_s is None else workload.duration_s * scale,
         "warmup_messages": math.ceil(workload.warmup_messages * scale),
         "disturb": tuple(dataclasses.replace(each, at_s=each.at_s * scale) for each in workload.disturb),
+        "join": {service: after_s * scale for service, after_s in workload.join.items()},
     }
     return dataclasses.replace(workload, **change)
 

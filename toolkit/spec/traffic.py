@@ -26,21 +26,28 @@ class Key:
     attribute: str
     quantity: Quantity | None = None
     whole: bool = False
+    of_each: bool = False
+    """The value is a mapping of such quantities."""
 
     def read(self, value: Any) -> Any:
         """The attribute's value."""
         if self.quantity is None:
             return value
+        if self.of_each:
+            return {name: float(self.quantity.exactly(each)) for name, each in value.items()}
         exact = self.quantity.exactly(value)
         return int(exact) if self.whole else float(exact)
 
     def write(self, value: Any) -> Any:
         """What reads back as the same value."""
+        if self.of_each and self.quantity is not None:
+            return {name: self.quantity.write(each) for name, each in value.items()}
         return value if self.quantity is None else self.quantity.write(value)
 
 
 _PUBLISHING = (
     "publishers", "subscribers", "broker", "gateway", "hub", "connections", "subscriber_connections", "topics", "qos",
+    "join",
 )  # fmt: skip
 """Keys of workloads that publish, not of those whose consumers ask for orchestration."""
 _SAME = (*_PUBLISHING, "consumers", "messages")
@@ -49,6 +56,7 @@ KEYS: Mapping[str, Key] = {
     "duration": Key(attribute="duration_s", quantity=DURATION),
     "warmup": Key(attribute="warmup_messages"),
     "drain": Key(attribute="drain_s", quantity=DURATION),
+    "join": Key(attribute="join", quantity=DURATION, of_each=True),
 }
 ARRIVAL_KEYS: Mapping[str, Key] = {
     "kind": Key(attribute="kind"),
@@ -161,6 +169,15 @@ def _check_messages(
     if least < HEADER_BYTES:
         message = f"a payload of {least}B has no room for the {HEADER_BYTES}-byte header"
         findings.add(origin.get("payload", ("workloads", name)), f"{message} of measured messages")
+    subscribing = [s for s in services if workload.subscribers in (s.name, s.role)]
+    there = {name for s in subscribing for name in (s.name, *s.nodes)}
+    for name in workload.join:
+        if name not in there:
+            message = f"{name!r} is no service and no node of this workload's subscribers{did_you_mean(name, there)}"
+            findings.add((*origin["join"], name), message, at_key=True)
+    if workload.join and workload.stop.backlog is not None:
+        message = "`join` makes it unknown how many deliveries are due; `stop: {backlog: …}` needs to know"
+        findings.add(origin["join"], message, at_key=True)
     for key in ("publishers", "subscribers", "broker", "gateway", "hub"):
         wanted = "" if key == "broker" and workload.brokerless else getattr(workload, key)
         if wanted and not any(wanted in (service.name, service.role) for service in services):

@@ -79,6 +79,8 @@ class Workload:
     drain_s: float = 2.0
     stop: Stop = field(default_factory=Stop)
     disturb: tuple[Disturbance, ...] = ()
+    join: Mapping[str, float] = field(default_factory=dict)
+    """Service or node of subscribers that come in late -> seconds from the start; the others are there before it."""
     repeat: int = 1
     seed: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -483,7 +483,8 @@ def test_the_result_stands_beside_what_was_published(tmp_path: Path):
     assert lines[0]["mean_ms"]
     page = files[3].read_text()
     assert "payload=128B" in page
-    assert "<svg" in page
+    assert page.count("<svg") == 2, "delays and drops"
+    assert "<h2>Drops</h2>" in page
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in write_experiment(folder)] == before
 

@@ -162,6 +162,22 @@ def test_a_killed_subscriber_leaves_messages_in_flight_not_dropped(tmp_path: Pat
     assert joined.unmatched_flows == 1000  # nobody says whose the broker's second flow was
 
 
+def test_what_was_sent_before_a_subscriber_came_in_is_not_due_to_it(tmp_path: Path):
+    lost = [Fate(outcome="lost_in")]
+    messages = [Message(fates=[Fate(), Fate()] if number % 10 else [*lost, *lost]) for number in range(1000)]
+    messages[5] = messages[905] = Message(outcome="refused")
+    oracle = Oracle(messages=[messages], subscribers=2)
+    since = START_NS + 600 * oracle.interval_ns
+    terms = Terms(loss_timeout_ns=10**9, joined_ns={"sub-1/subscriber-0": since})
+    joined = measure(oracle, tmp_path, terms=terms)
+    early, late = joined.ledgers["sub-0/subscriber-0"], joined.ledgers["sub-1/subscriber-0"]
+    assert (early.expected, early.delivered, early.dropped, early.refused) == (1000, 898, 100, 2)
+    assert (late.expected, late.delivered, late.dropped, late.refused) == (400, 359, 40, 1)
+    assert early.closes
+    assert late.closes
+    assert len(read_column(tmp_path / "samples.parquet", "t4_ns - t1_ns")) == 898 + 359
+
+
 def test_stamps_of_other_runs_probes_and_unrecorded_messages_are_counted_apart(tmp_path: Path):
     oracle = regular(10, subscribers=1)
     oracle.write(tmp_path / "raw")

@@ -10,6 +10,7 @@ from toolkit.contract.orders import Arrivals
 from toolkit.contract.payloads import Payload
 from toolkit.errors import FileInvalidError, UsageError
 from toolkit.spec.load import load_testbed
+from toolkit.spec.scale import scale_traffic
 from toolkit.spec.testbed import Architecture, Health, Image
 from toolkit.spec.workload import Reference, Stop
 
@@ -284,6 +285,18 @@ workloads:
         assert (b.payload_bytes, b.payload) == (1024, Payload(sizes=[64, 1024]))
         assert (c.payload_bytes, c.payload) == (1024, Payload(kind="zeros", sizes=[64, 1024], weights=[3.5, 1.0]))
         assert c.stop == Stop(after_s=300.0, backlog=10)
+
+    def test_subscribers_may_come_in_late(self, load):
+        text = "nodes: {base: {}, far: {}}" + SERVICES + "workloads: {w: {join: {JOIN}WITH}}"
+        late = load(text.replace("JOIN", "base: 500ms").replace("WITH", "")).workloads["w"]
+        assert late.join == {"base": 0.5}
+        testbed = load(text.replace("JOIN", "subscriber: 10s").replace("WITH", ""))
+        shorter = scale_traffic(testbed, 0.2).workloads["w"]
+        assert shorter.join == {"subscriber": 2.0}
+        with pytest.raises(FileInvalidError, match="'far' is no service and no node of this workload's subscribers"):
+            load(text.replace("JOIN", "far: 1s").replace("WITH", ""))
+        with pytest.raises(FileInvalidError, match="unknown how many deliveries are due"):
+            load(text.replace("JOIN", "base: 1s").replace("WITH", ", stop: {backlog: 5}"))
 
     def test_a_trace_may_stand_in_a_file(self, load, tmp_path):
         (tmp_path / "trace.txt").write_text("# seconds\n0\n0.5  # later\n\n1.25\n")

@@ -28,6 +28,8 @@ class Wire:
         self._backlog = bytearray()
         started_ns = time.monotonic_ns()
         plain = socket.create_connection((host, port), timeout=timeout_s)
+        if "receive_buffer_bytes" in options:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, int(options["receive_buffer_bytes"]))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A peer that vanished without a word is noticed when what we send stays unanswered for so long.
         plain.setsockopt(

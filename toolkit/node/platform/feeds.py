@@ -39,14 +39,21 @@ class Feed:
     """The subscription to one filter at every broker; a lost connection is dialled again."""
 
     def __init__(
-        self, order: RunOrder, brokers: tuple[str, ...], loop: asyncio.AbstractEventLoop, *, arrived: Arrived
+        self,
+        order: RunOrder,
+        brokers: tuple[str, ...],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        arrived: Arrived,
+        lost: Callable[[], None],
     ) -> None:
-        """`order.topics` is the one filter."""
+        """`order.topics` is the one filter; `lost` is called for each connection that is."""
         self._filter = order.topics[0].encode()
         self._orders = [replace(order, broker=broker) for broker in brokers]
         self._driver = make_driver(order.protocol)
         self._loop = loop
         self._arrived = arrived
+        self._lost_one = lost
         self._sources: dict[int, Source] = {}
         """By descriptor."""
         self._redial: Redial[list[SubscribingConnection]] = Redial()
@@ -135,6 +142,7 @@ class Feed:
             if source.slot == lost.slot:
                 self._drop(source)
         if not self._closed:
+            self._lost_one()
             self._redial.begin(lost.slot, lambda: self._dial(lost.slot), _close_all)
 
     def _drop(self, source: Source) -> None:

@@ -185,6 +185,7 @@ class Gateway:
 
     def _uplink_lost(self) -> None:
         """What was not answered goes first over the next connection."""
+        self.journal.reconnects += 1
         self.queue.extendleft(reversed(self._in_flight.values()))
         self._in_flight.clear()
 

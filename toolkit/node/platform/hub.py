@@ -130,6 +130,9 @@ class Hub:
         if not subscription.customers and subscription.opened.done():
             self._end(wanted)
 
+    def _feed_lost(self) -> None:
+        self.journal.reconnects += 1
+
     def _open(self, wanted: Wanted) -> Subscription:
         order = upstream_order("hub", self.settings, broker="", identity=self._identity)
         feed = Feed(
@@ -139,6 +142,7 @@ class Hub:
             arrived=lambda source, topic, payload, flags, at_ns: self._arrived(
                 wanted, source, topic, payload, flags, at_ns
             ),
+            lost=self._feed_lost,
         )
         subscription = self._subscriptions[wanted] = Subscription(feed, self.spawn(feed.open()))
         return subscription

@@ -33,6 +33,8 @@ class Journal:
         self.on = False
         self.received = 0
         self.sent = 0
+        self.reconnects = 0
+        """Connections to brokers that were lost."""
         self.dropped: Counter[str] = Counter()
         """Reason -> messages (of a hub: deliveries), since the start."""
         self.run = ""
@@ -59,7 +61,7 @@ class Journal:
 
     def _totals(self) -> dict[str, int]:
         dropped = {f"dropped_{reason}": count for reason, count in self.dropped.items()}
-        return {"received": self.received, "sent": self.sent, **dropped}
+        return {"received": self.received, "sent": self.sent, "reconnects": self.reconnects, **dropped}
 
     def identity(self, payload: bytes) -> Identity | None:
         """Who a message is; None outside of runs, for probes and for what is not ours."""
