@@ -145,7 +145,7 @@ def fit(  # noqa: C901 - one step after the other
     Example: toolkit model fit latest --bootstrap 200
     """
     from toolkit.model.curves import fit_curves
-    from toolkit.model.fit import FAMILIES, bootstrap, fit, rounded_shape
+    from toolkit.model.fit import FAMILIES, bootstrap, compromise, fit
 
     chosen = [f.strip() for f in families.split(",")] if families else list(FAMILIES)
     documents: dict[str, Any] = {}
@@ -158,9 +158,8 @@ def fit(  # noqa: C901 - one step after the other
             document["bootstrap"] = bootstrap(
                 report.values, report.best, rounds=rounds, resolution=resolution
             ).document()
-        if round_shapes:
-            gammas = [f for f in report.fits if f.family == "gamma"]
-            document["rounded"] = [str(rounded_shape(f.distribution)) for f in gammas]
+        if round_shapes and (rounded := compromise(report, resolution=resolution)) is not None:
+            document["rounded"] = rounded.document()
         if plot is not None:
             from toolkit.model.draw import plot_fit
 
@@ -175,7 +174,8 @@ def fit(  # noqa: C901 - one step after the other
         return
     for name, document in documents.items():
         typer.echo(f"{name}: n {document['n']}, mean {document['mean']:.4g} ms, sd {document['sd']:.4g} ms")
-        for found in document["fits"][:6]:
+        compared = [document["rounded"]] if "rounded" in document else []
+        for found in document["fits"][:6] + compared:
             typer.echo(
                 f"  {found['family']:<20} AIC {found['aic']:>12.1f}  BIC {found['bic']:>12.1f}  "
                 f"KS {found['ks']:.4f}  {found['distribution'][:70]}"

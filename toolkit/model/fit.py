@@ -695,3 +695,20 @@ def rounded_shape(distribution: Distribution) -> Distribution:
     if isinstance(distribution, Gamma) and not isinstance(distribution, Erlang):
         return Erlang(shape=max(1, round(distribution.shape)), rate=distribution.rate)
     raise ModelError(f"only a gamma's shape can be rounded, not that of {NAMES[type(distribution)]}")
+
+
+def compromise(report: FitReport, *, resolution: float = 0.0) -> Fit | None:
+    """The gamma of a report with its shape rounded, judged like the fits; None where no gamma was fitted."""
+    gamma = next((f for f in report.fits if f.family == "gamma"), None)
+    if gamma is None:
+        return None
+    values, rounded = report.values, rounded_shape(gamma.distribution)
+    return Fit(
+        family="rounded_gamma",
+        distribution=rounded,
+        parameters=gamma.parameters,
+        log_likelihood=_Likelihood(values, resolution)(rounded) * gamma.n / len(values),
+        n=gamma.n,
+        ks=ks_distance(values, rounded, resolution=resolution),
+        ad=anderson_darling(values, rounded),
+    )

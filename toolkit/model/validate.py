@@ -15,11 +15,13 @@ from toolkit.model.net import Net
 from toolkit.model.netfile import read_net
 from toolkit.model.predict import latencies
 from toolkit.model.samples import RunSamples
+from toolkit.model.simulate import Interval
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 _ROUNDS = 200
 _MOST = 20_000
 _ENOUGH = 100
+_LEVELS = 4_000
 _TARGET_MEAN, _TARGET_P99 = 3.0, 10.0
 
 
@@ -57,8 +59,9 @@ class Validation:
     settings: dict[str, float]
     """Of the judged run, as the net was given them."""
     figures: tuple[Figure, ...]
-    ks: float
-    wasserstein_ms: float
+    ks: Interval
+    """Kolmogorov-Smirnov distance; what is left of it with a perfect model is part of it, so 0 is never inside."""
+    wasserstein_ms: Interval
     above_model_p99_percent: float
     """Share of measured latencies above the model's p99; 1 % would be perfect."""
     explanations: tuple[str, ...]
@@ -88,9 +91,11 @@ class Validation:
             "quantity": "transport: T4 - T1, a value for each delivery",
             "settings": self.settings,
             "figures": {f.name: f.document() for f in self.figures},
-            "ks": self.ks,
-            "wasserstein_ms": self.wasserstein_ms,
-            "wasserstein_relative": self.wasserstein_ms / self.figure("mean").measured,
+            "ks": self.ks.value,
+            "ks_confidence": [self.ks.low, self.ks.high],
+            "wasserstein_ms": self.wasserstein_ms.value,
+            "wasserstein_confidence_ms": [self.wasserstein_ms.low, self.wasserstein_ms.high],
+            "wasserstein_relative": self.wasserstein_ms.value / self.figure("mean").measured,
             "above_model_p99_percent": self.above_model_p99_percent,
             "within_target": self.is_good,
             "explanations": list(self.explanations),
@@ -105,7 +110,8 @@ class Validation:
                 f"{f.error_percent:+.1f} %"
             )
         lines.append(
-            f"  KS {self.ks:.4f}, Wasserstein {self.wasserstein_ms:.4g} ms, "
+            f"  KS {self.ks.value:.4f} [{self.ks.low:.4f}, {self.ks.high:.4f}], Wasserstein "
+            f"{self.wasserstein_ms.value:.4g} ms [{self.wasserstein_ms.low:.4g}, {self.wasserstein_ms.high:.4g}], "
             f"{self.above_model_p99_percent:.2f} % above the model's p99"
         )
         return lines + [f"  {text}" for text in self.explanations]
@@ -131,14 +137,15 @@ def validate(
     if not len(measured) or not len(predicted):
         raise ModelError(f"run {judged.name}: nothing to compare: {len(measured)} measured, {len(predicted)} predicted")
     figures = compare(measured, predicted, seed=seed, parts=judged.parts)
+    ks, wasserstein = distances(measured, predicted, seed=seed, parts=judged.parts)
     return Validation(
         run=judged.name,
         is_own=set(judged.names) <= set(fitted.names),
         n=len(measured),
         settings=chosen,
         figures=figures,
-        ks=_ks(measured, predicted),
-        wasserstein_ms=_wasserstein(measured, predicted),
+        ks=ks,
+        wasserstein_ms=wasserstein,
         above_model_p99_percent=float((measured > np.quantile(predicted, 0.99)).mean() * 100),
         explanations=explain(fitted, judged, figures, params),
         net=net,
@@ -186,16 +193,33 @@ def _blocks(parts: Sequence[FloatArray], seed: int) -> list[FloatArray]:
     return made
 
 
+def distances(
+    measured: FloatArray, predicted: FloatArray, *, seed: int = 1, parts: Sequence[FloatArray] = ()
+) -> tuple[Interval, Interval]:
+    """(Kolmogorov-Smirnov, Wasserstein-1) of the two samples with their 95 % intervals, as in `compare`."""
+    levels = (np.arange(_LEVELS) + 0.5) / _LEVELS
+    ordered, curve = np.sort(predicted), _quantiles(predicted, levels)
+    found = np.array(
+        [
+            (_ks(np.sort(resampled), curve), np.abs(_quantiles(resampled, levels) - curve).mean())
+            for resampled in _blocks(parts or (measured,), seed)
+        ]
+    )
+    low, high = np.quantile(found, [0.025, 0.975], axis=0)
+    ks = _ks(np.sort(measured), ordered)
+    wasserstein = float(np.abs(_quantiles(measured, levels) - curve).mean())
+    return (
+        Interval(value=ks, low=float(low[0]), high=float(high[0])),
+        Interval(value=wasserstein, low=float(low[1]), high=float(high[1])),
+    )
+
+
 def _ks(a: FloatArray, b: FloatArray) -> float:
+    """Of two sorted samples."""
     grid = np.concatenate([a, b])
-    at_a = np.searchsorted(np.sort(a), grid, side="right") / len(a)
-    at_b = np.searchsorted(np.sort(b), grid, side="right") / len(b)
+    at_a = np.searchsorted(a, grid, side="right") / len(a)
+    at_b = np.searchsorted(b, grid, side="right") / len(b)
     return float(np.abs(at_a - at_b).max())
-
-
-def _wasserstein(a: FloatArray, b: FloatArray) -> float:
-    levels = (np.arange(20_000) + 0.5) / 20_000
-    return float(np.abs(_quantiles(a, levels) - _quantiles(b, levels)).mean())
 
 
 def _quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:

@@ -23,7 +23,9 @@ def model_section(run: RunFolder) -> dict[str, Any] | None:
             "within": found["within_target"],
             "rows": [_figure_row(name, found["figures"][name]) for name in FIGURES if name in found["figures"]],
             "ks": found["ks"],
+            "ks_confidence": found["ks_confidence"],
             "wasserstein": in_ms(found["wasserstein_ms"]),
+            "wasserstein_confidence": [in_ms(bound) for bound in found["wasserstein_confidence_ms"]],
             "above": found["above_model_p99_percent"],
             "explanations": found["explanations"],
         }

@@ -17,9 +17,16 @@ from toolkit.model.classes import message_classes
 from toolkit.model.netfile import read_net
 from toolkit.model.samples import pool, read_run
 from toolkit.model.simulate import simulate, why_not_followed
-from toolkit.model.validate import compare, validate
+from toolkit.model.validate import compare, distances, validate
 
 duckdb = pytest.importorskip("duckdb")
+
+
+@pytest.fixture(autouse=True)
+def _few_families(monkeypatch):
+    """Those that the made runs follow: the search among all of them is what the tests of fits are for."""
+    monkeypatch.setattr("toolkit.model.build.FAMILIES", ("gamma", "lognormal", "shifted_gamma"))
+    monkeypatch.setattr("toolkit.model.predict._LATENCIES", 20_000)
 
 
 def write_table(file, columns):
@@ -137,6 +144,20 @@ def test_comparing_a_sample_with_itself_finds_no_error():
         assert figure.error_percent == 0
         assert figure.low <= figure.measured <= figure.high
     assert [f.name for f in compare(values, values)][-1] == "p99.9"
+    ks, wasserstein = distances(values, values)
+    assert ks.value == 0
+    assert wasserstein.value < 1e-3 < wasserstein.high < 0.1
+    assert 0 < ks.low < ks.high < 0.03
+
+
+def test_the_distances_of_a_wrong_model_have_intervals_around_them():
+    rng = np.random.Generator(np.random.Philox(2))
+    measured, predicted = rng.exponential(1.0, 4000), rng.exponential(1.2, 40_000)
+    ks, wasserstein = distances(measured, predicted)
+    # The largest difference of exp(-x) and exp(-x / 1.2), and the difference of the means.
+    assert ks.low < 1.2**-5 - 1.2**-6 < ks.high
+    assert wasserstein.low < 0.2 < wasserstein.high
+    assert wasserstein.low < wasserstein.value < wasserstein.high
 
 
 def run(*arguments):
@@ -158,14 +179,56 @@ def test_solve_prints_one_document():
 def test_the_commands_on_a_run_write_into_its_folder(tmp_path):
     folder = make_run(tmp_path / "r", n=400)
     only = ("--hop", "publish", "--families", "gamma,erlang")
-    run("fit", str(folder), *only, "--plots", str(tmp_path / "plots"), "--json")
+    run("fit", str(folder), *only, "--plots", str(tmp_path / "plots"))
+    shown = run("fit", str(folder), *only, "--round-shapes", "--bootstrap", "5")
+    assert "rounded_gamma" in shown.stdout
+    assert "bootstrap: KS p" in shown.stdout
     fits = json.loads((folder / "model" / "fits.json").read_text())
     assert fits["hops"]["publish"]["fits"][0]["family"] in {"gamma", "erlang"}
     assert (tmp_path / "plots" / "fit-publish.svg").stat().st_size > 1000
     document = json.loads(run("predict", str(folder), "--set", "threads=4,8", "--seconds", "1", "--json").stdout)
     assert [p["settings"]["threads"] for p in document["points"]] == [4, 8]
-    run("validate", str(folder), "--json")
-    assert (folder / "model" / "validation.json").is_file()
+    run("validate", str(folder), "--plot", str(tmp_path / "both.svg"))
+    (validated,) = json.loads((folder / "model" / "validation.json").read_text())["runs"]
+    assert validated["ks_confidence"][0] < validated["ks_confidence"][1] < 0.2
+    assert (tmp_path / "both.svg").stat().st_size > 1000
+
+
+QUEUE = """\
+net: queue
+unit: ms
+params: {rate: 10, threads: 1}
+places: {Source: 200, Way: 0, Queue: 0, Done: 0}
+transitions:
+  arrive: {in: Source, out: Way, delay: "exponential(rate / 1000)"}
+  send: {in: Way, out: Queue, delay: deterministic(1), server: infinite}
+  serve: {in: Queue, out: Done, delay: "exponential(0.1)", server: threads}
+measures: {done: {first_passage: Done == 200}}
+latency: {from: send, to: Done}
+"""
+
+
+def test_a_sweep_is_plotted_and_the_capacity_keeps_its_bound(tmp_path):
+    file, drawn = tmp_path / "queue.yml", tmp_path / "sweep.svg"
+    file.write_text(QUEUE)
+    options = ("--set", "threads=1,2", "--set", "rate=50", "--plot", str(drawn), "--json")
+    points = json.loads(run("predict", str(file), *options).stdout)["points"]
+    assert [point["settings"] for point in points] == [{"threads": 1, "rate": 50}, {"threads": 2, "rate": 50}]
+    # One server at half its speed: 1 ms there, then 1 / (0.1 - 0.05) ms in the system.
+    assert points[0]["mean"] == pytest.approx(21, rel=0.05)
+    assert points[1]["mean"] == pytest.approx(1 + 1 / (0.1 * (1 - 0.25**2)), rel=0.05)
+    assert drawn.stat().st_size > 1000
+    wanted = ("--set", "threads=1", "--capacity", "93", "--json")
+    capacity = json.loads(run("predict", str(file), *wanted).stdout)["capacity"]
+    # The time in the system is exponential: p99 is 92 ms where arrivals leave 0.05 of the 0.1 a millisecond.
+    assert capacity["p99"] < 93
+    assert capacity["rate"] == pytest.approx(50, rel=0.15)
+
+
+def test_places_over_time_are_drawn(tmp_path):
+    drawn = tmp_path / "places.svg"
+    run("solve", "examples/models/event-handler.yml", "--at", "0,2,4,6,8,10,12,16", "--plot", str(drawn))
+    assert "Ready_to_Send" in drawn.read_text() or drawn.stat().st_size > 5000
 
 
 def test_show_and_table(tmp_path):

@@ -27,7 +27,8 @@ def write_model(run: RunFolder) -> None:
     figure = {"measured": 3.0, "low": 2.9, "high": 3.1, "predicted": 3.06, "error_percent": 2.0}
     judged = {
         "run": run.name, "fitted_on_it": False, "within_target": True, "figures": {"mean": figure, "p99": figure},
-        "ks": 0.02, "wasserstein_ms": 0.05, "above_model_p99_percent": 1.1, "explanations": ["a <reason>"],
+        "ks": 0.02, "ks_confidence": [0.01, 0.031], "wasserstein_ms": 0.05, "wasserstein_confidence_ms": [0.04, 0.07],
+        "above_model_p99_percent": 1.1, "explanations": ["a <reason>"],
     }  # fmt: skip
     curves = {run.name: {"measured": distribution_curve(measured), "predicted": distribution_curve(predicted)}}
     followed = transient(load_net(NET), 20.0)
