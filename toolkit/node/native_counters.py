@@ -1,6 +1,6 @@
 """What an unmodified broker says of itself: messages it dropped, subscriptions it holds; asked for on its own node.
 
-Mosquitto tells it in `$SYS`, RabbitMQ on its metrics page.
+Mosquitto tells it in `$SYS`, RabbitMQ on its metrics page, ActiveMQ in advisories.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from toolkit.contract import metrics
 from toolkit.node import exposition
+from toolkit.node.drivers import stomp_frames
 
 TOPICS = {
     "$SYS/broker/publish/messages/dropped": "dropped",
@@ -37,6 +38,9 @@ _RABBITMQ = {
 }
 _SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 _ANSWER_S = 5.0
+_SETTLES_WITHIN_S = 15.0
+_DISCARDED = "/topic/ActiveMQ.Advisory.MessageDiscarded.Topic.>"
+"""One for each message that a subscription lost to its bound: `consumerId`, and `discardedCount` up to now."""
 Converse = Callable[["NativeCounters"], None]
 
 
@@ -62,10 +66,14 @@ class NativeCounters:
         self._thread.start()
 
     def read(self, *, settled: bool = False) -> dict[str, int]:
-        """The latest numbers; `settled` waits until they cover what has happened before this call."""
-        if settled and self.latest:
+        """The latest numbers; `settled` waits until they cover what has happened before this call, and stand still."""
+        until_s = time.monotonic() + _SETTLES_WITHIN_S
+        while settled and self.latest and time.monotonic() < until_s:
+            seen = dict(self.latest)
             self._wanted.set()
             time.sleep(INTERVAL_S + 0.2)
+            if self.latest == seen:
+                break
         return dict(self.latest)
 
     def pause(self) -> None:
@@ -173,7 +181,39 @@ def read_rabbitmq(page: str) -> dict[str, int]:
     return found
 
 
+# -- ActiveMQ ---------------------------------------------------------------------------------------------------------
+
+
+def _listen_to_advisories(counters: NativeCounters) -> None:
+    discarded: dict[bytes, int] = {}
+    with socket.create_connection(counters.address, timeout=_ANSWER_S) as broker:
+        reader = stomp_frames.FrameReader()
+        hello = {"accept-version": "1.2", "host": "/", "heart-beat": "0,0"}
+        wanted = {"id": "0", "destination": _DISCARDED, "ack": "auto", "receipt": "0"}
+        broker.sendall(stomp_frames.frame("CONNECT", hello) + stomp_frames.frame("SUBSCRIBE", wanted))
+        while True:
+            data = broker.recv(1 << 16)
+            if not data:
+                raise ConnectionResetError("the broker closed the connection")
+            for found in reader.take(data):
+                if found.command == b"ERROR":
+                    raise ConnectionRefusedError(found.complaint)
+                if found.command == b"CONNECTED":
+                    continue
+                broker.settimeout(None)  # subscribed: silence means that nothing is dropped
+                take_advisory(discarded, found)
+                counters.latest["dropped"] = sum(discarded.values())
+
+
+def take_advisory(discarded: dict[bytes, int], found: stomp_frames.Frame) -> None:
+    """Note how many messages a subscription of ActiveMQ has lost; other frames tell nothing."""
+    count = found.headers.get(b"discardedCount", b"")
+    if found.command == b"MESSAGE" and count.isdigit():
+        discarded[found.headers.get(b"consumerId", b"")] = int(count)
+
+
 _CONVERSATIONS: Mapping[str, Converse] = {
     "mqtt": _listen_to_sys,
     "rabbitmq": _ask_rabbitmq,
+    "activemq": _listen_to_advisories,
 }

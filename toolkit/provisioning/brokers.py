@@ -16,6 +16,8 @@ from toolkit.spec.testbed import Service
 RABBITMQ_METRICS_PORT = 15692
 MOSQUITTO_LOCAL_PORT = 1882
 """Of a guarded Mosquitto: its own counters, and nothing else, for whoever is on its node."""
+ACTIVEMQ_LOCAL_PORT = 61612
+"""Of an ActiveMQ without a login: STOMP for whoever is on its node, so that the hop probe can read its advisories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +152,13 @@ def _rabbitmq(service: Service, address: str, members: Sequence[str]) -> BrokerS
 def _activemq(service: Service, _: str, __: Sequence[str]) -> BrokerSetup:
     ports = _ports(service)
     settings = _plain(service)
+    counters_port = 0 if service.login else ACTIVEMQ_LOCAL_PORT  # its login guards every port
     config = render_template(
         "activemq/activemq.xml.j2",
         settings=settings,
         protocols=ports,
         tls=service.tls,
+        counters_port=counters_port,
         login=f"{INSIDE}/{LOGIN}" if service.login else "",
     )
     return BrokerSetup(
@@ -164,6 +168,7 @@ def _activemq(service: Service, _: str, __: Sequence[str]) -> BrokerSetup:
         environment={"TOOLKIT_HEAP_BYTES": str(settings["heap"])},
         health=("listening", *(str(port) for port in ports.values())),
         health_within_s=300.0,
+        native=f"activemq:{counters_port}" if counters_port else "",
     )
 
 

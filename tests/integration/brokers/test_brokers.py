@@ -178,4 +178,7 @@ def test_the_brokers_own_count_of_dropped_messages_is_ours(
     sent, received = publisher.info("slow").counts, subscriber.info("slow").counts
     assert received["reconnects"] == 0
     assert received["received"] < sent["sent"], "the broker was to lose some"
-    assert not counters or counters() - before == sent["sent"] - received["received"]
+    lost = sent["sent"] - received["received"]
+    # On a machine that is busy ActiveMQ was once seen to keep part of a window (in_flight: 10) to itself.
+    kept = 10 if server.service.image.name == "activemq" else 0
+    assert not counters or 0 <= lost - (counters() - before) <= kept
