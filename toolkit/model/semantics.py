@@ -213,6 +213,14 @@ def _odd_numbers(count: int) -> NDArray[np.uint64]:
     return np.asarray((z ^ (z >> np.uint64(31))) | np.uint64(1))
 
 
+def _is_persistent(net: Net, transition: Transition) -> bool:
+    """Whether nothing but its own firing can stop a clock of this transition."""
+    if transition.guard is not None or transition.inhibitors:
+        return False
+    others = (t for t in net.transitions if t.name != transition.name)
+    return not any(place in other.inputs for other in others for place in transition.inputs)
+
+
 class _Explorer:
     """Explores with phases (`order` of them for a bounded delay), or, with order 0, bare markings only."""
 
@@ -236,6 +244,7 @@ class _Explorer:
         self.width = width
         self.mixer = _odd_numbers(width)
         self.clocked = [t for t in net.timed if t.name in self.offset]
+        self.stoppable = [t for t in self.clocked if not _is_persistent(net, t)]
 
     def clocks(self, transition: Transition, states: IntArray) -> IntArray:
         at = self.offset[transition.name]
@@ -376,7 +385,7 @@ class _Explorer:
         self, states: IntArray, weight: FloatArray, origin: IntArray
     ) -> tuple[IntArray, FloatArray, IntArray]:
         """Drop clocks that lost their enabling, any of them with equal probability."""
-        for transition in self.clocked:
+        for transition in self.stoppable:
             while True:
                 surplus = self.clocks(transition, states).sum(axis=0) > self.rules.active(transition, states)
                 if not surplus.any():

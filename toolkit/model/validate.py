@@ -256,11 +256,19 @@ def _noise(fitted: RunSamples, judged: RunSamples, missed: list[tuple[Figure, fl
     for figure, _ in missed:
         halves = [(f.high - f.low) / 2 / f.measured * 100 for f in (figure, own[figure.name]) if f.measured]
         both = float(np.hypot(halves[0], halves[1])) if len(halves) > 1 else 0.0
-        verdict = "within" if abs(figure.error_percent) <= both else "beyond"
+        miss = abs(figure.error_percent)
+        verdict = "within" if miss <= both else "beyond"
+        left = f", which leaves {miss - both:.1f} % to the model" if miss > both else ""
         found.append(
             f"{figure.name}: the miss of {figure.error_percent:+.1f} % is {verdict} the {both:.1f} % by which two such "
-            f"measurements differ (95 %; {len(fitted.parts)} and {len(judged.parts)} runs)"
+            f"measurements differ (95 %; {len(fitted.parts)} and {len(judged.parts)} runs){left}"
         )
+        if min(len(fitted.parts), len(judged.parts)) == 1:
+            found.append(f"{figure.name}: a single run does not tell by how much runs with equal settings differ")
+        for run, what in ((judged, "judged by"), (fitted, "fitted on")):
+            if len(run.parts) > 1:
+                values = ", ".join(f"{_figure_of(figure.name, part):.4g}" for part in run.parts)
+                found.append(f"{figure.name} of the runs {what}, one by one: {values} ms")
     slices = [part for run in judged.parts for part in np.array_split(run, 10) if len(part)]
     means = [float(part.mean()) for part in slices]
     if min(means) > 0 and max(means) > 1.5 * min(means):
@@ -268,6 +276,10 @@ def _noise(fitted: RunSamples, judged: RunSamples, missed: list[tuple[Figure, fl
             f"the measured run is not steady: the mean of its tenths goes from {min(means):.4g} to {max(means):.4g} ms"
         )
     return found
+
+
+def _figure_of(name: str, values: FloatArray) -> float:
+    return float(values.mean() if name == "mean" else np.quantile(values, 0.99))
 
 
 def _changes(fitted: RunSamples, judged: RunSamples) -> list[str]:

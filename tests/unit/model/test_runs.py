@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -299,6 +300,18 @@ def test_a_miss_is_explained_with_what_changed_and_with_the_noise(tmp_path):
     assert not result.is_good
     assert any("had one subscriber" in text for text in result.explanations)
     assert any("by which two such measurements differ" in text for text in result.explanations)
+    assert "mean: a single run does not tell by how much runs with equal settings differ" in result.explanations
+
+
+def test_a_miss_shows_how_runs_with_equal_settings_differ(tmp_path):
+    runs = [read_run(make_run(tmp_path / f"r{n}", n=300, seed=n)) for n in range(3)]
+    slow = replace(runs[0], end_to_end=runs[0].end_to_end * 2, parts=(runs[0].end_to_end * 2,))
+    result = validate(pool(runs), pool([runs[1], slow]))
+    (noise,) = (text for text in result.explanations if text.startswith("mean: the miss"))
+    assert "differ (95 %; 3 and 2 runs)" in noise
+    (values,) = (text for text in result.explanations if text.startswith("mean of the runs judged by"))
+    first, second = (float(word) for word in values.split(": ")[1].removesuffix(" ms").split(", "))
+    assert second == pytest.approx(2 * first, rel=0.15)
 
 
 def test_a_thread_is_held_until_the_last_subscriber_was_sent_to(tmp_path):
