@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -31,10 +32,12 @@ def bench(example: str, requests: int, folder: Path) -> dict[str, Any]:
     try:
         lab.run("deploy", within_s=900)
         lab.run("run", "--messages", "5", "--json", expect=None)  # connections and caches as in the middle of a run
+        load_before = os.getloadavg()[0]
         document = lab.run("run", "--messages", str(requests), "--json", within_s=requests * 2 + 300).document
         return {
             "example": example,
             **figures(document),
+            "load": [round(load_before, 1), round(os.getloadavg()[0], 1)],
             "goal_ms": GOAL_MS[example.removesuffix("-mariadb")],
             "resident_mb": resident_mb(lab),
             "goal_resident_mb": GOAL_RESIDENT_MB,

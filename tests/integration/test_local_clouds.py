@@ -38,6 +38,11 @@ workloads:
     messages: 10
     arrivals: {rate: 5/s}
     asserts: {lost: == 0, refused: == 0}
+  restarted:
+    consumers: consumer
+    messages: 40
+    arrivals: {rate: 5/s}
+    disturb: [{at: 2s, restart: database}]
 """
 
 
@@ -59,6 +64,20 @@ def test_the_consumer_is_answered_from_the_other_cloud(lab: Lab) -> None:
     assert document["hops"]["gatekeeper@a -> gatekeeper@b: gsd_poll"]["count"] == 10
     assert document["hops"]["service_registry@b query: query"]["mean_ms"] > 0
     assert not [fault for fault in document["faults"] if "was late" not in fault]
+
+
+def test_a_database_that_restarts_meanwhile_is_told_and_found_again(lab: Lab) -> None:
+    document = lab.run("run", "restarted", "--json", expect=None).document
+    total = document["ledger"]["total"]
+    assert total["refused"] > 0
+    assert total["delivered"] > 0
+    # Each request is answered, those meanwhile by an error.
+    assert total["delivered"] + total["refused"] == 40
+    for _ in range(4):
+        after = lab.run("run", "intercloud", "--json", expect=None).document
+        if after["ledger"]["total"]["delivered"] == 10:
+            break
+    assert after["ledger"]["total"]["delivered"] == 10, after["faults"]
 
 
 def test_what_was_made_at_deploy_is_private(lab: Lab) -> None:
