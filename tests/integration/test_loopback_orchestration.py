@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.clouds_on_loopback import Clouds, clouds_of
 from tests.ports import free_port
 from toolkit.measure.tables import read_column
 from toolkit.model.samples import read_run
-from toolkit.report.html import render_report
+from toolkit.report.html import render_report, write_figures
 from toolkit.report.table import hop_rows, remarks, run_document
 from toolkit.report.text import comma_separated, latex, markdown
 
@@ -123,12 +124,15 @@ def test_what_nobody_offers_is_refused_and_counted(clouds: Clouds) -> None:
     assert kpis["hops"]["end_to_end"]["count"] == 0
 
 
-def test_the_steps_are_in_reports_and_known_to_models(clouds: Clouds) -> None:
+def test_the_steps_are_in_reports_and_known_to_models(clouds: Clouds, tmp_path: Path) -> None:
     run = clouds.run("intracloud")
     document = run_document(run)
     page = render_report([run])
     assert '<svg class="sequence"' in page
     assert "orchestrator@b -&gt; authorization@b: intracloud" in page
+    files = write_figures([run], tmp_path, form="svg")
+    assert [file.stem for file in files][-1] == "sequence"
+    assert files[-1].read_text().count("database ") == 2
     for text in (markdown([document]), comma_separated([document]), latex([document])):
         assert "authorization@b query: intracloud" in text.replace("\\_", "_")
     samples = read_run(run.path)

@@ -14,7 +14,7 @@ from toolkit.report.compare import Comparison
 from toolkit.report.drops import drop_plots, plot_drops, sum_of_books
 from toolkit.report.figures import run_figures
 from toolkit.report.model import model_figures, model_section
-from toolkit.report.plots import plot_run, plot_sweep
+from toolkit.report.plots import plot_run, plot_sequence, plot_sweep
 from toolkit.report.protocols import HEADER as PROTOCOL_HEADER
 from toolkit.report.protocols import protocol_cells, protocol_files, protocol_rows
 from toolkit.report.sequence import draw_sequence
@@ -59,11 +59,13 @@ def write_tables(runs: Sequence[RunFolder], folder: Path) -> list[Path]:
 def write_figures(runs: Sequence[RunFolder], folder: Path, *, form: str) -> list[Path]:
     """Figures for papers: of one run into `folder`, of several into a folder each."""
     homes = [folder if len(runs) == 1 else folder / run.name for run in runs]
-    return [
-        file
-        for run, home in zip(runs, homes, strict=True)
-        for file in plot_run(run_figures(run, run_document(run)), home, form=form)
-    ]
+    made = []
+    for run, home in zip(runs, homes, strict=True):
+        document = run_document(run)
+        made += plot_run(run_figures(run, document), home, form=form)
+        if document.get("sequence"):
+            made.append(plot_sequence(document["sequence"], home / f"sequence.{form}"))
+    return made
 
 
 def write_experiment(folder: ExperimentFolder, to: Path | None = None) -> list[Path]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.report.sequence import shown_steps
 from toolkit.report.table import HOP_TITLES
 
 STYLE: Any = {
@@ -103,6 +104,36 @@ def plot_run(figures: Mapping[str, Any], folder: Path, *, form: str) -> list[Pat
                 save(figure, folder / f"{name}.{form}")
                 made.append(folder / f"{name}.{form}")
     return made
+
+
+def plot_sequence(sequence: Sequence[Mapping[str, Any]], to: Path) -> Path:
+    """The way of an orchestration request: a line for each system, an arrow for each message, a box for each query."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    steps, systems = shown_steps(sequence)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(1.3 * len(systems), 0.24 * (len(steps) + 2)), layout="constrained")
+        axis = figure.add_subplot()
+        axis.axis("off")
+        axis.set(xlim=(-0.5, len(systems) - 0.3), ylim=(len(steps) + 0.5, -1.2))
+        for x, system in enumerate(systems):
+            axis.text(x, -0.8, system, ha="center", weight="bold")
+            axis.axvline(x, ymax=1 - 0.7 / (len(steps) + 1.7), color="0.6", linewidth=0.6, linestyle=":")
+        for y, step in enumerate(steps):
+            start, end = systems.index(step["from"]), systems.index(step["to"])
+            if step["kind"] == "query":
+                axis.plot([start], [y], marker="s", markersize=4, color="C0")
+                axis.text(start + 0.06, y, f"database {step['mean_ms']:.3g} ms", va="center")
+                continue
+            axis.annotate(
+                "", (end, y), (start, y), arrowprops={"arrowstyle": "-|>", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
+            )
+            axis.text(
+                (start + end) / 2, y - 0.08, f"{step['operation']} {step['mean_ms']:.3g} ms", ha="center", va="bottom"
+            )
+        save(figure, to)
+    return to
 
 
 def _draw_distribution(axis: Any, hops: Mapping[str, Any]) -> bool:

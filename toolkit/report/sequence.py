@@ -15,10 +15,15 @@ _TIP = (
 )
 
 
+def shown_steps(sequence: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Messages and queries, and the systems in the order in which they take part."""
+    steps = [step for step in sequence if step["kind"] in {"message", "query"}]
+    return steps, list(dict.fromkeys(system for step in steps for system in (step["from"], step["to"])))
+
+
 def draw_sequence(sequence: Sequence[Mapping[str, Any]]) -> str:
     """An SVG picture, steps from top to bottom as they happen on average, each with its mean; empty without steps."""
-    steps = [step for step in sequence if step["kind"] in {"message", "query"}]
-    systems = list(dict.fromkeys(system for step in steps for system in (step["from"], step["to"])))
+    steps, systems = shown_steps(sequence)
     if not steps:
         return ""
     x = {system: _COLUMN // 2 + number * _COLUMN for number, system in enumerate(systems)}
