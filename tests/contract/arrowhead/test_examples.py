@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+
+from tests.ports import free_port
 
 from .local_cloud import ASKED_GAUGE, ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, request_form
 
@@ -447,6 +453,43 @@ class TestGatekeeper:
         path = f"/gatekeeper/mgmt/brokers/{stored['id']}"
         assert other_cloud.outbound("PUT", path, {**broker, "port": 1}).json == {**stored, "port": 1}
         assert other_cloud.outbound("DELETE", path).status == 200
+
+
+def test_a_registry_that_cleans_up_and_is_emptied(tmp_path: Path) -> None:
+    """Who does not answer and what has ended goes; what is left goes when the operator says so."""
+    cloud = LocalCloud("clean", tmp_path)
+    cloud.environment |= {
+        "TOOLKIT_ARROWHEAD_PING_INTERVAL_S": "0.3",
+        "TOOLKIT_ARROWHEAD_TTL_INTERVAL_S": "0.3",
+        "TOOLKIT_ARROWHEAD_DATABASE_POOL": "2",
+    }
+    cloud.seed()
+    cloud.start("service_registry")
+    try:
+        cloud.await_ready("service_registry")
+        ends = datetime.now() + timedelta(seconds=5)  # noqa: DTZ005 - a LocalDateTime has no zone
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            here = {**PRESS_GAUGE, "address": "127.0.0.1", "port": listening.getsockname()[1]}
+            for name, change in (
+                ("Stays", {"provider": here}),
+                ("Ends", {"provider": here, "endOfValidity": ends.isoformat(timespec="seconds")}),
+                ("Away", {"provider": {**here, "port": free_port()}}),
+            ):
+                entry = {**ENTRY, "providedService": {**GAUGE, "serviceDefinition": name}, **change}
+                assert cloud.service_registry("POST", "/serviceregistry/register", entry).status == 201
+            deadline = time.monotonic() + 30
+            left = {"Stays", "Ends", "Away"}
+            while left != {"Stays"}:
+                assert time.monotonic() < deadline, left
+                time.sleep(0.1)
+                entries = cloud.service_registry("GET", "/serviceregistry/mgmt/all").json["serviceQueryData"]
+                left = {entry["providedService"]["serviceDefinition"] for entry in entries}
+                assert "Stays" in left
+            assert cloud.service_registry("DELETE", "/serviceregistry/mgmt/all").status == 200
+            assert cloud.service_registry("DELETE", "/serviceregistry/mgmt/all").status == 204
+            assert cloud.service_registry("GET", "/serviceregistry/mgmt/all").status == 204
+    finally:
+        assert set(cloud.stop().values()) == {0}
 
 
 class TestManagement:

@@ -17,7 +17,7 @@ from .local_cloud import Answered, LocalCloud
 
 PORTS = ("service_registry", "authorization", "orchestrator", "gatekeeper", "outbound")
 LEFT_ALONE = {("delete", "/serviceregistry/mgmt/all")}
-"""It would empty the registry under the other tests."""
+"""It would empty the registry under the other tests; `test_examples` has a registry for it."""
 EXAMPLES = 4
 """For each operation."""
 QUIET = settings(

@@ -93,7 +93,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Secured, Se
     folder = tmp_path_factory.mktemp("secure")
     master = certificates.make_master()
     one = secured(master, "hall-1", folder / "one")
-    two = secured(master, "hall-2", folder / "two", TOOLKIT_ARROWHEAD_STRICT_CLOUD="1")
+    hardened = {"TOOLKIT_ARROWHEAD_STRICT_CLOUD": "1", "TOOLKIT_ARROWHEAD_AUTH_FOR_CLOUD": "1"}
+    two = secured(master, "hall-2", folder / "two", **hardened)
     for each in (one, two):
         each.cloud.own["operator"] = "plant"
     own = {each.cloud.name: {**each.cloud.own, "operator": "plant"} for each in (one, two)}
@@ -200,6 +201,17 @@ def test_who_may_call_what(
         assert answer.json["errorMessage"] == f"{denied}.hall-1.plant.arrowhead.eu is unauthorized to access {url}"
     if allowed is not None:
         assert hall.ask(allowed, system, method, path, body).status in (200, 201, 204)
+
+
+def test_an_authorization_for_the_whole_cloud(pair: tuple[Secured, Secured]) -> None:
+    one, two = pair
+    rule = {"consumer": PANEL, "providerList": [PRESS_GAUGE], "serviceList": [GAUGE]}
+    calls = (("POST", "/authorization/mgmt/intracloud", rule), ("PUT", "/authorization/intracloud", MESSAGES["intra"]))
+    for method, path, message in calls:
+        assert one.ask("panel-7", "authorization", method, path, message).json["exceptionType"] == "AUTH"
+        assert two.ask("panel-7", "authorization", method, path, message).status in (200, 201)
+    denied = two.ask("panel-7", "authorization", "GET", "/authorization/mgmt/intracloud")
+    assert (denied.status, denied.json["exceptionType"]) == (401, "AUTH")
 
 
 def test_the_store_by_certificate(hall: Secured) -> None:
