@@ -42,7 +42,7 @@ workloads:
     consumers: consumer
     messages: 40
     arrivals: {rate: 5/s}
-    disturb: [{at: 2s, restart: database}]
+    disturb: [{at: 2s, stop: database, lasts: 2s}]
 """
 
 
