@@ -268,9 +268,9 @@ class NetBuilder:
         self.measures[name] = Measure(kind=what, expression=parse_expression(text))
         return self
 
-    def latency(self, start: str, end: str) -> NetBuilder:
-        """Say which part of a token's way is its latency."""
-        self.message = Latency(start=(start,), end=end)
+    def latency(self, start: str | Sequence[str], end: str) -> NetBuilder:
+        """Say which part of a token's way is its latency; each way through the net may have a start of its own."""
+        self.message = Latency(start=(start,) if isinstance(start, str) else tuple(start), end=end)
         return self
 
     def build(self) -> Net:

@@ -186,8 +186,9 @@ class _Batch:
                 token += 1
             self.waiting[place] = tokens
         self.since = np.full((self.total, self.count), math.nan)
-        self.set_out = np.zeros((self.total, self.count), dtype=np.int32)
-        """The order in which tokens set out."""
+        self.set_out = np.full((self.total, self.count), -1, dtype=np.int32)
+        """The order in which tokens set out; -1 before."""
+        self.is_home = np.zeros((self.total, self.count), dtype=bool)
         self.gone = np.zeros(self.count, dtype=np.int32)
         self.arrived = np.zeros(self.count, dtype=np.int32)
         self.latency = np.full((self.count, self.total), math.inf)
@@ -210,13 +211,20 @@ class _Batch:
         self.ring[place, slot, index] = token
         self.waiting[place, index] += 1
         if place == self.end:
-            assert self.latency is not None
-            assert self.delivered is not None
-            replication = self.alive[index]
-            self.delivered[replication, self.arrived[index]] = self.now[index]
-            self.arrived[index] += 1
-            order = self.set_out[token, index]
-            self.latency[replication, order] = self.now[index] - self.since[token, index]
+            # A token that comes back and arrives again is no other message.
+            first = ~self.is_home[token, index]
+            self._arrive(index[first], token[first])
+
+    def _arrive(self, index: IntArray, token: NDArray[np.int32]) -> None:
+        assert self.latency is not None
+        assert self.delivered is not None
+        replication, order = self.alive[index], self.set_out[token, index]
+        self.is_home[token, index] = True
+        self.delivered[replication, self.arrived[index]] = self.now[index]
+        self.arrived[index] += 1
+        known = order >= 0
+        taken = self.now[index] - self.since[token, index]
+        self.latency[replication[known], order[known]] = taken[known]
 
     def _pop(self, place: int, index: IntArray) -> NDArray[np.int32]:
         token: NDArray[np.int32] = self.ring[place, self.head[place, index], index]
@@ -354,6 +362,9 @@ class _Batch:
             token = self._pop(self._message_in(clocks.transition), index)
             clocks.token[slot, index] = token
             if clocks.transition.name in self.starts:
+                # A clock that starts again, after it was stopped or for another try, is not where the message set out.
+                fresh = self.set_out[token, index] < 0
+                token, index = token[fresh], index[fresh]
                 self.since[token, index] = self.now[index]
                 self.set_out[token, index] = self.gone[index]
                 self.gone[index] += 1
@@ -380,7 +391,11 @@ class _Batch:
             clocks.keep(index)
         if self.follow:
             self.ring, self.head, self.waiting = self.ring[:, :, index], self.head[:, index], self.waiting[:, index]
-            self.since, self.set_out = self.since[:, index], self.set_out[:, index]
+            self.since, self.set_out, self.is_home = (
+                self.since[:, index],
+                self.set_out[:, index],
+                self.is_home[:, index],
+            )
             self.gone, self.arrived = self.gone[index], self.arrived[index]
 
     def run(  # noqa: C901 - one step after the other

@@ -16,6 +16,7 @@ from toolkit.model.net import NetBuilder
 from toolkit.model.netfile import dump_net, load_net, net_document, read_net
 from toolkit.model.pnml import load_pnml, load_xpn, pnml_text
 from toolkit.model.semantics import Rules
+from toolkit.model.simulate import simulate
 from toolkit.model.structure import analyse_structure, check, incidence
 
 MODELS = Path(__file__).parents[3] / "examples" / "models"
@@ -99,6 +100,33 @@ def test_yaml_and_pnml_round_trips_keep_the_net(tmp_path):
         (tmp_path / "n.pnml").write_text(pnml_text(net))
         back = load_pnml(tmp_path / "n.pnml")
         assert net_document(back) == net_document(net)
+
+
+def test_each_way_through_a_net_may_have_its_own_start_of_the_latency(tmp_path):
+    builder = NetBuilder("kinds").place("Source", 400).place("Sent").place("Quick").place("Slow").place("Done")
+    builder.timed("arrive", "Source", "Sent", "exponential(1)")
+    builder.immediate("is_quick", "Sent", "Quick", weight=3).immediate("is_slow", "Sent", "Slow")
+    builder.timed("hurry", "Quick", "Done", "deterministic(1)", servers=None)
+    builder.timed("crawl", "Slow", "Done", "deterministic(5)", servers=None)
+    net = builder.measure("done", first_passage="Done == 400").latency(["hurry", "crawl"], "Done").build()
+    (tmp_path / "n.pnml").write_text(pnml_text(net))
+    for same in (net, read_net(net_document(net)), load_pnml(tmp_path / "n.pnml")):
+        assert same.latency.start == ("hurry", "crawl")
+    latency = simulate(net, least=64, most=64).latency
+    assert set(np.unique(latency.round(3))) == {1.0, 5.0}
+    assert (latency < 2).mean() == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_message_that_tries_again_sets_out_once_and_arrives_once():
+    builder = NetBuilder("retry").place("A", 3).place("Tried").place("Done")
+    builder.timed("work", "A", "Tried", "exponential(1)", servers=None)
+    builder.immediate("again", "Tried", "A").immediate("succeed", "Tried", "Done")
+    builder.timed("back", "Done", "A", "exponential(0.1)", servers=None)
+    net = builder.measure("done", first_passage="Done == 3").latency("work", "Done").build()
+    found = simulate(net, least=4096, most=4096)
+    # A geometric number of tries of 1 each, two on average.
+    assert found.latency.mean() == pytest.approx(2, rel=0.05)
+    assert (np.diff(found.delivered, axis=1) >= 0).all()
 
 
 def test_pipes_dialect_is_read(tmp_path):
