@@ -1,26 +1,31 @@
 """Every form of the Event Handler beside Mosquitto at QoS 1, in turns on virtual nodes; ratios of mean and p99.
 
 Usage: bench_event_handler.py [--repeat 5] [--only one-to-one,ten-to-ten]
-Deploys examples/arrowhead/event-handler/forms/testbed.yml under a name of its own and removes it again.
+       [--steps deploy,measure,teardown] [--workspace FOLDER] [--name test-bench-forms]
+Deploys examples/arrowhead/event-handler/forms/testbed.yml under a name of its own and removes it again. With a folder
+of yours the steps can be taken one at a time: deploy, measure when the machine is quiet, tear down.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "examples/arrowhead/event-handler/forms/testbed.yml"
-NAME = "test-bench-forms"
+STEPS = "deploy,measure,teardown"
+BESIDE = {"direct": "mosquitto", "enhanced": "direct", "original": "direct"}
 WANTED = {
-    ("one-to-one", "direct"): "at most 1 x mosquitto",
-    ("one-to-one", "enhanced"): "at most 3 x direct",
-    ("ten-to-ten", "direct"): "p99 at most 5 x p50",
+    ("one-to-one", "direct"): "mean and p99 at most 1 x mosquitto wanted",
+    ("one-to-one", "enhanced"): "at most 3 x direct wanted",
+    ("ten-to-ten", "direct"): "p99 at most 5 x p50 wanted",
 }
 
 
@@ -29,7 +34,7 @@ def toolkit(workspace: Path, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "toolkit", *arguments],
         cwd=workspace,
-        env={**os.environ, "TOOLKIT_HOME": str(workspace / ".toolkit")},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TOOLKIT_HOME": str(workspace / ".toolkit")},
         capture_output=True,
         text=True,
         check=False,
@@ -38,29 +43,42 @@ def toolkit(workspace: Path, *arguments: str) -> None:
         raise SystemExit(f"toolkit {' '.join(arguments)} ended with {done.returncode}: {done.stdout}{done.stderr}")
 
 
-def end_to_end(workspace: Path, experiment: str) -> dict[str, dict[str, float]]:
-    """Point -> figures in ms, means over the runs of the newest experiment of that name."""
-    folder = max((workspace / ".toolkit" / NAME / "experiments").glob(f"*-{experiment}"))
-    with (folder / "table.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if (row["hop"], row["source"]) == ("end_to_end", "measured")]
-    return {
-        row["point"]: {name: float(row[f"{name}_ms"]) for name in ("mean", "p50", "p99", "max")}
-        | {"lost": float(row["lost"]), "runs": float(row["runs"])}
-        for row in rows
+def figures(kpis: dict[str, Any]) -> dict[str, float]:
+    """Of one run, end to end in ms, with what was lost and reordered."""
+    hop, total = kpis["hops"]["end_to_end"], kpis["ledger"]["total"]
+    found = {name: float(hop[f"{name}_ms"]) for name in ("mean", "p50", "p99", "max")}
+    return found | {
+        "p99/p50": found["p99"] / found["p50"],
+        "lost": total["lost"] + total["dropped"],
+        "reordered": total["reordered"],
     }
 
 
-def show(experiment: str, found: dict[str, dict[str, float]]) -> None:
-    """One line per form, with its ratios."""
-    beside = {"direct": "mosquitto"}
-    for form, figures in found.items():
-        other = found.get(beside.get(form, "direct"), figures)
-        ratios = ", ".join(f"{name} {figures[name] / other[name]:.2f}" for name in ("mean", "p99"))
+def runs_of(home: Path, experiment: str) -> dict[str, list[dict[str, float]]]:
+    """Form -> the figures of each of its runs in the newest experiment of that name."""
+    folder = max((home / "experiments").glob(f"*-{experiment}"))
+    found: dict[str, list[dict[str, float]]] = {}
+    for run in json.loads((folder / "experiment.json").read_text())["runs"]:
+        kpis = json.loads((home / "runs" / run["run"] / "kpis.json").read_text())
+        found.setdefault(run["cell"], []).append(figures(kpis))
+    return found
+
+
+def show(experiment: str, found: dict[str, list[dict[str, float]]]) -> None:
+    """One line per form: medians of its runs, and their ratios to another form's."""
+    middle = {
+        form: {name: statistics.median(run[name] for run in runs) for name in ("mean", "p50", "p99", "p99/p50")}
+        for form, runs in found.items()
+    }
+    for form, runs in found.items():
+        ours, other = middle[form], middle.get(BESIDE.get(form, form), middle[form])
+        ratios = ", ".join(f"{name} {ours[name] / other[name]:.2f}" for name in ("mean", "p50", "p99"))
+        lost, reordered = (sum(run[name] for run in runs) for name in ("lost", "reordered"))
         print(
-            f"{experiment} {form:9} n={figures['runs']:.0f} runs: mean {figures['mean']:9.3f} "
-            f"p50 {figures['p50']:9.3f} p99 {figures['p99']:9.3f} ms, lost {figures['lost']:.0f}; "
-            f"{beside.get(form, 'direct')} x {ratios}; p99/p50 {figures['p99'] / figures['p50']:.1f}"
-            + (f" ({WANTED[experiment, form]})" if (experiment, form) in WANTED else "")
+            f"{experiment} {form:9} medians of {len(runs)} runs: mean {ours['mean']:9.3f} p50 {ours['p50']:9.3f} "
+            f"p99 {ours['p99']:9.3f} ms, max {max(run['max'] for run in runs):.1f}, p99/p50 {ours['p99/p50']:.1f}; "
+            f"lost {lost:.0f}, reordered {reordered:.0f}; {BESIDE.get(form, form)} x {ratios} "
+            f"{WANTED.get((experiment, form), '')}"
         )
 
 
@@ -69,18 +87,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--only", default="one-to-one,ten-to-ten")
+    parser.add_argument("--steps", default=STEPS)
+    parser.add_argument("--workspace", type=Path)
+    parser.add_argument("--name", default="test-bench-forms")
     given = parser.parse_args()
+    steps = given.steps.split(",")
+    if given.workspace is None and steps != STEPS.split(","):
+        raise SystemExit("single steps need a --workspace that stays")
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Path(folder)
-        text = FILE.read_text().replace("name: forms", f"name: {NAME}")
-        (workspace / "testbed.yml").write_text(text.replace("repeat: 5", f"repeat: {given.repeat}"))
-        toolkit(workspace, "deploy", "testbed.yml", "--provider", "container")
+        workspace = (given.workspace or Path(folder)).absolute()
+        workspace.mkdir(parents=True, exist_ok=True)
+        (workspace / "testbed.yml").write_text(FILE.read_text().replace("name: forms", f"name: {given.name}"))
         try:
-            for experiment in given.only.split(","):
-                toolkit(workspace, "run", experiment)
-                show(experiment, end_to_end(workspace, experiment))
+            if "deploy" in steps:
+                toolkit(workspace, "deploy", "testbed.yml", "--provider", "container")
+            if "measure" in steps:
+                for experiment in given.only.split(","):
+                    toolkit(workspace, "run", experiment, "--repeat", str(given.repeat))
+                    show(experiment, runs_of(workspace / ".toolkit" / given.name, experiment))
         finally:
-            toolkit(workspace, "teardown", NAME)
+            if "teardown" in steps:
+                toolkit(workspace, "teardown", given.name)
 
 
 if __name__ == "__main__":
