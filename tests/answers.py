@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.conftest import lacking
 from tests.ports import free_port
+from toolkit.contract import metrics
 from toolkit.provisioning.dashboards import dashboards
 from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
 from toolkit.provisioning.render import Target
@@ -49,6 +50,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 """Where not in the console's; those of nowhere are asked in test_dashboards_live alone, on a page of every metric."""
 ONE_QUERY = {"Loss ratio by QoS", "Message drops by place and cause"}
 """A run has one QoS, and drops happen at one place: one of the queries must have data."""
+ONE_CLOCK = f"max({metrics.CLOCK_BOUND.name}"
+"""Virtual nodes share a clock, so nothing is open between theirs, and a logarithmic axis shows no 0."""
 MARGIN_S = 15
 
 
@@ -74,7 +77,8 @@ def unanswered(place: str, address: str, testbed: str, begin_s: float, end_s: fl
             empty = [
                 target["expr"]
                 for target in panel.get("targets", ())
-                if not _has_data(address, _asked(target["expr"], testbed), begin_s, end_s)
+                if not target["expr"].startswith(ONE_CLOCK)
+                and not _has_data(address, _asked(target["expr"], testbed), begin_s, end_s)
             ]
             if empty and not (title in ONE_QUERY and len(empty) < len(panel["targets"])):
                 found += [f"{name}: {title}: {expr}" for expr in empty]

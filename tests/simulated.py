@@ -208,6 +208,7 @@ def _node_page() -> bytes:
     chosen = [f"--collector.{name}" for name in COLLECTORS]
     process = subprocess.Popen(
         ["prometheus-node-exporter", "--collector.disable-defaults", *chosen, "--log.level=error",
+         "--web.disable-exporter-metrics",
          "--collector.netdev.device-exclude=^(lo|veth.*|docker.*|br-.*)$",
          "--collector.filesystem.mount-points-exclude=^/.+", f"--web.listen-address=127.0.0.1:{port}"],
     )  # fmt: skip

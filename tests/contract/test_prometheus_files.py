@@ -15,7 +15,7 @@ import yaml
 from tests.conftest import lacking
 from toolkit.contract import metrics
 from toolkit.provisioning import monitoring
-from toolkit.provisioning.dashboards import grafana_files
+from toolkit.provisioning.dashboards import dashboards, grafana_files
 from toolkit.spec.testbed import Monitoring, Testbed
 from toolkit.state import Host, SshAccess
 
@@ -123,6 +123,19 @@ def test_intervals_are_written_as_prometheus_reads_them(interval_s: float, writt
     assert job.get("scrape_interval") == node
     timeout, interval = (parsed["global"][key] for key in ("scrape_timeout", "scrape_interval"))
     assert float(timeout.removesuffix("s").removesuffix("m")) <= float(interval.removesuffix("s").removesuffix("m"))
+
+
+def test_of_node_exporter_what_is_looked_at_is_kept(folder: Path) -> None:
+    """What dashboards and alerts ask for, and nothing that nobody does."""
+    config = yaml.safe_load((folder / "prometheus.yml").read_text())
+    of_nodes = [job for job in config["scrape_configs"] if "metric_relabel_configs" in job]
+    assert [job["job_name"] for job in of_nodes] == ["node", "node-pi1"]
+    kept = re.compile(of_nodes[0]["metric_relabel_configs"][1]["regex"])
+    texts = [*dashboards().values(), monitoring.alert_rules(bed()), monitoring.recording_rules()]
+    asked = {name for text in texts for name in re.findall(r"\bnode_[a-zA-Z0-9_]+(?=\{|\[|\)| )", text)}
+    assert len(asked) >= 9
+    assert [name for name in asked if not kept.fullmatch(name)] == []
+    assert not kept.fullmatch("node_scrape_collector_duration_seconds")
 
 
 def test_the_rules_do_what_they_say(folder: Path) -> None:
