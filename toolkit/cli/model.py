@@ -218,7 +218,11 @@ def predict(
     from toolkit.model.predict import sweep
 
     grid = _grid(set_)
-    document, origin = _document(source, subscribers=int(max([*grid.get("S", ()), *grid.get("subscribers", ()), 0])))
+    document, origin = _document(
+        source,
+        subscribers=int(max([*grid.get("S", ()), *grid.get("subscribers", ()), 0])),
+        at_a_rate="rate" in grid or capacity is not None,
+    )
     if write is not None:
         from toolkit.model.netfile import read_net
 
@@ -429,7 +433,7 @@ def _delays(run: str, only: list[str] | None) -> dict[str, Any]:
     return {name: values for name, values in found.items() if not only or name in only}
 
 
-def _document(source: str, *, subscribers: int = 0) -> tuple[Any, str]:
+def _document(source: str, *, subscribers: int = 0, at_a_rate: bool = False) -> tuple[Any, str]:
     """A net document from a file, or built from a run."""
     path = Path(source)
     if path.is_file():
@@ -438,7 +442,7 @@ def _document(source: str, *, subscribers: int = 0) -> tuple[Any, str]:
         return load_document(path), str(path)
     from toolkit.model.build import net_from_run
 
-    return net_from_run(_read_run(source), subscribers=subscribers), source
+    return net_from_run(_read_run(source), subscribers=subscribers, at_a_rate=at_a_rate), source
 
 
 def _save(folder: Path, name: str, document: dict[str, Any]) -> None:

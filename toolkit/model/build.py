@@ -48,13 +48,14 @@ def _is_poor(report: FitReport) -> bool:
     return abs(best.distribution.mean - report.mean) > _WRONG_MEAN * report.mean or abs(fitted_high - high) > 0.1 * high
 
 
-def net_from_run(samples: RunSamples, *, subscribers: int = 0) -> dict[str, Any]:
+def net_from_run(samples: RunSamples, *, subscribers: int = 0, at_a_rate: bool = False) -> dict[str, Any]:
     """A net document (see docs/models.md) for the latency of one message or request, with what-if parameters.
 
-    `subscribers`: the most that the net will be asked for, where that is more than the run had.
+    `subscribers`: the most that the net will be asked for, where that is more than the run had. `at_a_rate`: messages
+    come at a rate also where those of the run waited for each other.
     """
     if samples.messages:
-        return broker_document(samples, max(subscribers, samples.subscribers))
+        return broker_document(samples, max(subscribers, samples.subscribers), at_a_rate=at_a_rate)
     delays = samples.steps or (samples.hops if len(samples.hops) == len(HOPS) else {"end_to_end": samples.end_to_end})
     return sequence_document(samples, delays)
 
@@ -103,7 +104,7 @@ def sequence_document(samples: RunSamples, delays: dict[str, FloatArray]) -> dic
     }
 
 
-def broker_document(samples: RunSamples, subscribers: int) -> dict[str, Any]:
+def broker_document(samples: RunSamples, subscribers: int, *, at_a_rate: bool = False) -> dict[str, Any]:
     """Messages through transit, a pool of threads, cores, and the way out to subscribers one after the other.
 
     A token is one delivery: its place in the order of sending is even over the `S` subscribers, and each place has its
@@ -114,6 +115,9 @@ def broker_document(samples: RunSamples, subscribers: int) -> dict[str, Any]:
     """
     kinds = message_classes(np.stack([*samples.messages.values(), samples.arrivals[:, 0]], axis=1))
     settings = run_settings(samples)
+    if at_a_rate and "W" in settings:
+        del settings["W"]
+        settings["rate"] = samples.rate_per_s
     is_single = settings.get("W") == 1
     kind_names = _suffixes(kinds)
     places: dict[str, Any] = {"To_Send": "N", "Sent": 0}

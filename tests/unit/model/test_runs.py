@@ -293,6 +293,16 @@ def test_a_closed_loop_fitted_with_few_subscribers_predicts_more(tmp_path):
     assert result.is_good, result.lines()
 
 
+def test_a_closed_loop_is_asked_what_a_rate_would_do(tmp_path):
+    folder = make_closed_run(tmp_path / "c", subscribers=2, seed=3)
+    options = ("--set", "cores=1", "--set", "rate=20,10000", "--seconds", "1", "--json")
+    slow, fast = json.loads(run("predict", str(folder), *options).stdout)["points"]
+    assert slow["mean"] == pytest.approx(read_run(folder).end_to_end.mean(), rel=0.1)
+    # A core is busy for 0.2 ms with a message, 1.2 ms with a late one: not 10,000 times a second.
+    assert fast["mean"] > slow["mean"] + 5
+    assert json.loads(run("predict", str(folder), "--json").stdout)["points"][0]["settings"] == {}
+
+
 def test_a_miss_is_explained_with_what_changed_and_with_the_noise(tmp_path):
     fitted = read_run(make_closed_run(tmp_path / "f", subscribers=1, seed=1))
     judged = read_run(make_closed_run(tmp_path / "j", subscribers=3, seed=2))
