@@ -95,7 +95,7 @@ def plot_drops(plot: Mapping[str, Any], to: Path) -> Path:
         floor = [0.0] * len(names)
         for title, shares in plot["places"].items():
             heights = [100 * share for share in shares]
-            axis.bar(range(len(names)), heights, bottom=floor, label=title, width=0.6)
+            axis.bar(range(len(names)), heights, bottom=floor, label=title, width=0.6, color=_colour_of(title))
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
         axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
         axis.set(ylabel="deliveries lost (%)", title=f"QoS {plot['qos']}")
@@ -104,3 +104,8 @@ def plot_drops(plot: Mapping[str, Any], to: Path) -> Path:
             figure.legend(fontsize=7, loc="outside right upper")
         save(figure, to)
     return to
+
+
+def _colour_of(title: str) -> str:
+    """The same for a place in every plot."""
+    return f"C{list(PLACES.values()).index(title)}"
