@@ -141,6 +141,39 @@ def test_a_subscriber_that_comes_in_late_is_due_what_was_sent_after_that(lab: Lo
     assert "sub-2/subscriber-0 came in" in markdown([run_document(run)])
 
 
+def test_what_is_published_before_anybody_subscribes_is_nobodys_loss(lab: Loopback) -> None:
+    [run] = lab.run(dataclasses.replace(STEADY, join={"subscriber": 1.0}))
+    kpis = checked(run, fault=None)
+    assert kpis["counters"]["acknowledged"] == SENT
+    for ledger in kpis["ledger"]["subscribers"].values():
+        assert 0 < ledger["delivered"] == ledger["expected"] <= SENT - RATE
+
+
+def test_what_an_old_session_still_holds_is_foreign_to_the_run(lab: Loopback, mosquitto: int) -> None:
+    """Twenty messages of another day wait in the session that a subscriber goes on with."""
+    for name, packets in (
+        ("tk-sub-sub-1-subscriber-0-0", [mqtt_packets.subscribe(4, 1, ["old/#"], 1)]),
+        ("somebody", [b"".join(_old_message(number)) for number in range(20)]),
+    ):
+        with socket.create_connection(("127.0.0.1", mosquitto)) as client:
+            client.sendall(mqtt_packets.connect(4, name, keep_alive_s=0, clean=name == "somebody"))
+            client.recv(16)
+            for packet in packets:
+                client.sendall(packet)
+                client.recv(16)
+            client.sendall(mqtt_packets.disconnect())
+    [run] = lab.run(dataclasses.replace(STEADY, options={**STEADY.options, "session": "persistent"}))
+    kpis = checked(run, fault=None)
+    assert kpis["ledger"]["total"]["delivered"] == kpis["ledger"]["total"]["expected"] == 2 * SENT
+    foreign = {p["process"]: p["counts"]["foreign"] for p in kpis["processes"] if p["role"] == "subscriber"}
+    assert foreign == {"sub-1/subscriber-0": 20, "sub-2/subscriber-0": 0}
+
+
+def _old_message(number: int) -> tuple[bytes, bytes, bytes]:
+    head, after = mqtt_packets.publish_head(4, "old/topic", 60, 1)
+    return head + (number + 1).to_bytes(2, "big"), after, b"\xf5TK\xfa" + bytes(56)
+
+
 def test_a_subscriber_that_never_comes_in_is_named_and_due_nothing(lab: Loopback) -> None:
     [run] = lab.run(dataclasses.replace(STEADY, join={"sub-2": 600.0}))
     kpis = checked(run, fault="sub-2/subscriber-0 never came in")

@@ -38,10 +38,22 @@ def report(
     """Write one page on one run or several that works offline. Example: toolkit report latest --to report.html"""
     from toolkit.measure.experiments import find_experiment
     from toolkit.measure.store import find_run
-    from toolkit.report.html import write_experiment, write_figures, write_report, write_tables
+    from toolkit.report.html import (
+        write_experiment,
+        write_experiment_figures,
+        write_figures,
+        write_report,
+        write_tables,
+    )
 
     if runs and len(runs) == 1 and (experiment := find_experiment(runs[0], testbed)):
-        for file in write_experiment(experiment, tables):
+        made = write_experiment(experiment, tables)
+        made += write_experiment_figures(experiment, figures, form=form) if figures else []
+        if to:
+            page = next(file for file in made if file.name == "report.html")
+            to.write_text(page.read_text())
+            made.append(to)
+        for file in made:
             typer.echo(f"wrote {file}")
         return
     folders = [find_run(run, testbed) for run in runs or ["latest"]]

@@ -73,9 +73,7 @@ def write_experiment(folder: ExperimentFolder, to: Path | None = None) -> list[P
     home = to or folder.path
     home.mkdir(parents=True, exist_ok=True)
     document = sweep_document(folder)
-    plots = [plot_sweep(document, home / f"{hop}.svg", hop) for hop in shown_hops(document)]
-    points = [(point["name"] or point["workload"], point["qos"], point["books"]) for point in document["points"]]
-    drops = [plot_drops(plot, home / f"drops-qos-{plot['qos']}.svg") for plot in drop_plots(points) if plot["places"]]
+    plots, drops = _plots(document, home, "svg")
     protocols = protocol_rows(folder)
     made = {
         "table.md": sweep_markdown(document),
@@ -87,6 +85,20 @@ def write_experiment(folder: ExperimentFolder, to: Path | None = None) -> list[P
     for name, text in made.items():
         (home / name).write_text(text)
     return [*(home / name for name in made), *plots, *drops]
+
+
+def write_experiment_figures(folder: ExperimentFolder, home: Path, *, form: str) -> list[Path]:
+    """The plots of an experiment for papers, `form` svg or pdf."""
+    plots, drops = _plots(sweep_document(folder), home, form)
+    return [*plots, *drops]
+
+
+def _plots(document: Mapping[str, Any], home: Path, form: str) -> tuple[list[Path], list[Path]]:
+    """One for each hop shown, and one of drops for each QoS at which something was lost."""
+    plots = [plot_sweep(document, home / f"{hop}.{form}", hop) for hop in shown_hops(document)]
+    points = [(point["name"] or point["workload"], point["qos"], point["books"]) for point in document["points"]]
+    lossy = [plot for plot in drop_plots(points) if plot["places"]]
+    return plots, [plot_drops(plot, home / f"drops-qos-{plot['qos']}.{form}") for plot in lossy]
 
 
 def _drawings(files: Sequence[Path]) -> list[str]:

@@ -23,7 +23,7 @@ from toolkit.errors import UnreachableError, UsageError, WorkloadError
 from toolkit.events import Event
 from toolkit.measure.experiments import list_experiments
 from toolkit.measure.store import RunFolder, list_runs
-from toolkit.report.html import write_experiment
+from toolkit.report.html import write_experiment, write_experiment_figures
 from toolkit.report.sweep import sweep_document, sweep_rows
 from toolkit.report.table import run_document
 from toolkit.spec.experiment import Cell, Experiment, plain_experiment
@@ -485,6 +485,9 @@ def test_the_result_stands_beside_what_was_published(tmp_path: Path):
     assert "payload=128B" in page
     assert page.count("<svg") == 2, "delays and drops"
     assert "<h2>Drops</h2>" in page
+    drawn = write_experiment_figures(folder, tmp_path / "figures", form="pdf")
+    assert [file.name for file in drawn] == ["end_to_end.pdf", "drops-qos-0.pdf"]
+    assert all(file.read_bytes().startswith(b"%PDF") for file in drawn)
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in write_experiment(folder)] == before
 
