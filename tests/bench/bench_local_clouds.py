@@ -1,5 +1,8 @@
 """Orchestration on virtual nodes, from the examples' files: delays, steps and memory beside goals and published means.
 
+`processor_ms` is what a request costs each system, with all it does between two requests: unlike a delay, it does
+not grow on a busy machine.
+
 `python tests/bench/bench_local_clouds.py [EXAMPLE]... [--requests 100]`: intracloud, intercloud, intracloud-mariadb,
 intercloud-mariadb; the default is the first two. Testbeds are called bench-NAME and are torn down at the end.
 """
@@ -32,14 +35,16 @@ def bench(example: str, requests: int, folder: Path) -> dict[str, Any]:
     try:
         lab.run("deploy", within_s=900)
         lab.run("run", "--messages", "5", "--json", expect=None)  # connections and caches as in the middle of a run
-        load_before = os.getloadavg()[0]
+        load_before, before = os.getloadavg()[0], spent(lab)
         document = lab.run("run", "--messages", str(requests), "--json", within_s=requests * 2 + 300).document
+        after = spent(lab)
         return {
             "example": example,
             **figures(document),
             "load": [round(load_before, 1), round(os.getloadavg()[0], 1)],
             "goal_ms": GOAL_MS[example.removesuffix("-mariadb")],
-            "resident_mb": resident_mb(lab),
+            "processor_ms": {name: round((ms - before[name][1]) / requests, 2) for name, (_, ms) in after.items()},
+            "resident_mb": {name: round(mb, 1) for name, (mb, _) in after.items()},
             "goal_resident_mb": GOAL_RESIDENT_MB,
         }
     finally:
@@ -61,18 +66,21 @@ def figures(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def resident_mb(lab: Lab) -> dict[str, float]:
-    """Of each system, by its node's /proc."""
+def spent(lab: Lab) -> dict[str, tuple[float, float]]:
+    """Of each system, by its node's /proc: resident MB, and ms of processor time so far."""
     found = {}
+    script = (
+        'for p in /proc/[0-9]*; do echo "$(grep VmRSS $p/status) $(sed "s/.*) //" $p/stat)'
+        ' $(tr "\\0" " " <$p/cmdline)"; done 2>/dev/null'
+    )
     for node in lab.status():
-        script = (
-            'for p in /proc/[0-9]*; do echo "$(grep VmRSS $p/status) $(tr "\\0" " " <$p/cmdline)"; done 2>/dev/null'
-        )
         for line in docker("exec", lab.node(node), "sh", "-c", script).splitlines():
             words = line.split()
             module = next((word for word in words if word.startswith(MODULES)), None)
             if module and words[0] == "VmRSS:":
-                found[f"{node}/{module.removeprefix(MODULES)}"] = round(int(words[1]) / 1024, 1)
+                ticks = int(words[3 + 11]) + int(words[3 + 12])
+                name = f"{node}/{module.removeprefix(MODULES)}"
+                found[name] = (int(words[1]) / 1024, ticks * 1000 / os.sysconf("SC_CLK_TCK"))
     return found
 
 

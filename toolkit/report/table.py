@@ -163,6 +163,7 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
     lines += kpi_lines(document)
     if share := database_share(document):
         lines.append(share)
+    lines += last_problems(document)
     for hop, summary in document["hops"].items():
         if summary.get("stepped"):
             lines.append(f"{summary['stepped']} delays of {hop_title(hop)} are left out: stamped after a clock stepped")
@@ -175,6 +176,12 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
     lines += document.get("notes", [])
     lines += [f"not to be compared: {fault}" for fault in document["faults"]]
     return lines
+
+
+def last_problems(document: Mapping[str, Any]) -> list[str]:
+    """Why a consumer's last request without a good answer had none, as it was told."""
+    told = {each["process"]: each["facts"].get("last_problem") for each in document.get("processes", ())}
+    return [f"{process}: the last bad answer was {' '.join(text.split())}" for process, text in told.items() if text]
 
 
 def database_share(document: Mapping[str, Any]) -> str:
