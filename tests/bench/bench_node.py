@@ -269,9 +269,26 @@ def peer_rates(tables: Tables) -> dict[str, Callable[[], float]]:
     return found
 
 
+BARE_LOOP = """
+import time
+start, late = time.monotonic_ns() + 50_000_000, []
+for k in range(10_000):
+    due = start + k * 500_000
+    while (left := due - time.monotonic_ns()) > 0:
+        if left > 100_000:
+            time.sleep((left - 100_000) / 1e9)
+    late.append(time.monotonic_ns() - due)
+late.sort()
+print(f"p50 {late[5000] / 1e3:.1f} p99 {late[9900] / 1e3:.1f} max {late[-1] / 1e3:.1f} us")
+"""
+"""Waits for the same slots and does nothing in them: how late this machine lets anybody be."""
+
+
 def jitter(tables: Tables, repeats: int) -> None:
-    """How late messages leave in an open loop of 2,000 a second."""
+    """How late messages leave in an open loop of 2,000 a second, beside a loop that only waits."""
     for _ in range(repeats):
+        bare = subprocess.run([sys.executable, "-c", BARE_LOOP], capture_output=True, text=True, check=True).stdout
+        print(f"jitter of a loop that sends nothing: {bare.strip()}")
         run = tables.run(
             "mqtt",
             subscribers=False,
