@@ -123,8 +123,8 @@ def test_what_nobody_offers_is_refused_and_counted(clouds: Clouds) -> None:
     assert kpis["ledger"]["total"]["refused"] == 3
     assert kpis["ledger"]["closes"]
     assert kpis["hops"]["end_to_end"]["count"] == 0
-    (why,) = [line for line in remarks(run_document(run)) if "the last bad answer was 404: " in line]
-    assert "No neighbour cloud offers Nobody" in why
+    (why,) = [line for line in remarks(run_document(run)) if "the last bad answer was 401: " in line]
+    assert "The cloud a may not use Nobody" in why
 
 
 def test_the_steps_are_in_reports_and_known_to_models(clouds: Clouds, tmp_path: Path) -> None:
