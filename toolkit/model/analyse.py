@@ -16,7 +16,7 @@ from toolkit.errors import ModelError
 from toolkit.model.distributions import Distribution, Exponential, FloatArray, Gamma, HyperErlang, PhaseType
 from toolkit.model.net import Measure, Net, Timed
 from toolkit.model.phases import expand
-from toolkit.model.semantics import MOST_STATES, StateSpace, TooManyStatesError, one_clock, state_space
+from toolkit.model.semantics import MOST_STATES, Rules, StateSpace, TooManyStatesError, one_clock, state_space
 from toolkit.model.semimarkov import SemiMarkov
 from toolkit.model.simulate import (
     Interval,
@@ -44,6 +44,8 @@ _EULER_ERROR = 1e-7
 _MOST_TOKENS = 40
 """With more, fewer phases for each delay would not make the chain small enough either."""
 _SPAWN_SECONDS = 3.0
+_MOST_MESSAGES = 1000
+"""Of more, every second, third, ... has its distributions worked out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +185,11 @@ def solve(
     if at is not None and any(not 0 <= t < math.inf for t in at):
         raise ModelError(f"--at {', '.join(f'{t:g}' for t in at)}: times are finite and 0 or more")
     measure = net.completion()
+    rules = Rules(net)
+    if measure is not None and rules.holds(measure.expression, rules.initial[:, None])[0]:
+        raise ModelError(
+            f"net {net.name}: {measure.expression} holds from the start, so there is no time to tell; try --tokens 1"
+        )
     wanted = tuple(quantiles or (measure.quantiles if measure else ()) or QUANTILES)
     if any(not 0 < q < 1 for q in wanted):
         raise ModelError("quantiles lie between 0 and 1")
@@ -542,13 +549,14 @@ def _from_outcome(
     if outcome.latency is not None and outcome.delivered is not None and finished.any():
         latency, delivered = outcome.latency[finished], outcome.delivered[finished]
         used = np.flatnonzero(np.isfinite(latency).all(axis=0))
+        shown = used[:: max(len(used) // _MOST_MESSAGES, 1)]
         messages = tuple(
             Message(
                 number=int(n) + 1,
                 delivered_at=sampled(delivered[:, n], quantiles),
                 latency=sampled(latency[:, n], quantiles),
             )
-            for n in used
+            for n in shown
         )
         if used.size:
             pooled = _pooled(latency[:, used], quantiles)

@@ -23,6 +23,8 @@ from toolkit.model.semantics import Rules
 
 BATCH = 2048
 """Replications in step; about what fits a processor's cache for nets of ten places."""
+_MOST_CELLS = 16_000_000
+"""Places x tokens x replications of a batch: nets of very many tokens are stepped in smaller ones."""
 _LOOP = 100_000
 Z95 = 1.959963984540054
 
@@ -503,7 +505,8 @@ def simulate(  # noqa: C901 - one step after the other
     if target is None and not horizon < math.inf:
         raise ModelError(f"net {net.name}: without a first_passage measure the simulator needs a horizon")
     started = time.monotonic()
-    per_batch = min(BATCH, least)
+    cells = len(net.places) * max(sum(net.places.values()), 1)
+    per_batch = max(min(BATCH, least, _MOST_CELLS // cells), 2)
     instants = np.sort(np.asarray(at, dtype=np.float64))
     follow = follow and why_not_followed(net) is None
     if follow and any(isinstance(t.timing, Timed) and isinstance(t.timing.delay, Expression) for t in net.timed):

@@ -83,6 +83,11 @@ def test_settings_change_the_answer_by_any_of_their_names():
     assert solve("event-handler", "--tokens", "3", "--set", "K=1", "--at", "10")["mean"] == tight["mean"]
 
 
+def test_no_tokens_are_nothing_to_wait_for():
+    with pytest.raises(ModelError, match="Subscriber == 0 holds from the start"):
+        solve("event-handler", "--tokens", "0")
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_a_setting_that_a_net_lacks_is_an_error(name):
     with pytest.raises(ModelError, match="speed"):
