@@ -44,11 +44,11 @@ def main() -> None:
     prometheus = f"toolkit-{asked.testbed}-prometheus"
     [monitor] = [m for m in machines.values() if prometheus in _run(m, "docker ps --format '{{.Names}}'").split()]
     cores = float(BUILT_IN["pi1"]["cpus"])
-    scraped = _used_s(machines[asked.node], asked.seconds)
+    scraped = _used_s(machines[asked.node], asked.testbed, asked.seconds)
     _run(monitor, f"docker pause {prometheus}")
     try:
         time.sleep(2)
-        silent = _used_s(machines[asked.node], asked.seconds)
+        silent = _used_s(machines[asked.node], asked.testbed, asked.seconds)
     finally:
         _run(monitor, f"docker unpause {prometheus}")
     whole = 0.0
@@ -62,16 +62,16 @@ def main() -> None:
     sys.stdout.write(f"all containers: {whole * 1e3:.2f} ms/s, {whole / cores:.2%} of the node   goal < {GOAL:.0%}\n")
 
 
-def _used_s(machine: str, seconds: int) -> dict[str, float]:
+def _used_s(machine: str, testbed: str, seconds: int) -> dict[str, float]:
     """Container -> processor time it used in so many seconds."""
-    before = _usage_us(machine)
+    before = _usage_us(machine, testbed)
     time.sleep(seconds)
-    return {name: (used_us - before[name]) / 1e6 for name, used_us in _usage_us(machine).items()}
+    return {name: (used_us - before[name]) / 1e6 for name, used_us in _usage_us(machine, testbed).items()}
 
 
-def _usage_us(machine: str) -> dict[str, int]:
+def _usage_us(machine: str, testbed: str) -> dict[str, int]:
     lines = [line.split() for line in _run(machine, USAGE).splitlines()]
-    return {name.split("-", 2)[-1]: int(used_us) for name, used_us in lines}
+    return {name.removeprefix(f"/toolkit-{testbed}-"): int(used_us) for name, used_us in lines}
 
 
 def _machine(address: str) -> str:
