@@ -84,7 +84,7 @@ def sparse(size: int, source: IntArray, target: IntArray, value: FloatArray) -> 
 class Steps:
     """The uniformised chain's step, restricted to the states that matter: probability moves through them like a wave.
 
-    Within a chunk of steps nothing can leave the window; what is below 1e-18 outside it is dropped between chunks.
+    Within as many steps as it was made for nothing can leave the window; what is next to nothing outside it is dropped.
     """
 
     def __init__(self, rates: Rates, leak: FloatArray) -> None:
