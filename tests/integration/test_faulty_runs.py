@@ -136,7 +136,7 @@ def test_a_subscriber_that_comes_in_late_is_due_what_was_sent_after_that(lab: Lo
     kpis = checked(run, fault=None)
     early, late = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
     assert early["delivered"] == early["expected"] == SENT
-    assert 0 < late["expected"] <= SENT - RATE
+    assert 0 < late["expected"] < SENT - RATE // 4
     assert late["delivered"] == late["expected"], "nothing is lost, and nothing was due before"
     assert "sub-2/subscriber-0 came in" in markdown([run_document(run)])
 
@@ -146,7 +146,7 @@ def test_what_is_published_before_anybody_subscribes_is_nobodys_loss(lab: Loopba
     kpis = checked(run, fault=None)
     assert kpis["counters"]["acknowledged"] == SENT
     for ledger in kpis["ledger"]["subscribers"].values():
-        assert 0 < ledger["delivered"] == ledger["expected"] <= SENT - RATE
+        assert 0 < ledger["delivered"] == ledger["expected"] < SENT - RATE // 4
 
 
 def test_what_an_old_session_still_holds_is_foreign_to_the_run(lab: Loopback, mosquitto: int) -> None:
