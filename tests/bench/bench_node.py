@@ -1,7 +1,7 @@
 """What node processes reach on this machine: direct Event Handler beside Mosquitto, send rate, what sampling costs.
 
 Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5]
-     [--only latency,modes,rate,sampling,jitter,fanout,idle,stuck]
+     [--only latency,modes,rate,sampling,jitter,fanout,idle,stuck,halts]
 What is compared is measured in turns (A B A B …) and compared by the median of its repeats. What sampling costs is the
 median over many short pairs of runs, of the ratio within each pair: the load of a shared machine changes more slowly.
 """
@@ -13,7 +13,9 @@ import contextlib
 import importlib.util
 import json
 import math
+import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -180,6 +182,47 @@ def fanout(tables: Tables, repeats: int) -> None:
         ratio = quantile(values, 0.99) / quantile(values, 0.5)
         print(f"fanout direct 10 x 10 x 1000 {summary(values)} p99/p50 {ratio:.2f} (at most 5 wanted)")
         print(f"        received {counts['received']} of 100000, reordered {counts['reordered']}, per process")
+
+
+def halts(tables: Tables, repeats: int) -> None:
+    """Ten to ten while the subscribers' process stands still for 60 ms every 0.46 s: how much waits behind it."""
+    plain: dict[str, Any] = {
+        "messages": 600, "warmup_messages": 60, "connections": 10, "subscriber_connections": 10, "payload_bytes": 71,
+    }  # fmt: skip
+    limits = (1024, 64, 16)
+    handlers = {n: tables.bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"queue_limit": n})) for n in limits}
+    ended = threading.Event()
+
+    def halt() -> None:
+        while not ended.wait(0.4):
+            os.kill(tables.subscriber.process.pid, signal.SIGSTOP)
+            time.sleep(0.06)
+            os.kill(tables.subscriber.process.pid, signal.SIGCONT)
+
+    def direct(limit: int) -> Callable[[], list[float]]:
+        return lambda: tables.transport_us(tables.run("sse", handler=handlers[limit], **plain))
+
+    halting = threading.Thread(target=halt)
+    halting.start()
+    try:
+        found = in_turns(
+            repeats,
+            **{f"queue_limit {limit}": direct(limit) for limit in limits},
+            mosquitto_qos1=lambda: tables.transport_us(tables.run("mqtt", qos=1, **plain)),
+        )
+    finally:
+        ended.set()
+        halting.join()
+    for name, repeated in found.items():
+        middle = [
+            statistics.median(figure(us) for us in repeated) / 1000
+            for figure in (statistics.fmean, lambda us: quantile(us, 0.5), lambda us: quantile(us, 0.99))
+        ]
+        deliveries = sum(len(us) for us in repeated)
+        print(
+            f"halts {name:16} medians of {repeats}: mean {middle[0]:.1f} p50 {middle[1]:.1f} p99 {middle[2]:.1f} ms; "
+            f"{deliveries} of {repeats * 60_000} delivered"
+        )
 
 
 def rate(tables: Tables, repeats: int) -> None:
@@ -359,6 +402,7 @@ MEASURES = {
     "jitter": jitter,
     "idle": idle,
     "stuck": stuck,
+    "halts": halts,
 }
 
 
