@@ -22,6 +22,7 @@ _ROUNDS = 200
 _MOST = 20_000
 _ENOUGH = 100
 _LEVELS = 4_000
+_PILED_UP = 1.5
 _TARGET_MEAN, _TARGET_P99 = 3.0, 10.0
 
 
@@ -241,9 +242,8 @@ def explain(
         found.append("the run of the fit had one subscriber: it does not tell what a further one costs")
     if ("W" in params) != (judged.window is not None) and judged.messages:
         found.append("one of the two runs is a closed loop and the other an open one")
-    found += _backlog(judged, "here")
-    if judged is not fitted:
-        found += _backlog(fitted, "in the run of the fit")
+    for run, where in ((judged, "here"), *(((fitted, "in the run of the fit"),) if judged is not fitted else ())):
+        found += _piled_up(run, where) + _backlog(run, where)
     if len(judged.end_to_end) < 1000 and any(f is p99 for f, _ in missed):
         found.append(f"p99 of {len(judged.end_to_end)} values rests on {len(judged.end_to_end) // 100} of them")
     return tuple(found) or ("no hop's mean changed by more than 1 %: the shape of a hop's distribution did",)
@@ -297,6 +297,21 @@ def _changes(fitted: RunSamples, judged: RunSamples) -> list[str]:
         for change, hop, a, b in changes
         if abs(change) > 0.01 * total
     ][:4]
+
+
+def _piled_up(run: RunSamples, where: str) -> list[str]:
+    """Whether a closed loop had more messages under way (Little's law) than wait for an answer: a way out is full."""
+    if run.window is None or not run.messages:
+        return []
+    way_ms = sum(float(hop.mean()) for hop in run.messages.values()) + float(np.nanmax(run.arrivals, axis=1).mean())
+    under_way = run.rate_per_s * way_ms / 1000
+    if under_way < _PILED_UP * run.window:
+        return []
+    text = (
+        f"{where} {under_way:.1f} messages were under way at once although {run.window} at a time waited for an "
+        "answer: they pile up on a full way to the subscribers, which the net has no queue for"
+    )
+    return [text]
 
 
 def _backlog(run: RunSamples, where: str) -> list[str]:

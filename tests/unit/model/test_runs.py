@@ -313,6 +313,14 @@ def test_a_miss_is_explained_with_what_changed_and_with_the_noise(tmp_path):
     assert "mean: a single run does not tell by how much runs with equal settings differ" in result.explanations
 
 
+def test_a_miss_tells_that_messages_pile_up_on_a_full_way(tmp_path):
+    judged = read_run(make_closed_run(tmp_path / "j", subscribers=2, seed=2))
+    fitted = read_run(make_closed_run(tmp_path / "f", subscribers=1, seed=1))
+    assert not any("under way" in text for text in validate(fitted, judged).explanations)
+    full = replace(judged, rate_per_s=1000.0)
+    assert any("messages were under way at once although 1 at a time" in t for t in validate(fitted, full).explanations)
+
+
 def test_a_miss_shows_how_runs_with_equal_settings_differ(tmp_path):
     runs = [read_run(make_run(tmp_path / f"r{n}", n=300, seed=n)) for n in range(3)]
     slow = replace(runs[0], end_to_end=runs[0].end_to_end * 2, parts=(runs[0].end_to_end * 2,))
