@@ -70,8 +70,9 @@ def test_one_protocol_is_no_comparison() -> None:
     assert protocol_files(rows, "nothing") == {}
 
 
-@pytest.mark.parametrize("image", [image for image in IMAGES.values() if "broker" in image.roles], ids=str)
-def test_every_broker_and_protocol_that_can_be_deployed_is_known(image: Any) -> None:
-    assert image.name in SERVERS
+@pytest.mark.parametrize("name", [image.name for image in IMAGES.values() if "broker" in image.roles])
+def test_every_broker_and_protocol_that_can_be_deployed_is_known(name: str) -> None:
+    image = IMAGES[name]
+    assert name in SERVERS
     spoken = {f"mqtt {v}" for v in image.mqtt} if "mqtt" in image.protocols else set()
     assert spoken | (set(image.protocols) - {"mqtt"}) <= set(PROTOCOLS)
