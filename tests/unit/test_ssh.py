@@ -54,7 +54,7 @@ class Server(paramiko.ServerInterface):
 
     def relay(self, channel: paramiko.Channel) -> None:
         line = self._sockets.get(channel.get_id())
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EOFError):  # paramiko's word for a connection that has ended
             while line is not None and self._pass_on(line, channel):
                 pass
 

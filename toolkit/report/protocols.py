@@ -103,7 +103,7 @@ def protocol_rows(folder: ExperimentFolder) -> list[dict[str, Any]]:
 
 def _spoken(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
     """Protocol and broker's image of a run; None where either is nobody's that is known here."""
-    publishers = [order for order in manifest["orders"].values() if order["role"] == "publisher"]
+    publishers = [order for order in manifest.get("orders", {}).values() if order["role"] == "publisher"]
     if not publishers:
         return None
     protocol, options = publishers[0]["protocol"], publishers[0]["options"]

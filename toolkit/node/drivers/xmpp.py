@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import binascii
 import collections
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -250,6 +251,7 @@ class XmppSubscriber(SubscribingEnd):
             self._wire.close()
             raise
         self._early = self._session.early()
+        self._ended: Element | None = None
         self._wire.blocking(None)
 
     def _subscribe(self, order: RunOrder) -> None:
@@ -274,8 +276,18 @@ class XmppSubscriber(SubscribingEnd):
         """(session, stanzas taken), where the server agreed to keep it."""
         return (self._id, self._handled) if self._id else None
 
+    def read(self) -> int:
+        """Read what is there; the instant right after the read, in ns."""
+        if self._ended is not None:
+            self._session.ended_by(self._ended)
+        return super().read()
+
     def messages(self) -> list[Message]:
-        """What the last `read` completed; acknowledged when the server asks."""
+        """What the last `read` completed; acknowledged when the server asks.
+
+        What was taken is handed over even where the connection has ended meanwhile, since a resumed session goes on
+        behind it; the next `read` tells of the end.
+        """
         arrived = self._session.reader.take(self._data)
         if self._early:
             arrived, self._early = self._early + arrived, []
@@ -287,12 +299,13 @@ class XmppSubscriber(SubscribingEnd):
                 messages += [(payload, 0) for payload in stanzas.payloads(element)]
             elif element.name == f"{ACKS} r":
                 answers = stanzas.acknowledge(self._handled)
-            else:
-                self._session.ended_by(element)
-        if answers:
-            self._wire.send(answers)
-        elif self._wire.backlog():
-            self._wire.flush()
+            elif element.name == f"{STREAMS} error":
+                self._ended = element
+        with contextlib.suppress(ConnectionError):
+            if answers:
+                self._wire.send(answers)
+            elif self._wire.backlog():
+                self._wire.flush()
         return messages
 
     def close(self) -> None:
