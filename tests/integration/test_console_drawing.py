@@ -165,6 +165,7 @@ def test_every_panel_is_drawn_with_what_prometheus_says(watched: Watched, board:
         if panel["type"] == "row":
             continue
         home = page.locator(f'section.panel[aria-label="{panel["title"]}"]')
+        home.locator(".empty, canvas, .lane, .figure[data-value]").first.wait_for(state="attached", timeout=10_000)
         empty = home.locator(".empty").count()
         if empty:
             assert home.locator(".empty").inner_text() == panel["fieldConfig"]["defaults"]["noValue"]
