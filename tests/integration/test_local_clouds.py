@@ -65,6 +65,10 @@ def test_the_consumer_is_answered_from_the_other_cloud(lab: Lab) -> None:
     assert not [fault for fault in document["faults"] if "was late" not in fault]
 
 
+def test_again_changes_nothing(lab: Lab) -> None:
+    assert lab.run("deploy", "--json").document["changed"] is False
+
+
 def test_a_database_that_restarts_meanwhile_is_told_and_found_again(lab: Lab) -> None:
     document = lab.run("run", "restarted", "--json", expect=None).document
     total = document["ledger"]["total"]
@@ -88,7 +92,3 @@ def test_what_was_made_at_deploy_is_private(lab: Lab) -> None:
     shown = docker("exec", lab.node("two"), "docker", "inspect", f"toolkit-{lab.name}-registry-b")
     assert password not in shown
     assert "BEGIN PRIVATE KEY" not in shown
-
-
-def test_again_changes_nothing(lab: Lab) -> None:
-    assert lab.run("deploy", "--json").document["changed"] is False
