@@ -257,9 +257,9 @@ def sampling(tables: Tables, repeats: int) -> None:
         return {"rate": rate} | {name: ns / order["messages"] / 1000 for name, ns in spent.items()}
 
     cases: dict[str, dict[str, Any]] = {
-        "mqtt QoS 0": {"protocol": "mqtt", "messages": 50_000, "subscribers": False},
-        "mqtt QoS 1": {"protocol": "mqtt", "messages": 3000, "qos": 1},
-        "sse direct": {"protocol": "sse", "messages": 3000},
+        "mqtt QoS 0": {"protocol": "mqtt", "messages": 100_000, "subscribers": False},
+        "mqtt QoS 1": {"protocol": "mqtt", "messages": 20_000, "qos": 1},
+        "sse direct": {"protocol": "sse", "messages": 20_000},
     }
     pairs = 6 * repeats
     for name, order in cases.items():
