@@ -84,6 +84,17 @@ class _AnyImage(dict[tuple[str, str], ImageReference]):
         return ImageReference(reference=key[0], content="content")
 
 
+def hosts_on_loopback(testbed: Testbed) -> dict[str, Host]:
+    """This machine, as every node."""
+    return {
+        node.name: Host(
+            node=node.name, provider="container", type="container", address="127.0.0.1", architecture="amd64",
+            ssh=SshAccess(address="127.0.0.1", known_hosts=""), facts={"shared_clock": True},
+        )
+        for node in testbed.nodes
+    }  # fmt: skip
+
+
 @contextlib.contextmanager
 def clouds_of(text: str, home: Path, secrets: Mapping[str, str] | None = None) -> Iterator[Clouds]:
     """Every container of the bundles as a process with the same command and variables, but for paths and ports.
@@ -93,13 +104,7 @@ def clouds_of(text: str, home: Path, secrets: Mapping[str, str] | None = None) -
     file = home / "testbed.yml"
     file.write_text(text)
     testbed = load_testbed(file)
-    hosts = {
-        node.name: Host(
-            node=node.name, provider="container", type="container", address="127.0.0.1", architecture="amd64",
-            ssh=SshAccess(address="127.0.0.1", known_hosts=""), facts={"shared_clock": True},
-        )
-        for node in testbed.nodes
-    }  # fmt: skip
+    hosts = hosts_on_loopback(testbed)
     clouds = Clouds(testbed, Deployment(name=testbed.name, file=str(file), stage="deployed", hosts=hosts), home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOOLKIT_HOME", str(home / ".toolkit"))

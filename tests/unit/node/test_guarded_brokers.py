@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.clouds_on_loopback import hosts_on_loopback
 from tests.ports import free_port
 from tests.unit.node.conftest import find_mosquitto
 from tests.unit.node.platform.test_platform import play as play_chain
@@ -25,7 +26,6 @@ from toolkit.provisioning.brokers import broker_setup
 from toolkit.provisioning.render import ImageReference, render_bundles
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Service
-from toolkit.state import Host, SshAccess
 
 FILE = """\
 name: guarded
@@ -74,13 +74,7 @@ def rendered(folder: Path, bench: Bench, broker: str) -> Place:
     ports = [free_port() for _ in range(4)]
     (folder / "testbed.yml").write_text(FILE.format(broker=broker, ports=ports))
     testbed = load_testbed(folder / "testbed.yml")
-    hosts = {
-        node.name: Host(
-            node=node.name, provider="container", type="container", address="127.0.0.1", architecture="amd64",
-            ssh=SshAccess(address="127.0.0.1", known_hosts=""), facts={"shared_clock": True},
-        )
-        for node in testbed.nodes
-    }  # fmt: skip
+    hosts = hosts_on_loopback(testbed)
     made = access_secrets(testbed, hosts, folder / "state", lambda _: PASSWORD)
     variables: dict[str, dict[str, str]] = {}
     for bundle in render_bundles(testbed, hosts, AnyImage()).values():
