@@ -1,5 +1,6 @@
 """The Event Handler's modes enhanced and original: whole runs, and what each does and does not do on the wire."""
 
+import contextlib
 import json
 import socket
 import sqlite3
@@ -138,6 +139,61 @@ def test_enhanced_serves_as_many_requests_at_a_time_as_it_has_threads(bench: Ben
     assert answered == [200] * 21
     for connection in idle:
         connection.close()
+
+
+class ClosedLoop(threading.Thread):
+    """Publishes on one kept connection, each event once the last is answered, until the connection ends."""
+
+    def __init__(self, handler: NodeProcess, payload: str) -> None:
+        super().__init__(daemon=True)
+        self.answered = 0
+        self._socket = socket.create_connection(("127.0.0.1", handler.port), 10)
+        event = {"source": SOURCE, "event": {"type": "pressure", "payload": payload}}
+        body = json.dumps(event).encode()
+        self._request = b"POST /eventhandler/publish HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self._request += body
+
+    def run(self) -> None:
+        with self._socket, contextlib.suppress(ConnectionError):
+            while True:
+                self._socket.sendall(self._request)
+                if not self._socket.recv(4096).startswith(b"HTTP/1.1 200 "):
+                    return
+                self.answered += 1
+
+
+def closed_loops(handler: NodeProcess, number: int, at_least: int) -> list[ClosedLoop]:
+    loops = [ClosedLoop(handler, str(n)) for n in range(number)]
+    for loop in loops:
+        loop.start()
+    until = time.monotonic() + 20
+    while min(loop.answered for loop in loops) < at_least:
+        assert time.monotonic() < until, [loop.answered for loop in loops]
+        time.sleep(0.02)
+    return loops
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_publishers_in_closed_loops_share_the_threads_that_there_are(bench: Bench, threads: int) -> None:
+    handler = start(bench, "enhanced", thread_pool_size=threads)
+    loops = closed_loops(handler, 3, 100)
+    stream = Stream(handler)  # one more that wants a thread
+    assert stream.event()["event"] == "pressure"
+    stream.close()
+    handler.process.terminate()
+    for loop in loops:
+        loop.join(20)
+        assert not loop.is_alive()
+
+
+def test_a_stop_does_not_wait_for_publishers_that_go_on(bench: Bench) -> None:
+    handler = start(bench, "enhanced", thread_pool_size=4, drain="20s")
+    loops = closed_loops(handler, 2, 50)
+    handler.process.terminate()
+    assert handler.process.wait(10) == 0
+    for loop in loops:
+        loop.join(5)
+        assert not loop.is_alive()
 
 
 def test_a_stop_ends_streams_properly(bench: Bench) -> None:

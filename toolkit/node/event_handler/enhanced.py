@@ -98,19 +98,17 @@ class Broadcasters(Exchange):
         passage: Passage | None,
     ) -> list[asyncio.Future[None]]:
         """Write an event to every subscriber of its type."""
-        self._write(event.type, (event.payload or "").encode(), passage)
+        if (topic := self.topics.get(event.type)) is not None:
+            self._write(topic, topic.chunk(event.payload, None), passage)
         return []
 
     def broadcast(self, event_type: str, payload: bytes, passage: Passage | None) -> list[asyncio.Future[None]]:
         """The same for an event that was recognised without parsing."""
-        self._write(event_type, payload, passage)
+        if (topic := self.topics.get(event_type)) is not None:
+            self._write(topic, topic.plain_chunk(payload), passage)
         return []
 
-    def _write(self, event_type: str, payload: bytes, passage: Passage | None) -> None:
-        topic = self.topics.get(event_type)
-        if topic is None:
-            return
-        chunk = topic.chunk(payload.decode(), None)
+    def _write(self, topic: Topic, chunk: bytes, passage: Passage | None) -> None:
         outputs = tuple(topic.subscribers)
         for output in outputs:
             output.deliver(chunk, passage)

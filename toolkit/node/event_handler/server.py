@@ -339,6 +339,11 @@ class Connection(asyncio.Protocol):
 
     # What we do.
 
+    @property
+    def is_between_requests(self) -> bool:
+        """Whether the next byte would begin a request."""
+        return self._begun_s is None and self._subscriber is None and not self._ending
+
     def check_age(self, now_s: float) -> None:
         """End the connection when its request takes too long or nothing happens on it."""
         settings = self._handler.settings

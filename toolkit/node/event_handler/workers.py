@@ -1,7 +1,9 @@
 """A pool of threads with blocking sockets: each takes a connection that has something to say, serves it, goes on.
 
 All of them wait in one epoll set, which is the queue: a kept connection waits there between two requests and holds no
-thread. The pool's size therefore limits the requests that are served at a time, not the connections.
+thread. The pool's size therefore limits the requests that are served at a time, not the connections. Only while other
+threads are free does one stay with its connection for a moment: whoever publishes in a closed loop is then answered by
+a thread that waits for nobody else, instead of one that has to be woken while the last is still on its way back.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import struct
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from toolkit.errors import WorkloadError
@@ -26,6 +29,8 @@ from toolkit.node.event_handler.settings import HandlerSettings
 _READ_BYTES = 65_536
 _WRITE_WITHIN_S = 15
 """A client that takes nothing for so long is given up; until then it holds the thread that writes to it."""
+_STAY_S = 0.002
+"""A thread waits so long for the next request of the connection that it has served, if others are free meanwhile."""
 _ONCE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 
 
@@ -41,6 +46,7 @@ class Line(asyncio.Transport):
         accepted.settimeout(_WRITE_WITHIN_S if self._secure else None)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _WRITE_WITHIN_S, 0))
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(_STAY_S * 1e6)))
         self.socket = accepted
         self.connection = connection
         self.lock = threading.Lock()
@@ -59,8 +65,8 @@ class Line(asyncio.Transport):
         """`socket` or `peername`."""
         return self._known.get(name, default)
 
-    def shake_hands(self) -> None:
-        """Go on with what comes before the first request of a TLS connection; raises OSError."""
+    def shake_hands(self) -> bytes:
+        """Go on with what comes before the first request of a TLS connection, then as `receive`."""
         if isinstance(self.socket, ssl.SSLSocket):
             self.socket.settimeout(0)
             try:
@@ -71,6 +77,7 @@ class Line(asyncio.Transport):
                 self.socket.settimeout(_WRITE_WITHIN_S)
             self._known |= {"peercert": self.socket.getpeercert(), "ssl_object": self.socket}
         self.begin()
+        return self.receive()
 
     def receive(self) -> bytes:
         """What is there, without waiting for more; raises OSError, BlockingIOError where nothing is."""
@@ -86,6 +93,10 @@ class Line(asyncio.Transport):
         finally:
             self.socket.settimeout(_WRITE_WITHIN_S)
         return data
+
+    def receive_soon(self) -> bytes:
+        """What comes within `_STAY_S`; raises as `receive`."""
+        return self.receive() if self._secure else self.socket.recv(_READ_BYTES)
 
     def is_closing(self) -> bool:
         """Whether it was closed or given up."""
@@ -154,6 +165,8 @@ class Workers:
         self._listener.setblocking(False)
         self._listening = self._listener.fileno()
         self._lines: dict[int, Line] = {}
+        self._free: set[int] = set()
+        """Threads that wait for any connection."""
         self._ended = os.eventfd(0, os.EFD_CLOEXEC)
         self._ready = select.epoll()
         self._ready.register(self._listening, select.EPOLLIN | select.EPOLLONESHOT)
@@ -166,8 +179,8 @@ class Workers:
             thread.start()
 
     def busy(self) -> int:
-        """How many threads serve a request now; costs something only when it is asked."""
-        return min(sum(line.lock.locked() for line in list(self._lines.values())), self.threads)
+        """How many threads are with a connection now."""
+        return self.threads - len(self._free)
 
     def sweep(self) -> None:
         """End connections that are too slow or idle; those that are being served are neither."""
@@ -202,8 +215,12 @@ class Workers:
             thread.join(max(until_s - time.monotonic(), 0.1))
 
     def _work(self) -> None:
+        me = threading.get_ident()
         while True:
-            for fd, _ in self._ready.poll(None, 1):
+            self._free.add(me)
+            ready = self._ready.poll(None, 1)
+            self._free.discard(me)
+            for fd, _ in ready:
                 if fd == self._ended:
                     return
                 if fd == self._listening:
@@ -232,7 +249,13 @@ class Workers:
 
     def _serve(self, fd: int, line: Line) -> None:
         with line.lock:
-            if self._read(line) and not line.is_closing():
+            try:
+                goes_on = self._take(line, line.receive if line.begun else line.shake_hands)
+                while goes_on and self._free and line.connection.is_between_requests and not self._handler.draining:
+                    goes_on = self._take(line, line.receive_soon)
+            except BlockingIOError:
+                goes_on = True
+            if goes_on and not line.is_closing():
                 self._ready.modify(fd, _ONCE)
                 return
             line.close()
@@ -240,19 +263,17 @@ class Workers:
             del self._lines[fd]
             line.socket.close()
 
-    def _read(self, line: Line) -> bool:
-        """Serve what is there; whether the connection goes on."""
+    def _take(self, line: Line, receive: Callable[[], bytes]) -> bool:
+        """Serve what comes; whether the connection goes on. Raises BlockingIOError where nothing comes."""
         try:
-            if not line.begun:
-                line.shake_hands()
-            data = line.receive()
+            data = receive()
             if data:
                 line.connection.data_received(data)
         except BlockingIOError:
-            return True
+            raise
         except OSError:
             return False
         except Exception:  # noqa: BLE001  one client's request must not cost a worker
             traceback.print_exc()
             return False
-        return bool(data)
+        return bool(data) and not line.is_closing()
