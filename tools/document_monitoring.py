@@ -95,7 +95,7 @@ DASHBOARDS_HEAD = """\
 
 {number} pages for Grafana 11.6 and later, made from `toolkit/provisioning/dashboards/` with Grafana's own SDK and
 valid by a schema made from the types in it. Deploy gives them to Grafana where its image can be had; the console draws
-the very same files everywhere else; `toolkit dashboards export` writes them. All have the choices *Prometheus* and
+the very same files everywhere else; `toolkit dashboards export` writes them. All have the choices *Data source* and
 *Testbed*, refresh every 5 s, and mark on the time axis firing alerts, runs from start to end, processes that appeared
 (deploys) and processes that do not answer (faults). Percentiles are those of the recording rules: interpolated from
 histogram buckets over 10 s, once a second; a point that stands for a longer time shows the worst of it.

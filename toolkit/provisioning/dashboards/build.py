@@ -48,7 +48,7 @@ def _dashboard(page: Page, chosen: str) -> dashboard.Dashboard:
         .refresh("5s")
         .time("now-15m", "now")
         .timezone("browser")
-        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
         .link(
             dashboard.DashboardLink("toolkit")
             .type(dm.DashboardLinkType.DASHBOARDS)

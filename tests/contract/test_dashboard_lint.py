@@ -1,0 +1,195 @@
+"""The rules of Grafana's dashboard linter, on the dashboards that Grafana is given; each exception with its reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import promql_parser as promql
+import pytest
+
+from toolkit.provisioning.dashboards import dashboards
+
+DOCUMENTS = {name: json.loads(text) for name, text in dashboards().items()}
+EXCEPTIONS = {
+    "template-job-rule": {"*": "rules record KPIs of whole testbeds, without jobs: `testbed` is chosen in its place"},
+    "template-instance-rule": {
+        "*": "hops and KPIs have no instance: `run`, `broker` and `node` are chosen in its place"
+    },
+    "target-job-rule": {"*": "as template-job-rule; every selector is held to the testbed instead"},
+    "target-instance-rule": {"*": "as template-instance-rule"},
+    "target-counter-agg-rule": {
+        "Loss ratio by QoS": "a share of two totals since the run began",
+        "Lost so far": "a share of two totals since the run began",
+    },
+}
+"""Rule -> the panel (or `*`: everywhere) -> why it does not hold there."""
+RATE_S = 7777
+NAMES = {"$__rate_interval": f"{RATE_S}s", "$testbed": "T"}
+
+
+def resolved(expr: str) -> str:
+    for name, value in NAMES.items():
+        expr = expr.replace(name, value)
+    return re.sub(r"\$\w+", "x", expr)
+
+
+def walk(node: Any, parents: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Every node of an expression, each with those above it."""
+    yield node, parents
+    below = [getattr(node, name, None) for name in ("lhs", "rhs", "expr", "vector_selector", "param")]
+    for child in [*below, *getattr(node, "args", ())]:
+        if child is not None and not isinstance(child, (str, float)):
+            yield from walk(child, (*parents, node))
+
+
+def selectors(expr: str) -> Iterator[tuple[promql.VectorSelector, tuple[Any, ...]]]:
+    for node, parents in walk(promql.parse(resolved(expr))):
+        if isinstance(node, promql.VectorSelector):
+            yield node, parents
+
+
+def panels(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [panel for panel in document["panels"] if panel["type"] != "row"]
+
+
+def excepted(rule: str, panel: dict[str, Any]) -> bool:
+    return panel["title"] in EXCEPTIONS.get(rule, {})
+
+
+# -- rules: each gives what is wrong, in words ---------------------------------------------------------------------------
+
+
+def template_datasource_rule(document: dict[str, Any]) -> Iterator[str]:
+    sources = [v for v in document["templating"]["list"] if v["type"] == "datasource"]
+    if [(v["name"], v["label"], v["query"]) for v in sources] != [("datasource", "Data source", "prometheus")]:
+        yield f"its data sources are {sources}"
+
+
+def template_required_variables_rule(document: dict[str, Any]) -> Iterator[str]:
+    if "testbed" not in {v["name"] for v in document["templating"]["list"]}:
+        yield "no testbed can be chosen"
+
+
+def template_label_promql_rule(document: dict[str, Any]) -> Iterator[str]:
+    for variable in document["templating"]["list"]:
+        if variable["type"] == "query":
+            found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+            if not found or not isinstance(promql.parse(resolved(found[1])), promql.VectorSelector):
+                yield variable["name"]
+            if not variable["label"]:
+                yield f"{variable['name']} has no label"
+
+
+def template_on_time_change_reload_rule(document: dict[str, Any]) -> Iterator[str]:
+    yield from (v["name"] for v in document["templating"]["list"] if v["type"] == "query" and v["refresh"] != 2)
+
+
+def template_uneditable_rule(document: dict[str, Any]) -> Iterator[str]:
+    if document["editable"] is not False:
+        yield "people would lose what they change with the next deploy"
+
+
+def panel_datasource_rule(document: dict[str, Any]) -> Iterator[str]:
+    yield from (p["title"] for p in panels(document) if p["datasource"]["uid"] != "${datasource}")
+
+
+def panel_title_description_rule(document: dict[str, Any]) -> Iterator[str]:
+    yield from (str(p.get("title")) for p in panels(document) if not (p.get("title") and p.get("description")))
+
+
+def panel_no_targets_rule(document: dict[str, Any]) -> Iterator[str]:
+    yield from (p["title"] for p in panels(document) if not p["targets"])
+
+
+def target_promql_rule(document: dict[str, Any]) -> Iterator[str]:
+    for panel in panels(document):
+        for target in panel["targets"]:
+            try:
+                promql.parse(resolved(target["expr"]))
+            except ValueError as error:
+                yield f"{panel['title']}: {error}"
+
+
+def target_required_matchers_rule(document: dict[str, Any]) -> Iterator[str]:
+    for panel in panels(document):
+        for target in panel["targets"]:
+            for selector, _ in selectors(target["expr"]):
+                matchers = {(m.name, str(m.op), m.value) for m in selector.matchers.matchers}
+                if not any(name == "testbed" and value == "T" for name, _, value in matchers):
+                    yield f"{panel['title']}: {selector.name} of every testbed"
+
+
+def target_rate_interval_rule(document: dict[str, Any]) -> Iterator[str]:
+    for panel in panels(document):
+        for target in panel["targets"]:
+            for node, _ in walk(promql.parse(resolved(target["expr"]))):
+                if isinstance(node, promql.MatrixSelector) and node.range != timedelta(seconds=RATE_S):
+                    yield f"{panel['title']}: {node.prettify()}"
+
+
+def target_counter_agg_rule(document: dict[str, Any]) -> Iterator[str]:
+    for panel in panels(document):
+        if excepted("target-counter-agg-rule", panel):
+            continue
+        for target in panel["targets"]:
+            for selector, parents in selectors(target["expr"]):
+                if (selector.name or "").endswith("_total"):
+                    above = parents[-2] if len(parents) > 1 else None
+                    if not isinstance(above, promql.Call) or above.func.name not in {"rate", "irate", "increase"}:
+                        yield f"{panel['title']}: {selector.name}"
+
+
+def target_histogram_rule(document: dict[str, Any]) -> Iterator[str]:
+    for panel in panels(document):
+        for target in panel["targets"]:
+            for selector, parents in selectors(target["expr"]):
+                quantile = any(isinstance(p, promql.Call) and p.func.name == "histogram_quantile" for p in parents)
+                if "_bucket" in (selector.name or "") and not quantile and panel["type"] != "heatmap":
+                    yield f"{panel['title']}: {selector.name}"
+
+
+RULES: list[Callable[[dict[str, Any]], Iterator[str]]] = [
+    value for name, value in sorted(globals().items()) if name.endswith("_rule")
+]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__.replace("_", "-"))
+def test_a_dashboard_keeps_to_the_linters_rules(name: str, rule: Callable[[dict[str, Any]], Iterator[str]]) -> None:
+    assert list(rule(DOCUMENTS[name])) == []
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
+    "template-datasource-rule": lambda d: d["templating"]["list"][0].update(label="x"),
+    "template-required-variables-rule": lambda d: d["templating"]["list"].pop(1),
+    "template-label-promql-rule": lambda d: d["templating"]["list"][1]["query"].update(
+        query="label_values(sum(up), x)"
+    ),
+    "template-on-time-change-reload-rule": lambda d: d["templating"]["list"][1].update(refresh=1),
+    "template-uneditable-rule": lambda d: d.update(editable=True),
+    "panel-datasource-rule": lambda d: panels(d)[0]["datasource"].update(uid="mine"),
+    "panel-title-description-rule": lambda d: panels(d)[0].update(description=""),
+    "panel-no-targets-rule": lambda d: panels(d)[0]["targets"].clear(),
+    "target-promql-rule": lambda d: panels(d)[0]["targets"][0].update(expr="sum(("),
+    "target-required-matchers-rule": lambda d: panels(d)[0]["targets"][0].update(expr='a{testbed="$testbed"} + b'),
+    "target-rate-interval-rule": lambda d: panels(d)[0]["targets"][0].update(expr="max(rate(a[5m]))"),
+    "target-counter-agg-rule": lambda d: panels(d)[0]["targets"][0].update(expr="sum(a_total)"),
+    "target-histogram-rule": lambda d: panels(d)[0]["targets"][0].update(expr="sum(rate(a_bucket[$__rate_interval]))"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__.replace("_", "-"))
+def test_a_rule_finds_what_it_is_for(rule: Callable[[dict[str, Any]], Iterator[str]]) -> None:
+    document = json.loads(json.dumps(DOCUMENTS["kpis.json"]))
+    WRONG[rule.__name__.replace("_", "-")](document)
+    assert len(list(rule(document))) == 1
+
+
+def test_an_exception_is_of_something_that_is_there() -> None:
+    titles = {panel["title"] for document in DOCUMENTS.values() for panel in panels(document)} | {"*"}
+    for rule, places in EXCEPTIONS.items():
+        assert set(places) <= titles, rule
