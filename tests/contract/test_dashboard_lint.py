@@ -60,7 +60,7 @@ def excepted(rule: str, panel: dict[str, Any]) -> bool:
     return panel["title"] in EXCEPTIONS.get(rule, {})
 
 
-# -- rules: each gives what is wrong, in words ---------------------------------------------------------------------------
+# -- rules: each gives what is wrong, in words ----------------------------------------------------------------------
 
 
 def template_datasource_rule(document: dict[str, Any]) -> Iterator[str]:
