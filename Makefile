@@ -31,10 +31,10 @@ unit: ## Tests that need no engine
 test-docker: ## Tests on real virtual nodes
 	@$(BIN)/pytest tests/integration
 
-test-databases: ## Arrowhead on MariaDB and PostgreSQL (installs both, and Debian's Python drivers)
+test-databases: ## Local clouds and the Event Handler on MariaDB and PostgreSQL (installs both, and Debian's Python drivers)
 	@YES=1 tools/setup.sh --tests && apt-get install -y -qq --no-install-recommends mariadb-server postgresql \
 	  python3-pymysql python3-psycopg2 python3-sqlalchemy python3-httptools python3-uvloop python3-prometheus-client python3-cryptography >/dev/null
-	@TOOLKIT_NODE_PYTHON=/usr/bin/python3 $(BIN)/pytest tests/contract/arrowhead/test_databases.py
+	@TOOLKIT_NODE_PYTHON=/usr/bin/python3 $(BIN)/pytest tests/contract/arrowhead -m databases
 
 test-e2e: ## The README's story and the browser
 	@$(BIN)/pytest tests/e2e

@@ -23,7 +23,8 @@ from toolkit.events import Event
 from toolkit.measure.collect import FolderCollector
 from toolkit.measure.store import RunFolder
 from toolkit.provisioning.cloud_secrets import cloud_secrets
-from toolkit.provisioning.local_clouds import DATA_DIR, SEED_DIR
+from toolkit.provisioning.databases import DATA_DIR
+from toolkit.provisioning.local_clouds import SEED_DIR
 from toolkit.provisioning.render import ImageReference, metrics_port, render_bundles
 from toolkit.spec.experiment import plain_experiment
 from toolkit.spec.load import load_testbed

@@ -1,4 +1,4 @@
-"""Two local clouds on virtual nodes, in secure mode, one of them on MariaDB: answers come from the other cloud."""
+"""Two local clouds on virtual nodes, secure, one on MariaDB, and an Event Handler whose subscriptions are there too."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ services:
   orchestrator-b: {role: orchestrator, cloud: b, on: two, settings: {database_timeout: 20s}}
   gatekeeper-b: {role: gatekeeper, cloud: b, on: two, settings: {database_timeout: 20s}}
   provider: {cloud: b, on: two}
+  broker: {on: two, settings: {mode: original, database: database, sql_log: true, database_timeout: 20s}}
+  publisher: {on: one}
+  subscriber: {on: one}
 workloads:
+  events: {publishers: publisher, messages: 20, arrivals: {rate: 20/s}}
   intercloud:
     consumers: consumer
     messages: 10
@@ -63,6 +67,17 @@ def test_the_consumer_is_answered_from_the_other_cloud(lab: Lab) -> None:
     assert document["hops"]["gatekeeper@a -> gatekeeper@b: gsd_poll"]["count"] == 10
     assert document["hops"]["service_registry@b query: query"]["mean_ms"] > 0
     assert not [fault for fault in document["faults"] if "was late" not in fault]
+
+
+def test_subscriptions_and_log_of_the_event_handler_are_on_the_server(lab: Lab) -> None:
+    document = lab.run("run", "events", "--json").document
+    assert document["ledger"]["total"]["delivered"] == 20, document["processes"]
+    tables = "SELECT count(*) FROM events_broker.logs; SELECT count(*) FROM events_broker.event_filter"
+    client = ("mariadb", "--defaults-file=/dev/shm/client.cnf", "--skip-column-names", f"--execute={tables}")
+    shown = docker("exec", lab.node("two"), "docker", "exec", f"toolkit-{lab.name}-database", *client)
+    logs, filters = map(int, shown.split())
+    assert logs >= 3 * 20
+    assert filters <= 1  # the subscriber takes its own back at the end of a run
 
 
 def test_again_changes_nothing(lab: Lab) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.provisioning.databases import password_source, password_variable
 from toolkit.provisioning.kept import kept_identity, kept_password
 from toolkit.provisioning.local_clouds import (
     AUTHORIZATION_KEY,
     made_secrets,
-    password_source,
-    password_variable,
     system_name,
     tls_variables,
 )
@@ -50,9 +49,10 @@ def cloud_file_secrets(testbed: Testbed) -> frozenset[str]:
 
 def _values(testbed: Testbed, service: Service, folder: Path, given: Callable[[str], str]) -> dict[str, str]:
     values: dict[str, str] = {}
-    if (source := password_source(testbed, service)) is not None:
+    source, variable = password_source(testbed, service), password_variable(testbed, service)
+    if source is not None and variable is not None:
         server, secret = source
-        values[password_variable(service)] = given(secret) if secret else kept_password(folder, server)
+        values[variable] = given(secret) if secret else kept_password(folder, server)
     if service.cloud is not None and testbed.clouds[service.cloud].secure:
         values |= _tls(testbed, service, folder / CERTIFICATES)
     return {name: value for name, value in values.items() if name in made_secrets(testbed, service)}

@@ -7,19 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.contract.arrowhead import ENVIRONMENT, PORTS
-from toolkit.provisioning.templates import render_template
-from toolkit.spec.quantities import duration_s, in_base_units, size_bytes
+from toolkit.provisioning.databases import cloud_url, password_variable
+from toolkit.spec.quantities import duration_s, size_bytes
 from toolkit.spec.services import CORE_ROLES
 from toolkit.spec.testbed import Cloud, Service, Testbed
 from toolkit.state import Host
 
-DATA_DIR = "/var/lib/toolkit/data"
-"""Where the containers of one node share their cloud's SQLite file."""
 SEED_DIR = "/etc/toolkit"
-DATABASE_USER = "arrowhead"
-DATABASE_PASSWORD = "MARIADB_PASSWORD_FILE"  # noqa: S105 - a variable's name
-"""The database server's variable; a secret of the file's by this name goes before the one that toolkit makes."""
-_CLIENT_PASSWORD = f"{ENVIRONMENT}DATABASE_PASSWORD_FILE"
 _TLS = tuple(f"{ENVIRONMENT}TLS_{name}_FILE" for name in ("CERTIFICATE", "KEY", "CLOUD_CA"))
 _GATEKEEPER_TLS = tuple(f"{ENVIRONMENT}TLS_{name}_FILE" for name in ("CLOUD_CERTIFICATE", "CLOUD_KEY", "MASTER_CA"))
 AUTHORIZATION_KEY = "TOOLKIT_PROVIDER_AUTHORIZATION_KEY"
@@ -94,7 +88,7 @@ def system_environment(testbed: Testbed, hosts: Mapping[str, Host], service: Ser
 def _core_settings(testbed: Testbed, hosts: Mapping[str, Host], service: Service, cloud: Cloud) -> dict[str, str]:
     written = service.settings
     given = {
-        "DATABASE_URL": database_url(testbed, hosts, cloud),
+        "DATABASE_URL": cloud_url(testbed, hosts, cloud),
         "DATABASE_POOL": str(written["database_pool"]),
         "DATABASE_TIMEOUT_S": f"{duration_s(written['database_timeout']):g}",
         "PEER_TIMEOUT_S": f"{duration_s(written['peer_timeout']):g}",
@@ -128,47 +122,14 @@ def _offered(provider: Service) -> dict[str, str]:
     }
 
 
-def database_name(cloud: str) -> str:
-    """Of a cloud's stores on a database server that toolkit runs."""
-    return f"arrowhead_{cloud.replace('-', '_')}"
-
-
-def database_url(testbed: Testbed, hosts: Mapping[str, Host], cloud: Cloud) -> str:
-    """Where a cloud's stores are, without a password."""
-    if not cloud.has_server:
-        return f"sqlite:///{DATA_DIR}/{cloud.name}.sqlite"
-    if "://" in cloud.database:
-        return cloud.database
-    server = next(service for service in testbed.services if service.name == cloud.database)
-    host = hosts[server.nodes[0]].address if server.nodes[0] in hosts else "0.0.0.0"  # noqa: S104 - not there yet
-    return f"mariadb://{DATABASE_USER}@{host}:{server.settings['port']}/{database_name(cloud.name)}"
-
-
-def mariadb_config(settings: Mapping[str, Any]) -> str:
-    """server.cnf: every address, host names not looked up, with these settings."""
-    words = {name: in_base_units(value) for name, value in settings.items()}
-    return render_template("mariadb/server.cnf.j2", settings=words)
-
-
-def databases_on(testbed: Testbed, server: Service) -> tuple[str, ...]:
-    """Names of the databases that a server of ours is to have."""
-    return tuple(database_name(cloud.name) for cloud in testbed.clouds.values() if cloud.database == server.name)
-
-
 # -- secrets ----------------------------------------------------------------------------------------------------------
 
 
 def made_secrets(testbed: Testbed, service: Service) -> tuple[str, ...]:
-    """Variables of a service whose values toolkit makes, or takes from the secret of its cloud's database."""
-    if service.image.name == "mariadb":
-        return () if DATABASE_PASSWORD in service.secrets else (DATABASE_PASSWORD,)
-    if service.cloud is None:
-        return ()
-    cloud = testbed.clouds[service.cloud]
-    names: tuple[str, ...] = ()
-    if service.role in CORE_ROLES and cloud.has_server and (_is_ours(cloud) or cloud.database_password):
-        names += (_CLIENT_PASSWORD,)
-    if cloud.secure:
+    """Variables of a service whose values toolkit makes, or takes from the secret of its database."""
+    password = password_variable(testbed, service)
+    names: tuple[str, ...] = () if password is None else (password,)
+    if service.cloud is not None and testbed.clouds[service.cloud].secure:
         names += _TLS
         if service.role == "gatekeeper":
             names += _GATEKEEPER_TLS
@@ -177,31 +138,9 @@ def made_secrets(testbed: Testbed, service: Service) -> tuple[str, ...]:
     return names
 
 
-def password_source(testbed: Testbed, service: Service) -> tuple[str, str | None] | None:
-    """(database server of ours, or "", name of the file's secret) behind a service's password; None: it has none."""
-    if service.image.name == "mariadb":
-        return service.name, service.secrets.get(DATABASE_PASSWORD)
-    if _CLIENT_PASSWORD not in made_secrets(testbed, service):
-        return None
-    cloud = testbed.clouds[service.cloud or ""]
-    if not _is_ours(cloud):
-        return "", cloud.database_password
-    server = next(each for each in testbed.services if each.name == cloud.database)
-    return server.name, server.secrets.get(DATABASE_PASSWORD)
-
-
-def password_variable(service: Service) -> str:
-    """The variable in which a service finds the file with its database password."""
-    return DATABASE_PASSWORD if service.image.name == "mariadb" else _CLIENT_PASSWORD
-
-
 def tls_variables(service: Service) -> tuple[str, ...]:
     """Certificate, key and cloud's certificate; the Gatekeeper's also for the cloud's own pair and the master."""
     return _TLS + (_GATEKEEPER_TLS if service.role == "gatekeeper" else ())
-
-
-def _is_ours(cloud: Cloud) -> bool:
-    return "://" not in cloud.database
 
 
 # -- stores -----------------------------------------------------------------------------------------------------------

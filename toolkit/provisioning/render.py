@@ -12,7 +12,7 @@ from toolkit.contract.settings import SAMPLES_DIR, ProcessSettings, node_root
 from toolkit.contract.watching import PAGES as CONSOLE_PAGES
 from toolkit.contract.watching import TOKEN
 from toolkit.errors import UsageError
-from toolkit.provisioning import local_clouds
+from toolkit.provisioning import databases, local_clouds
 from toolkit.provisioning.broker_access import client_environment, made_variables, upstream_options
 from toolkit.provisioning.brokers import BrokerSetup, broker_setup
 from toolkit.provisioning.dashboards import grafana_files
@@ -52,7 +52,6 @@ ROLE_PORTS = {
 }
 """First metrics port of each role; the control port is the next one, each replica takes two."""
 FIRST_FREE_PORT = 10000
-EVENT_HANDLER_DATA = "/var/lib/toolkit/data"
 """Where the Event Handler keeps subscriptions that are to outlive its container."""
 
 
@@ -250,7 +249,8 @@ class _NodeRenderer:
             listens = {"port": broker_port(service, usual_protocol(service))} if service.role == "broker" else {}
             environment["TOOLKIT_SETTINGS"] = json.dumps({**listens, **service.settings}, sort_keys=True)
             if service.settings.get("database") == "sqlite":
-                mounts.append((f"data/{service.name}", EVENT_HANDLER_DATA, "rw"))
+                mounts.append((f"data/{service.name}", databases.DATA_DIR, "rw"))
+            environment |= databases.events_environment(self.testbed, self.hosts, service)
         if known and service.role in {"gateway", "hub"}:
             environment |= self._upstream(service, instance)
         environment |= client_environment(self.testbed, service)
@@ -303,17 +303,17 @@ class _NodeRenderer:
 
     def _database(self, service: Service, environment: dict[str, str], mounts: list[Mount]) -> tuple[str, ...]:
         """Variables, mounts and files of a database server."""
-        environment["MARIADB_DATABASES"] = " ".join(local_clouds.databases_on(self.testbed, service))
-        environment["MARIADB_USER"] = local_clouds.DATABASE_USER
+        environment["MARIADB_DATABASES"] = " ".join(databases.databases_on(self.testbed, service))
+        environment["MARIADB_USER"] = databases.USER
         mounts.append((f"etc/{service.name}", "/etc/mysql/toolkit", "ro"))
         mounts.append((f"data/{service.name}", "/var/lib/mysql", "rw"))
-        return (self._file(service.name, "server.cnf", local_clouds.mariadb_config(service.settings)),)
+        return (self._file(service.name, "server.cnf", databases.mariadb_config(service.settings)),)
 
     def _cloud_system(self, service: Service, environment: dict[str, str], mounts: list[Mount]) -> tuple[str, ...]:
         """Variables, mounts and files of a system of a local cloud; the Service Registry fills the stores."""
         environment |= local_clouds.system_environment(self.testbed, self.hosts, service, self.host.node)
         if service.role in CORE_ROLES:
-            mounts.append((f"data/{service.cloud}", local_clouds.DATA_DIR, "rw"))
+            mounts.append((f"data/{service.cloud}", databases.DATA_DIR, "rw"))
         if service.role != "service-registry":
             return ()
         seed = local_clouds.seed_document(self.testbed, self.hosts, self.testbed.clouds[service.cloud or ""])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from toolkit.contract.arrowhead import PORTS
+from toolkit.spec.databases import check_server, is_elsewhere
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.services import CORE_ROLES
@@ -15,7 +15,6 @@ from toolkit.spec.testbed import Cloud, Secret, Service, Testbed
 from toolkit.spec.yaml import Path
 
 DEFAULT_CLOUD = "local"
-DATABASE_SCHEMES = ("mariadb", "mysql", "postgresql")
 _AS_THEY_ARE = ("operator", "address", "port", "secure", "database", "database_password", "version", "filler_entries")
 _LISTS = ("neighbours", "systems", "entries", "intracloud", "intercloud", "store")
 _OURS_ALONE = {"database", "database_password", "version", "filler_entries", "definitions", *_LISTS}
@@ -166,22 +165,10 @@ def _check_database(testbed: Testbed, cloud: Cloud, members: list[Service], find
             if place not in findings.document.keys:
                 place = ("services", next(s.name for s in members if s.role in CORE_ROLES))
             findings.add(place, message, at_key=True)
-    elif "://" in written:
-        url = urlsplit(written)
-        if url.scheme not in DATABASE_SCHEMES or not url.hostname or not url.path.strip("/"):
-            findings.add(
-                here, f"{url.scheme}:// is no database; write for example postgresql://user@10.0.0.9/arrowhead"
-            )
-        if url.password:
-            findings.add(here, "a password in plain text; put it into `secrets` and name it as `database_password`")
     else:
-        servers = {s.name: s for s in testbed.services if s.role == "database"}
-        if written not in servers:
-            hint = did_you_mean(written, ["sqlite", *servers])
-            findings.add(here, f"there is no service {written!r} with role database{hint}")
-        elif len(servers[written].nodes) * servers[written].replicas > 1:
-            findings.add(here, f"database {written!r} runs more than once; a cloud's stores are in one")
-    if cloud.database_password is not None and "://" not in written:
+        advice = "put it into `secrets` and name it as `database_password`"
+        check_server(testbed.services, written, here, findings, others=("sqlite",), password=advice)
+    if cloud.database_password is not None and not is_elsewhere(written):
         message = "`database_password` goes with a URL; toolkit makes the password of a database that it runs"
         findings.add(("clouds", cloud.name, "database_password"), message, at_key=True)
 

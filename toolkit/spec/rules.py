@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from toolkit.spec.clouds import local_clouds
+from toolkit.spec.databases import event_databases
 from toolkit.spec.findings import Findings
 from toolkit.spec.services import NODE_PORTS
 from toolkit.spec.testbed import Architecture, Service, Testbed
@@ -129,6 +130,7 @@ RULES: tuple[Callable[[Testbed, Mapping[str, Any], Findings], None], ...] = (
     company,
     clocks,
     local_clouds,
+    event_databases,
 )
 
 

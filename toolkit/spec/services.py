@@ -169,7 +169,7 @@ IMAGES: Mapping[str, BuiltinImage] = {
         ),
         BuiltinImage(
             name="mariadb",
-            summary="the MariaDB database server, for the stores of local clouds",
+            summary="the MariaDB database server, for the stores of local clouds and subscriptions",
             roles=("database",),
             default_for=("database",),
             ports=(3306,),
@@ -199,7 +199,7 @@ ROLES = (
 """Words with a meaning to toolkit; a service of that name plays that role without saying so."""
 
 AFTER: Mapping[str, tuple[str, ...]] = {
-    "broker": ("registry",),
+    "broker": ("registry", "database"),
     "gateway": ("broker",),
     "hub": ("broker",),
     "subscriber": ("broker", "gateway", "hub"),

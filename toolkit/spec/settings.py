@@ -41,8 +41,13 @@ class EventHandlerSettings(TypedDict, total=False):
     """Messages kept for subscribers that come back with Last-Event-ID."""
     publishing_tolerance: Annotated[Duration, Field(default="60m")]
     """An event whose time stamp is further from the broker's clock than this is refused."""
-    database: Annotated[Literal["none", "sqlite"], Field(default="none")]
-    """Where `original` keeps subscriptions; the other modes keep them in memory."""
+    database: Annotated[str, Field(default="none", min_length=1)]
+    """Where `original` keeps subscriptions: `none`, `sqlite`, a service with role database, or a URL such as
+    postgresql://user@host/name; the other modes keep them in memory."""
+    database_pool: Annotated[int, Field(default=10, ge=1, le=1000)]
+    """Connections to that database."""
+    database_timeout: Annotated[Duration, Field(default="2s")]
+    """Wait for a connection or a lock; a server gets three times that for an answer."""
     sql_log: Annotated[bool, Field(default=False)]
     """`original` writes each log line to the database before it goes on."""
     feedback: Annotated[bool, Field(default=True)]

@@ -1,12 +1,17 @@
-"""The clouds that the tests of a session share."""
+"""The clouds that the tests of a session share, and database servers for a test each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud
+from .database_servers import DRIVERS, DatabaseServer, mariadb, postgresql
+from .local_cloud import ENTRY, GAUGE, NODE_PYTHON, PANEL, PRESS_GAUGE, LocalCloud
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +60,22 @@ def cloud(clouds: tuple[LocalCloud, LocalCloud]) -> LocalCloud:
 def other_cloud(clouds: tuple[LocalCloud, LocalCloud]) -> LocalCloud:
     """Its neighbour."""
     return clouds[1]
+
+
+@pytest.fixture(params=[mariadb, postgresql], ids=lambda make: make.__name__)
+def database(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
+    make: Callable[[Path], DatabaseServer] = request.param
+    driver = DRIVERS[make.__name__]
+    if subprocess.run([NODE_PYTHON, "-c", f"import {driver}"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{NODE_PYTHON} has no {driver}; set TOOLKIT_NODE_PYTHON to Debian's python3")
+    # Not pytest's folder: that one is closed to the servers' users.
+    folder = Path(tempfile.mkdtemp(prefix="toolkit-database-"))
+    folder.chmod(0o755)
+    server: DatabaseServer | None = None
+    try:
+        server = make(folder)
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder)

@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +14,11 @@ from tests.clouds_on_loopback import clouds_of
 from tests.ports import free_port
 from toolkit.measure.tables import read_column
 
-from .local_cloud import ENTRY, GAUGE, NODE_PYTHON, PANEL, PRESS_GAUGE, LocalCloud, ask, request_form
+from .database_servers import PASSWORD, DatabaseServer
+from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, ask, request_form
 
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
-DRIVERS = {"mariadb": "pymysql", "postgresql": "psycopg2"}
 SYSTEMS = ("service_registry", "authorization", "orchestrator")
 ORCHESTRATE = "/orchestrator/orchestration"
-PASSWORD = "b"  # noqa: S105 - of a server on loopback that lives as long as a test
 FILE = """
 name: served
 nodes: {{node: {{}}}}
@@ -47,109 +37,8 @@ workloads:
 """
 
 
-@dataclass
-class Server:
-    """A database server of the test's own."""
-
-    url: str
-    command: list[str]
-    user: str
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        account = pwd.getpwnam(self.user)
-        drop = {"user": account.pw_uid, "group": account.pw_gid} if os.geteuid() == 0 else {}
-        self.process = subprocess.Popen(
-            self.command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            **drop,  # type: ignore[call-overload]
-        )
-
-    def stop(self) -> None:
-        if self.process is not None:
-            # Fast for PostgreSQL, which on SIGTERM waits for its clients; the same as SIGTERM for MariaDB.
-            self.process.send_signal(signal.SIGINT if "postgres" in self.command[0] else signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-
-def as_user(user: str, command: list[str]) -> None:
-    account = pwd.getpwnam(user)
-    drop = {"user": account.pw_uid, "group": account.pw_gid} if os.geteuid() == 0 else {}
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120, **drop)  # type: ignore[call-overload]
-
-
-def own_folder(folder: Path, user: str) -> Path:
-    """Where the server's user may write."""
-    target = folder / "data"
-    target.mkdir()
-    if os.geteuid() == 0:
-        shutil.chown(target, user, user)
-    return target
-
-
-def mariadb(folder: Path) -> Server:
-    if shutil.which("mariadbd") is None:
-        pytest.skip("needs mariadb-server")
-    data, port = own_folder(folder, "mysql"), free_port()
-    socket = folder / "data" / "s"
-    as_user(
-        "mysql",
-        ["mariadb-install-db", f"--datadir={data}", "--auth-root-authentication-method=normal", "--skip-test-db"],
-    )
-    options = [f"--datadir={data}", f"--port={port}", f"--socket={socket}", "--bind-address=127.0.0.1"]
-    options += ["--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=2", f"--pid-file={data}/pid"]
-    init = folder / "init.sql"
-    init.write_text(
-        "CREATE DATABASE IF NOT EXISTS arrowhead;\n"
-        f"CREATE USER IF NOT EXISTS a@localhost IDENTIFIED BY '{PASSWORD}';\n"
-        "GRANT ALL ON arrowhead.* TO a@localhost;\n"
-    )
-    init.chmod(0o644)
-    url = f"mariadb://a:{PASSWORD}@127.0.0.1:{port}/arrowhead"
-    return Server(url, ["mariadbd", "--no-defaults", *options, f"--init-file={init}"], "mysql")
-
-
-def postgresql(folder: Path) -> Server:
-    if not POSTGRES:
-        pytest.skip("needs postgresql")
-    data, port = own_folder(folder, "postgres"), free_port()
-    password = folder / "password"
-    password.write_text(PASSWORD)
-    password.chmod(0o644)
-    how = ["-U", "a", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--no-sync"]
-    as_user("postgres", [str(POSTGRES[-1] / "initdb"), "-D", str(data), *how])
-    command = [str(POSTGRES[-1] / "postgres"), "-D", str(data), "-p", str(port), "-k", str(data), "-h", "127.0.0.1"]
-    return Server(
-        f"postgresql://a:{PASSWORD}@127.0.0.1:{port}/postgres", [*command, "-c", "shared_buffers=16MB"], "postgres"
-    )
-
-
-@pytest.fixture(params=[mariadb, postgresql], ids=lambda make: make.__name__)
-def database(request: pytest.FixtureRequest) -> Iterator[Server]:
-    make: Callable[[Path], Server] = request.param
-    driver = DRIVERS[make.__name__]
-    if subprocess.run([NODE_PYTHON, "-c", f"import {driver}"], capture_output=True, check=False).returncode:
-        pytest.skip(f"{NODE_PYTHON} has no {driver}; set TOOLKIT_NODE_PYTHON to Debian's python3")
-    # Not pytest's folder: that one is closed to the servers' users.
-    folder = Path(tempfile.mkdtemp(prefix="toolkit-database-"))
-    folder.chmod(0o755)
-    server: Server | None = None
-    try:
-        server = make(folder)
-        yield server
-    finally:
-        if server is not None:
-            server.stop()
-        shutil.rmtree(folder)
-
-
 @pytest.mark.databases
-def test_a_cloud_on_a_server_that_restarts(database: Server, tmp_path: Path) -> None:
+def test_a_cloud_on_a_server_that_restarts(database: DatabaseServer, tmp_path: Path) -> None:
     cloud = LocalCloud("served", tmp_path / "cloud", database=database.url)
     cloud.environment = {"TOOLKIT_ARROWHEAD_GATEKEEPER": "0", "TOOLKIT_ARROWHEAD_DATABASE_TIMEOUT_S": "2"}
     cloud.seed(
@@ -219,7 +108,7 @@ class Registering(threading.Thread):
 
 
 @pytest.mark.databases
-def test_a_server_of_the_testbed_file_that_goes_away_meanwhile(database: Server, tmp_path: Path) -> None:
+def test_a_server_of_the_testbed_file_that_goes_away_meanwhile(database: DatabaseServer, tmp_path: Path) -> None:
     ports = [free_port() for _ in range(4)]
     database.start()
     text = FILE.format(url=database.url.replace(f":{PASSWORD}@", "@"), ports=ports)
@@ -264,7 +153,7 @@ def test_a_server_of_the_testbed_file_that_goes_away_meanwhile(database: Server,
 
 
 @pytest.mark.databases
-def test_a_server_that_hangs(database: Server, tmp_path: Path) -> None:
+def test_a_server_that_hangs(database: DatabaseServer, tmp_path: Path) -> None:
     cloud = LocalCloud("served", tmp_path / "cloud", database=database.url)
     cloud.environment = {"TOOLKIT_ARROWHEAD_GATEKEEPER": "0", "TOOLKIT_ARROWHEAD_DATABASE_TIMEOUT_S": "1"}
     cloud.seed(registryEntries=[ENTRY])
@@ -272,25 +161,12 @@ def test_a_server_that_hangs(database: Server, tmp_path: Path) -> None:
     cloud.start("service_registry")
     try:
         cloud.await_ready("service_registry", patience_s=60)
-        assert database.process is not None
-        stopped = children_of(database.process.pid)
-        for process in stopped:
-            os.kill(process, signal.SIGSTOP)
-        try:
+        with database.hanging():
             refused = cloud.service_registry("PUT", "/serviceregistry/query", {"service": GAUGE})
             assert (refused.status, refused.json["exceptionType"]) == (503, "UNAVAILABLE"), refused.body
             assert cloud.service_registry("GET", "/serviceregistry").status == 200
-        finally:
-            for process in stopped:
-                os.kill(process, signal.SIGCONT)
         cloud.await_ready("service_registry", patience_s=60)
         assert cloud.service_registry("PUT", "/serviceregistry/query", {"service": GAUGE}).status == 200
     finally:
         codes = cloud.stop()
     assert set(codes.values()) <= {0}
-
-
-def children_of(pid: int) -> list[int]:
-    """The process and those that it started; PostgreSQL has one for each connection."""
-    own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, own)]

@@ -44,6 +44,10 @@ def handler(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         ("POST", "publish", {"source": SOURCE, "event": {"type": ""}}, 400, "BAD_PAYLOAD"),
         ("POST", "publish", {"source": SOURCE, "event": {"type": "a", "timestamp": "2001-01-01T00:00:00Z"}}, 400,
          "BAD_PAYLOAD"),
+        ("POST", "publish", {"source": SOURCE, "event": {"type": "a\0b"}}, 400, "JSON_PROCESSING"),
+        ("POST", "publish", {"source": SOURCE, "event": {"type": "a", "payload": "\ud800"}}, 400, "JSON_PROCESSING"),
+        ("POST", "publish", {"source": SOURCE, "event": {"type": "a", "timestamp": "0001-01-01T00:00:00+09:00"}}, 400,
+         "JSON_PROCESSING"),
         ("GET", "publish", None, 405, "BAD_METHOD"),
         ("PATCH", "subscription", None, 405, "BAD_METHOD"),
         ("PUT", "subscription", {"eventType": 7, "consumer": []}, 400, "JSON_PROCESSING"),
@@ -135,16 +139,16 @@ def test_a_consumer_that_vanishes_is_not_waited_for(bench: Bench, consumer: Cons
     assert count(handler, "toolkit_broker_messages_dropped_total") == 20
 
 
-def stored(bench: Bench, path: Path) -> NodeProcess:
+def stored(bench: Bench, path: Path, **settings: Any) -> NodeProcess:
     return bench.event_handler(
-        TOOLKIT_SETTINGS=json.dumps({"mode": "original", "database": "sqlite"}),
+        TOOLKIT_SETTINGS=json.dumps({"mode": "original", "database": "sqlite", **settings}),
         TOOLKIT_EVENT_HANDLER_DATABASE_PATH=str(path),
     )
 
 
 def test_a_database_that_goes_away_and_comes_back_loses_nothing(bench: Bench, consumer: Consumer) -> None:
     path = bench.folder / "filters.sqlite"
-    handler = stored(bench, path)
+    handler = stored(bench, path, sql_log=True)
     assert subscribe(handler, consumer, "one") == 201
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -153,7 +157,8 @@ def test_a_database_that_goes_away_and_comes_back_loses_nothing(bench: Bench, co
         )
         assert (status, json.loads(text)["exceptionType"]) == (503, "UNAVAILABLE")
         assert [publish(handler, str(number)) for number in range(5)] == [200] * 5
-        assert consumer.got == []
+        time.sleep(0.5)
+        assert consumer.got == [], "each waits until the log has a row of it"
         other.execute("ROLLBACK")
     assert {event["payload"] for _, event in consumer.wait_for(5)} == {str(number) for number in range(5)}
     assert subscribe(handler, consumer, "two") == 201

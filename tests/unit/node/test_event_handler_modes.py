@@ -7,6 +7,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ import pytest
 from toolkit.contract.orders import Arrivals, RunOrder
 from toolkit.contract.samples import Point
 from toolkit.node.drivers.sse import DRIVER as SSE
+from toolkit.node.event_handler.documents import Filter, System
 from toolkit.node.event_handler.enhanced import EnhancedHandler
+from toolkit.node.event_handler.filters import FilterStore
 from toolkit.node.event_handler.outlet import Outlet
 from toolkit.node.event_handler.settings import HandlerSettings
 
@@ -249,6 +254,62 @@ def test_original_filters_and_feeds_back(bench: Bench, consumer: Consumer, datab
     bench.processes.clear()
     again = bench.event_handler(**environment)
     assert count(again, "toolkit_broker_subscribers") == (4 if database == "sqlite" else 0)
+
+
+def test_original_remembers_filters_to_the_microsecond_and_letter(tmp_path: Path) -> None:
+    settings = HandlerSettings(mode="original", database="sqlite", database_path=str(tmp_path / "filters.sqlite"))
+    system = System(name="PressPub", address="10.20.0.71", port=8462)
+    others = frozenset(System(name="P", address="10.20.0.72", port=port) for port in (1, 2))
+    midnight = datetime(2026, 1, 1, 0, 0, 0, 123_456, tzinfo=UTC)
+    known = [
+        Filter(event_type="Größe 尺寸", consumer=system),
+        Filter(event_type="Größe 尺寸", consumer=replace(system, name="a", authentication_info="MIIB"), sources=others,
+               start=midnight, end=midnight.astimezone(timezone(timedelta(hours=5))) + timedelta(days=1),
+               metadata={"": "", "k": "v" * 2047, "K": "=,"}, match_metadata=True, notify_uri="x/é"),
+        Filter(event_type="größe 尺寸", consumer=system),
+    ]  # fmt: skip
+    store = FilterStore(settings)
+    assert [store.add(wanted) for wanted in known] == [1, 2, 3]
+    assert store.add(known[0]) is None
+    store.close()
+
+    store = FilterStore(settings)
+    assert len(store) == 3
+    assert store.of_type("Größe 尺寸") == known[:2]
+    assert store.of_type("größe 尺寸") == known[2:]
+    assert store.of_type("nothing") == []
+    assert store.remove("Größe 尺寸", "nobody") is False
+    assert store.remove("Größe 尺寸", "PressPub") is True
+    assert store.of_type("Größe 尺寸") == known[1:2]
+    assert len(store) == 2
+    store.close()
+
+    store = FilterStore(replace(settings, database="none", sql_log=True))  # a file for the log alone keeps no filters
+    assert len(store) == 0
+    store.log("a line")
+    store.close()
+    assert rows(Path(settings.database_path), 1) == 1
+
+
+def test_filters_added_at_once_are_kept_once(tmp_path: Path) -> None:
+    in_file = HandlerSettings(mode="original", database="sqlite", database_path=str(tmp_path / "filters.sqlite"))
+    for settings in (HandlerSettings(mode="original"), in_file):
+        store = FilterStore(settings)
+        wanted = Filter(event_type="a", consumer=System(name="one", address="10.20.0.71", port=1))
+        with ThreadPoolExecutor(8) as pool:
+            numbers = list(pool.map(store.add, [wanted] * 24))
+        assert [number for number in numbers if number is not None] == [1]
+        assert store.of_type("a") == [wanted]
+        store.close()
+
+
+def test_a_database_without_an_address_is_named() -> None:
+    environ = {"TOOLKIT_SETTINGS": json.dumps({"mode": "original", "database": "stores", "database_timeout": "500ms"})}
+    with pytest.raises(ValueError, match="'stores'; set TOOLKIT_EVENT_HANDLER_DATABASE_URL"):
+        HandlerSettings.from_environment(environ)
+    url = "postgresql://user@host/name"
+    found = HandlerSettings.from_environment({**environ, "TOOLKIT_EVENT_HANDLER_DATABASE_URL": url})
+    assert (found.storage_url, found.database_timeout_s) == (url, 0.5)
 
 
 def test_original_answers_before_it_delivers_and_its_queue_has_no_bound(bench: Bench) -> None:

@@ -157,10 +157,34 @@ LOG = _table(
     Column("level", String(10)),
     Column("message", String(2047)),
 )
+_FIRST = tuple(METADATA.sorted_tables)
+
+EVENT_FILTER = _table(
+    "event_filter",
+    _id(),
+    Column("event_type", String(255), nullable=False),
+    _to("consumer_system_id", "arrowhead_system"),
+    Column("start_date", _MOMENT),
+    Column("end_date", _MOMENT),
+    Column("notify_uri", String(255)),
+    Column("match_metadata", String(1), nullable=False),
+    UniqueConstraint("event_type", "consumer_system_id", name="filter_identity"),
+)
+EVENT_FILTER_SOURCE = _table(
+    "event_filter_sources_list",
+    _to("filter_id", "event_filter", primary=True),
+    _to("sources_id", "arrowhead_system", primary=True),
+)
+EVENT_FILTER_METADATA = _table(
+    "event_filter_metadata",
+    _to("filter_id", "event_filter", primary=True),
+    Column("metadata_key", String(255), primary_key=True),
+    Column("metadata_value", String(2047), nullable=False),
+)
 
 
 def _create_tables(connection: Connection) -> None:
-    METADATA.create_all(connection)
+    METADATA.create_all(connection, tables=_FIRST)
 
 
 def _index_back_references(connection: Connection) -> None:
@@ -173,7 +197,11 @@ def _index_back_references(connection: Connection) -> None:
         connection.exec_driver_sql(f"CREATE INDEX {table}_{column} ON {table} ({column})")
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables, _index_back_references)
+def _keep_event_filters(connection: Connection) -> None:
+    METADATA.create_all(connection, tables=(EVENT_FILTER, EVENT_FILTER_SOURCE, EVENT_FILTER_METADATA))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables, _index_back_references, _keep_event_filters)
 
 
 def migrate(connection: Connection) -> int:

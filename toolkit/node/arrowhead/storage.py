@@ -1,4 +1,4 @@
-"""The database of a local cloud: connections, transactions, and what happens when it is away.
+"""The database of a local cloud or an Event Handler: connections, transactions, and what happens when it is away.
 
 SQLite answers a look-up in a fraction of a millisecond, less than a hop to another thread costs, so reads run where
 they are asked for; writes, which may wait for another process, and everything on a database server run in threads.
@@ -53,8 +53,7 @@ class Storage:
             async with asyncio.timeout(self._answer_s):
                 return await self._in_thread(self._read_once, work, operation, trace)
         except TimeoutError:
-            message = f"The database is not available: no answer within {self._answer_s:g} s"
-            raise Refusal("UNAVAILABLE", message, status=503) from None
+            raise self._silent() from None
 
     async def read_all(self, work: Callable[[Connection], T], *, operation: str) -> T:
         """Run a look-up that may return many rows."""
@@ -71,6 +70,14 @@ class Storage:
         """`write` for those who have no event loop, or who must not go on before it is done."""
         return self._write_once(work)
 
+    def wait_read(self, work: Callable[[Connection], T]) -> T:
+        """`read` for those who are threads themselves."""
+        return self._wait(self._read_once, work)
+
+    def wait_write(self, work: Callable[[Connection], T]) -> T:
+        """`write` for those who are threads themselves; a server that says nothing is UNAVAILABLE here, too."""
+        return self._wait(self._write_once, work)
+
     def close(self) -> None:
         """Wait for running work and close every connection."""
         self._writers.shutdown(wait=True)
@@ -85,6 +92,20 @@ class Storage:
     ) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._writers, self._timed, run, work, operation, trace)
+
+    def _wait(self, run: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
+        if self._embedded:
+            return run(work)
+        waiting = self._writers.submit(run, work)
+        try:
+            return waiting.result(self._answer_s)
+        except TimeoutError:
+            waiting.cancel()
+            raise self._silent() from None
+
+    def _silent(self) -> Refusal:
+        message = f"The database is not available: no answer within {self._answer_s:g} s"
+        return Refusal("UNAVAILABLE", message, status=503)
 
     def _timed(
         self,
@@ -144,13 +165,26 @@ def _refusal(error: exc.SQLAlchemyError) -> Refusal:
 
 
 def open_storage(
-    url: str, *, password: Path | None = None, pool: int, timeout_s: float, patience_s: float = 60.0
+    url: str,
+    *,
+    password: Path | None = None,
+    pool: int,
+    timeout_s: float,
+    patience_s: float = 60.0,
+    durable: bool = False,
+    variable: str = "TOOLKIT_ARROWHEAD_DATABASE_URL",
 ) -> Storage:
     """Connect, waiting up to `patience_s` for a server that is still starting, and migrate.
 
-    `password`: a file that holds it. Raises UsageError for an address that names no database that can be used.
+    `password`: a file that holds it; `durable`: SQLite flushes the disk at each commit, as servers do; `variable`: what
+    the address is read from. Raises UsageError for an address that names no database that can be used.
     """
-    engine = _make_engine(url, password=password, pool=pool, timeout_s=timeout_s)
+    try:
+        engine = _make_engine(url, password=password, pool=pool, timeout_s=timeout_s)
+    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, OSError) as error:
+        raise UsageError(f"{variable} cannot be used: {error}; try sqlite:////data/arrowhead.sqlite") from None
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine, durable=durable)
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -166,28 +200,20 @@ def open_storage(
 
 
 def _make_engine(url: str, *, password: Path | None, pool: int, timeout_s: float) -> Engine:
-    try:
-        address = make_url(url)
-        address = address.set(drivername=DRIVERS.get(address.drivername, address.drivername))
-        if password is not None:
-            address = address.set(password=password.read_text().strip())
-        options: dict[str, Any] = {"pool_size": pool, "max_overflow": 0, "pool_timeout": timeout_s}
-        if address.get_backend_name() == "sqlite":
-            if address.database and address.database != ":memory:":
-                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-            options |= {"poolclass": QueuePool, "connect_args": {"check_same_thread": False, "timeout": timeout_s}}
-        else:
-            # A server that restarted is noticed before its dead connection is used: 0.1 ms a look-up.
-            options |= {"pool_pre_ping": True, "pool_recycle": 1800}
-            options["connect_args"] = _patience(address.get_backend_name(), timeout_s)
-        engine = create_engine(address, future=True, **options)
-    except (exc.ArgumentError, exc.NoSuchModuleError, ImportError, OSError) as error:
-        raise UsageError(
-            f"TOOLKIT_ARROWHEAD_DATABASE_URL cannot be used: {error}; try sqlite:////data/arrowhead.sqlite"
-        ) from None
-    if engine.dialect.name == "sqlite":
-        _prepare_sqlite(engine)
-    return engine
+    address = make_url(url)
+    address = address.set(drivername=DRIVERS.get(address.drivername, address.drivername))
+    if password is not None:
+        address = address.set(password=password.read_text().strip())
+    options: dict[str, Any] = {"pool_size": pool, "max_overflow": 0, "pool_timeout": timeout_s}
+    if address.get_backend_name() == "sqlite":
+        if address.database and address.database != ":memory:":
+            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        options |= {"poolclass": QueuePool, "connect_args": {"check_same_thread": False, "timeout": timeout_s}}
+    else:
+        # A server that restarted is noticed before its dead connection is used: 0.1 ms a look-up.
+        options |= {"pool_pre_ping": True, "pool_recycle": 1800}
+        options["connect_args"] = _patience(address.get_backend_name(), timeout_s)
+    return create_engine(address, future=True, **options)
 
 
 def _patience(backend: str, timeout_s: float) -> dict[str, int]:
@@ -204,15 +230,15 @@ def _patience(backend: str, timeout_s: float) -> dict[str, int]:
     return {"connect_timeout": connect_s, "read_timeout": answer_s, "write_timeout": answer_s}
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _prepare_sqlite(engine: Engine, *, durable: bool) -> None:
     """Readers beside a writer (WAL), foreign keys, and transactions that begin when we say so."""
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
-        # In WAL mode this survives a crash of the process; only a power cut can lose the last commits.
-        connection.execute("PRAGMA synchronous=NORMAL")
+        # In WAL mode NORMAL survives a crash of the process; only a power cut can lose the last commits.
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")

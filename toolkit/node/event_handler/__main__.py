@@ -19,7 +19,6 @@ from toolkit.errors import ToolkitError
 from toolkit.node import exposition
 from toolkit.node.control import Control, log
 from toolkit.node.event_handler.enhanced import EnhancedHandler
-from toolkit.node.event_handler.original import OriginalHandler
 from toolkit.node.event_handler.recorder import Recorder
 from toolkit.node.event_handler.server import EventHandler
 from toolkit.node.event_handler.settings import HandlerSettings
@@ -206,6 +205,8 @@ def serve_enhanced(process: ProcessSettings, settings: HandlerSettings) -> None:
 
 def serve_original(process: ProcessSettings, settings: HandlerSettings) -> None:
     """Callbacks from a pool of threads."""
+    from toolkit.node.event_handler.original import OriginalHandler  # SQLAlchemy: 17 MB that other modes do without
+
     serve_with_workers(process, settings, OriginalHandler(settings))
 
 

@@ -13,6 +13,8 @@ from toolkit.node.event_handler.problems import Problem
 
 _NAME = re.compile(r"[\w:-]+")
 _MOST_CHARACTERS = 255
+_MOST_TEXT = 2047
+"""Of what the framework's databases keep in their longest columns."""
 _MOST_SOURCES = 100
 _LAST_PORT = 65_535
 _SHORTEST_ADDRESS = 3
@@ -132,9 +134,7 @@ class Reader:
             if not wrong:
                 self._last_source = (source_document, source)
         event = self._event(_get(document, "event"), wrong)
-        feedback = _get(document, "deliveryCompleteUri")
-        if feedback is not None and not isinstance(feedback, str):
-            raise self._mapping("deliveryCompleteUri", "a string")
+        feedback = self._text(_get(document, "deliveryCompleteUri"), "deliveryCompleteUri", wrong, most=_MOST_TEXT)
         if wrong:
             raise self._violations(wrong)
         return source, event, feedback
@@ -162,6 +162,9 @@ class Reader:
         if match is not None and not isinstance(match, bool):
             raise self._mapping("matchMetadata", "a boolean")
         metadata = self._map(_get(document, "filterMetadata"), "filterMetadata")
+        for name, text in metadata.items():
+            self._text(name, "filterMetadata: a name", wrong)
+            self._text(text, f"filterMetadata[{name}]", wrong, most=_MOST_TEXT)
         if wrong:
             raise self._violations(wrong)
         return Filter(
@@ -178,6 +181,8 @@ class Reader:
     def _object(self, body: bytes) -> dict[str, Any]:
         try:
             document = json.loads(body)
+            if b"\\u" in body:  # half a character, which nobody can be sent
+                json.dumps(document, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise Problem(self._status, "JSON_PROCESSING", f"the body is not JSON: {error}") from error
         if not isinstance(document, dict):
@@ -222,9 +227,11 @@ class Reader:
         if not 1 <= port <= _LAST_PORT:
             wrong.append(f"{path}.port: must be between 1 and {_LAST_PORT}")
         information = _get(value, "authenticationInfo")
+        if not isinstance(information, str):
+            information = None
         return System(
             name=name, address=address, port=port,
-            authentication_info=information if isinstance(information, str) else None,
+            authentication_info=self._text(information, f"{path}.authenticationInfo", wrong, most=_MOST_TEXT),
         )  # fmt: skip
 
     def _text(
@@ -235,8 +242,8 @@ class Reader:
             value = "true" if value else "false"
         elif isinstance(value, int | float):
             value = json.dumps(value)
-        if value is not None and not isinstance(value, str):
-            raise self._mapping(path, "a string")
+        if value is not None and (not isinstance(value, str) or (most is not None and "\0" in value)):
+            raise self._mapping(path, "a string" if most is None else "a string without NUL")
         if required and (value is None or not value.strip()):
             wrong.append(f"{path}: may not be empty")
         elif value is not None and most is not None and len(value) > most:
@@ -257,6 +264,8 @@ class Reader:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return datetime.fromtimestamp(value, UTC)
             instant = datetime.fromisoformat(value)
+            if instant.tzinfo is not None:
+                instant = instant.astimezone(UTC)
         except (ValueError, TypeError, OverflowError, OSError) as error:
             raise self._mapping(path, "an ISO 8601 instant with its zone") from error
         if instant.tzinfo is None:

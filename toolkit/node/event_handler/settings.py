@@ -14,7 +14,11 @@ Overflow = Literal["block", "drop-oldest", "disconnect"]
 _CHOICES = {"mode": ("direct", "enhanced", "original"), "overflow": ("block", "drop-oldest", "disconnect")}
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9.]+) ?(ns|us|ms|s|m|h|d)")
-_IN_SECONDS = {"publishing_tolerance": "publishing_tolerance_s", "drain": "drain_s"}
+_IN_SECONDS = {
+    "publishing_tolerance": "publishing_tolerance_s",
+    "drain": "drain_s",
+    "database_timeout": "database_timeout_s",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +44,19 @@ class HandlerSettings:
     """Mode original keeps its connections to subscribers."""
     publishing_tolerance_s: float = 3600.0
     """Timestamps further from now than this are refused; 0 takes any."""
-    database: Literal["none", "sqlite"] = "none"
-    """Where mode original keeps its filters: in memory, or in the file `database_path`."""
-    database_path: str = "/var/lib/toolkit/data/event-handler.sqlite"
+    database: str = "none"
+    """Where mode original keeps its filters: `none`, in memory; `sqlite`, in the file `database_path`; for anything
+    else `database_url` says where."""
+    database_path: str = "/var/lib/toolkit/data/subscriptions.sqlite"
+    database_url: str = ""
+    """Such as mariadb://user@host/name; goes before `database`."""
+    database_password_file: str = ""
+    """Holds the password for that URL."""
+    database_pool: int = 10
+    database_timeout_s: float = 2.0
+    """Wait for a connection or for a lock; a server gets three times that for an answer."""
     sql_log: bool = False
-    """Mode original writes a row for each line of its log, into the same file, and waits until it is on the disk."""
+    """Mode original writes a row for each line of its log, into the same database, and waits until it is there."""
     validation_status: int = 400
     """Status of validation and JSON errors: 404 in Arrowhead 4.1.0 and 4.1.1, 400 from 4.1.2."""
     tls_certificate_file: str = ""
@@ -67,6 +79,23 @@ class HandlerSettings:
         """Whether clients speak TLS."""
         return bool(self.tls_certificate_file)
 
+    @property
+    def forgets_filters(self) -> bool:
+        """Whether filters end with the process."""
+        return self.database == "none" and not self.database_url
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is no database outside this process."""
+        return self.forgets_filters and not self.sql_log
+
+    @property
+    def storage_url(self) -> str:
+        """Where filters and log rows are."""
+        if self.in_memory:
+            return "sqlite://"
+        return self.database_url or f"sqlite:///{self.database_path}"
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> HandlerSettings:
         """The defaults, then TOOLKIT_SETTINGS, then single variables; raises ValueError naming what is wrong."""
@@ -84,6 +113,11 @@ class HandlerSettings:
             if name in values and values[name] not in choices:
                 raise ValueError(f"{name} {values[name]!r} is not one of {', '.join(choices)}")
         settings = cls(**values)
+        if settings.database not in ("none", "sqlite") and not settings.database_url:
+            raise ValueError(
+                f"database is {settings.database!r}; set TOOLKIT_EVENT_HANDLER_DATABASE_URL to where that is, "
+                f"such as mariadb://user@host/name"
+            )
         if settings.secure and settings.mode == "enhanced":
             raise ValueError("mode enhanced has no secure mode, as the original of it had none; direct speaks the same")
         return settings
