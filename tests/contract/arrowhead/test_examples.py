@@ -332,6 +332,34 @@ class TestStore:
         answer = cloud.orchestrator("POST", "/orchestrator/mgmt/store", [entry])
         assert (answer.status, answer.json["exceptionType"]) == (400, "BAD_PAYLOAD")
 
+    def test_priorities(self, cloud: LocalCloud) -> None:
+        consumer = {**PANEL, "systemName": "exchanging"}
+        entries = [self.entry("Exchanged", consumer=consumer, priority=priority) for priority in (1, 2, 3)]
+        one, two, three = cloud.orchestrator("POST", "/orchestrator/mgmt/store", entries).json
+        path = "/orchestrator/mgmt/store/priorities"
+        query = {"requesterSystem": consumer, "requestedService": one["service"]}
+
+        def order() -> list[int]:
+            return [entry["id"] for entry in cloud.orchestrator("PUT", "/orchestrator/mgmt/store", query).json]
+
+        exchanged = cloud.orchestrator("PUT", path, {"priorities": {two["id"]: 1, one["id"]: 2}})
+        assert exchanged.status == 200, exchanged.body
+        assert exchanged.json == [{**two, "priority": 1}, {**one, "priority": 2}]
+        assert order() == [two["id"], one["id"], three["id"]]
+        for priorities, status, kind in (
+            ({one["id"]: 3}, 400, "DUPLICATE_ENTRY"),
+            ({one["id"]: 9, 10**9: 8}, 404, "DATA_NOT_FOUND"),
+            ({one["id"]: 9, two["id"]: 0}, 400, "BAD_PAYLOAD"),
+            ({one["id"]: 9, "two": 1}, 400, "BAD_PAYLOAD"),
+            ({one["id"]: 9, "-1": 1}, 400, "BAD_PAYLOAD"),
+            ({}, 400, "BAD_PAYLOAD"),
+            ({one["id"]: "much"}, 400, "JSON_PROCESSING"),
+        ):
+            refused = cloud.orchestrator("PUT", path, {"priorities": priorities})
+            assert (refused.status, refused.json["exceptionType"]) == (status, kind), (priorities, refused.body)
+        assert cloud.orchestrator("PUT", path, {}).status == 400
+        assert order() == [two["id"], one["id"], three["id"]]
+
     def test_management(self, cloud: LocalCloud) -> None:
         consumer = {**PANEL, "systemName": "managed"}
         (entry,) = cloud.orchestrator(
@@ -412,7 +440,8 @@ class TestGatekeeper:
         path = "/gatekeeper/icn_proposal"
         refused = other_cloud.gatekeeper("PUT", path, proposal)
         assert (refused.status, refused.json["exceptionType"]) == (500, "ARROWHEAD")
-        assert refused.json["errorMessage"] == "The requester cloud wants a gateway, and this cloud has none"
+        assert refused.json["errorMessage"].startswith("The requester cloud wants a gateway, and this cloud has none; ")
+        assert refused.json["errorCode"] == 500
         assert refused.json["origin"] == f"http://127.0.0.1:{other_cloud.ports['gatekeeper']}{path}"
         stranger = {**proposal, "requestedService": GAUGE}
         denied = other_cloud.gatekeeper("PUT", path, stranger)

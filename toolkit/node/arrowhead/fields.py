@@ -31,6 +31,7 @@ class Rules:
     drop_invalid: bool = False
     """Elements that break their rules are left out instead of refusing the document."""
     longest_value: int | None = None
+    least_value: int | None = None
 
 
 _NONE = Rules()

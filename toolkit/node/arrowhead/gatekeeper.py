@@ -277,7 +277,10 @@ class Inbound:
         self._check_caller(call, form.requester_cloud)
         await self._authorize(form.requester_cloud, form.requested_service, call.trace)
         if form.negotiation_flags.get("useGateway"):
-            raise Refusal("ARROWHEAD", "The requester cloud wants a gateway, and this cloud has none")
+            raise Refusal(
+                "ARROWHEAD",
+                "The requester cloud wants a gateway, and this cloud has none; set use_gateway=false in that one",
+            )
         request = ServiceRequestForm(
             requester_system=form.requester_system,
             requester_cloud=form.requester_cloud,

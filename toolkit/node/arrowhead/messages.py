@@ -150,6 +150,13 @@ class OrchestrationStoreQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrchestrationStorePriorities:
+    """Ids of store entries, and the priority that each is to have."""
+
+    priorities: Mapping[str, int] = required(shortest=1, least_value=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceQueryForm:
     """What the Service Registry is asked."""
 

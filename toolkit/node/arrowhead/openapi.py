@@ -79,7 +79,8 @@ def _schema(hint: Any, rules: Rules, schemas: dict[str, Any]) -> dict[str, Any]:
         schema = {"type": "array", "items": _schema(typing.get_args(hint)[0], Rules(), schemas)}
         return schema | _bounds("Items", rules)
     if origin is not None and issubclass(origin, Mapping):
-        value = _schema(typing.get_args(hint)[1], Rules(longest=rules.longest_value), schemas)
+        of_values = Rules(longest=rules.longest_value, least=rules.least_value)
+        value = _schema(typing.get_args(hint)[1], of_values, schemas)
         return {"type": "object", "additionalProperties": value} | _bounds("Properties", rules)
     if dataclasses.is_dataclass(hint):
         return _reference(typing.cast("type[Any]", hint), schemas)

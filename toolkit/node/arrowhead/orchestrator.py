@@ -27,6 +27,7 @@ from toolkit.node.arrowhead.messages import (
     OrchestrationForm,
     OrchestrationResponse,
     OrchestrationStore,
+    OrchestrationStorePriorities,
     OrchestrationStoreQuery,
     OrchestratorWarning,
     ServiceQueryForm,
@@ -422,6 +423,19 @@ class Store:
             status=self._update_status, value=found(changed, f"There is no store entry with the id {identity}")
         )
 
+    async def set_priorities(self, call: Call) -> Reply:
+        """Give entries new priorities: all of them, or none where one is not there or another has that place."""
+        form: OrchestrationStorePriorities = call.body
+        priorities = {_entry_id(text): priority for text, priority in form.priorities.items()}
+
+        def work(connection: Connection) -> list[OrchestrationStore]:
+            if missing := orchestrations.set_priorities(connection, priorities):
+                raise not_found(f"There is no store entry with the id {', '.join(map(str, missing))}")
+            changed = (orchestrations.by_id(connection, identity) for identity in priorities)
+            return [entry for entry in changed if entry is not None]
+
+        return Reply(value=await self._write(work))
+
     async def toggle_default(self, call: Call) -> Reply:
         """Make an entry a default one, or no longer."""
         identity = call.number("id")
@@ -478,6 +492,10 @@ class Store:
                 answers=one, statuses=(self._update_status,), **options,
             ),
             Route(
+                method="PUT", path=f"{mgmt}/priorities", handle=self.set_priorities, summary="Change priorities",
+                accepts=OrchestrationStorePriorities, answers=many, **options,
+            ),
+            Route(
                 method="GET", path=f"{mgmt}/default/{{id}}", handle=self.toggle_default, summary="Toggle default",
                 answers=one, **options,
             ),
@@ -507,6 +525,12 @@ class Store:
                 summary="Entries of the system that asks for a service, by its certificate", **seen,
             ),
         ]  # fmt: skip
+
+
+def _entry_id(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) < 2**63:
+        raise bad_payload(f"priorities: {text!r} is no id of a store entry")
+    return int(text)
 
 
 def _check_default(cloud: ArrowheadCloud | None, *, default: bool) -> None:

@@ -178,7 +178,8 @@ def _parser_for(hint: Any, rules: Rules) -> Parse:  # noqa: PLR0911 - one for ea
         element = typing.get_args(hint)[0]
         return _array(_parser_for(element, Rules(not_blank=False)), rules, tuple)
     if origin is not None and issubclass(origin, Mapping):
-        return _object(_parser_for(typing.get_args(hint)[1], Rules(longest=rules.longest_value)), rules)
+        of_values = Rules(longest=rules.longest_value, least=rules.least_value)
+        return _object(_parser_for(typing.get_args(hint)[1], of_values), rules)
     if hint is str:
         return _text(rules)
     if hint is bool:
@@ -311,6 +312,8 @@ def _object(parse_value: Parse, rules: Rules) -> Parse:
             blank = not key.strip() or (isinstance(pairs[key], str) and not pairs[key].strip())
             if reading.quirks.blank_entries_refused and blank:
                 reading.violations.append((where, "must not be blank"))
+        if len(pairs) < rules.shortest:
+            reading.violations.append((path, "must not be empty"))
         if rules.longest is not None and len(pairs) > rules.longest:
             reading.violations.append((path, f"size must be between 0 and {rules.longest}"))
         return pairs

@@ -93,6 +93,19 @@ def change(
     return by_id(connection, identity)
 
 
+def set_priorities(connection: Connection, priorities: Mapping[int, int]) -> list[int]:
+    """Give entries new priorities, all at the same time, so that they can be exchanged; the ids that are not there."""
+    missing = [identity for identity in priorities if not _move(connection, identity, -identity)]
+    if not missing:
+        for identity, priority in priorities.items():
+            _move(connection, identity, priority)
+    return missing
+
+
+def _move(connection: Connection, identity: int, priority: int) -> bool:
+    return connection.execute(update(STORE).where(STORE.c.id == identity).values(priority=priority)).rowcount > 0
+
+
 def set_default(connection: Connection, identity: int, *, default: bool) -> None:
     """Make an entry a default one, or not."""
     connection.execute(update(STORE).where(STORE.c.id == identity).values(is_default=identities.yes_no(default)))
