@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -215,6 +216,87 @@ def _topic(lab: Loopback) -> str:
 
     [manifest] = lab.home.glob(".toolkit/*/runs/*/manifest.json")
     return str(json.loads(manifest.read_text())["streams"][0]["topic"])
+
+
+def test_two_clients_of_one_id_do_not_push_each_other_out_for_ever(lab: Loopback, mosquitto: int) -> None:
+    """Somebody enters with the id of a subscriber, and comes back whenever that one does."""
+    over = threading.Event()
+
+    def intrude() -> None:
+        while not over.is_set():
+            with socket.create_connection(("127.0.0.1", mosquitto)) as stranger:
+                stranger.settimeout(0.5)
+                stranger.sendall(mqtt_packets.connect(4, "tk-sub-sub-1-subscriber-0-0", keep_alive_s=0, clean=True))
+                with contextlib.suppress(OSError):
+                    while stranger.recv(16) and not over.is_set():
+                        pass
+
+    intruder = threading.Thread(target=intrude)
+    try:
+        run = during(lab, dataclasses.replace(STEADY, messages=700), (0.5, intruder.start))
+    finally:
+        over.set()
+        intruder.join()
+    kpis = checked(run, fault="10 connections in a row were lost within 1 s of being taken")
+    [fault] = [words for words in kpis["faults"] if "10 connections in a row" in words]
+    assert "by the name tk-sub-sub-1-subscriber-0-0" in fault
+    pushed, other = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
+    assert other["delivered"] == other["expected"] == pushed["expected"] == 700
+    assert pushed["dropped"] > 0
+
+
+def test_subscribers_that_share_get_each_message_once_together(lab: Loopback) -> None:
+    workload = dataclasses.replace(STEADY, options={**STEADY.options, "share": True}, subscriber_connections=2)
+    [run] = lab.run(workload)
+    kpis = checked(run, fault=None)
+    assert [words for words in kpis["faults"] if "the publisher was late" not in words] == []
+    whole = kpis["ledger"]["total"]
+    assert whole["delivered"] == whole["expected"] == SENT
+    assert whole["duplicates"] == 0
+    assert list(kpis["ledger"]["subscribers"]) == ["subscriber (shared by 4)"]
+    got = {p["process"]: p["counts"]["received"] for p in kpis["processes"] if p["role"] == "subscriber"}
+    assert sum(got.values()) == SENT
+    assert min(got.values()) > 0, "both processes took part"
+
+
+def test_many_topics_and_many_subscribers(lab: Loopback) -> None:
+    topics, subscribers = 10_000, 500
+    every = dataclasses.replace(STEADY, arrivals=Arrivals(kind="closed"))
+    [run] = lab.run(dataclasses.replace(every, messages=topics, topics=topics))
+    whole = checked(run, fault=None)["ledger"]["total"]
+    assert whole["delivered"] == whole["expected"] == 2 * topics
+    [run] = lab.run(dataclasses.replace(every, messages=5, subscriber_connections=subscribers))
+    kpis = checked(run, fault=None)
+    assert kpis["ledger"]["total"]["delivered"] == 2 * subscribers * 5
+    assert len(kpis["ledger"]["subscribers"]) == 2 * subscribers
+
+
+def test_messages_that_go_round_between_brokers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bridge that the other broker does not know for one: it gets back what it passed on."""
+    monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
+    one, other = free_port(), free_port()
+    common = "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n"
+    bridge = (
+        f"connection round\naddress 127.0.0.1:{other}\ntry_private false\nbridge_protocol_version mqttv311\n"
+        "notifications false\ntopic # both 0\n"
+    )
+    brokers = []
+    try:
+        for port, config in ((other, common.format(other)), (one, common.format(one) + bridge)):
+            (tmp_path / f"{port}.conf").write_text(config)
+            command = [find_mosquitto(), "-c", str(tmp_path / f"{port}.conf")]
+            brokers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            await_port(port)
+        time.sleep(0.5)
+        with running(tmp_path, broker=one) as lab:
+            [run] = lab.run(dataclasses.replace(STEADY, qos=0, messages=100))
+    finally:
+        for broker in brokers:
+            broker.terminate()
+            broker.wait(10)
+    whole = checked(run, fault="copies came that nobody had lost: does a message pass brokers in a circle")["ledger"]
+    assert whole["total"]["delivered"] == 200
+    assert whole["total"]["duplicates"] >= 200
 
 
 def test_huge_payloads_come_whole(lab: Loopback) -> None:

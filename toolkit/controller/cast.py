@@ -62,7 +62,13 @@ class Cast:
     @property
     def deliveries_per_message(self) -> int:
         """Subscribers that each message is due to; those that join later are due some of them."""
-        return sum(order.connections for _, order in self.subscribers)
+        everyone = sum(order.connections for _, order in self.subscribers)
+        return min(everyone, 1) if self.shared else everyone
+
+    @property
+    def shared(self) -> bool:
+        """Whether its subscribers are one group, each message being for one of them."""
+        return any(order.options.get("share") for _, order in self.subscribers)
 
 
 def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run: str) -> Cast:

@@ -34,7 +34,7 @@ def acts_of(testbed: Testbed, workload: Workload) -> list[Act]:
         for service in testbed.services:
             if service.name != each.service:
                 continue
-            for node in service.nodes:
+            for node in (each.node,) if each.node else service.nodes:
                 for instance in range(service.replicas):
                     suffix = f"-{instance}" if service.replicas > 1 else ""
                     acts += _acts(each, node, f"toolkit-{testbed.name}-{service.name}{suffix}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from toolkit.controller.control import Control
+from toolkit.controller.feasible import check_workload
 from toolkit.controller.play import play
 from toolkit.controller.points import Point, experiment_key, make_points, run_key
 from toolkit.controller.stage import Limits
@@ -135,6 +136,7 @@ def check_points(testbed: Testbed, experiment: Experiment, redeploy: Redeploy | 
                 "run it with `toolkit run`, which can"
             )
         found[cell.name] = redeploy.check(cell.overrides) if redeploy and cell.overrides else testbed
+        check_workload(found[cell.name], cell.workload)
     if len(found) < len(experiment.cells):
         raise UsageError(f"experiment {experiment.name} has two points of one name; give them different labels")
     return found

@@ -69,20 +69,34 @@ def make_manifest(
             for process, order in cast.publishers
             for i, stream in enumerate(order.streams)
         ],
-        "subscribers": [
-            {
-                "name": process.name + (f".{connection}" if order.connections > 1 else ""), "process": process.name,
-                "connection": connection, "topics": order.topics,
-                "hub": cast.hub_of[process].name if process in cast.hub_of else "",
-            }
-            for process, order in cast.subscribers
-            for connection in range(order.connections)
-        ],
+        "subscribers": _group(cast) if cast.shared else _subscribers(cast),
         "orders": {process.name: dataclasses.asdict(order) for process, order in cast.parts},
         "versions": {
             "toolkit": _version("toolkit"), "python": platform.python_version(), "system": platform.platform(),
         },
     }  # fmt: skip
+
+
+def _subscribers(cast: Cast) -> list[dict[str, Any]]:
+    """Every connection of every subscriber: each is due every message of its topics."""
+    return [
+        {
+            "name": process.name + (f".{connection}" if order.connections > 1 else ""), "process": process.name,
+            "connection": connection, "topics": order.topics,
+            "hub": cast.hub_of[process].name if process in cast.hub_of else "",
+        }
+        for process, order in cast.subscribers
+        for connection in range(order.connections)
+    ]  # fmt: skip
+
+
+def _group(cast: Cast) -> list[dict[str, Any]]:
+    """All of them as one, to which each message is due once, whoever gets it."""
+    process, order = cast.subscribers[0]
+    members = [[p.name, connection] for p, o in cast.subscribers for connection in range(o.connections)]
+    name = f"{process.service} (shared by {len(members)})"
+    group = {"name": name, "process": process.name, "connection": 0, "topics": order.topics, "members": members}
+    return [group]
 
 
 def _version(package: str) -> str:

@@ -45,6 +45,8 @@ class ClockReading:
     """How far apart the wall and the monotonic clock may have been read."""
     synchronised: bool = True
     shared: bool = False
+    throttled: int | None = None
+    """Of a Raspberry Pi: the bits of its firmware (`toolkit.measure.boards`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

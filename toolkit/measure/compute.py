@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit.contract.payloads import Payload
 from toolkit.measure import hdr
+from toolkit.measure.boards import board_faults
 from toolkit.measure.clocks import SHARED, ClockStep, NodeClock, node_clock, path_bound_ns, read_log
 from toolkit.measure.collect import CLOCK_LOGS
 from toolkit.measure.join import join
@@ -29,6 +30,7 @@ from toolkit.measure.probes import PROBED_HOPS, blind_spots, missed_some
 from toolkit.measure.stamps import StampsFile, read_files
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
+from toolkit.spec.services import built_in
 
 LOSS_TIMEOUT_S = 30.0
 """Unless the workload's option `loss_timeout_s` says otherwise."""
@@ -53,7 +55,7 @@ def compute(run: RunFolder) -> dict[str, Any]:
     joined = join(
         files,
         [Stream(**stream) for stream in manifest["streams"]],
-        [Subscriber(**{**each, "topics": frozenset(each["topics"])}) for each in manifest["subscribers"]],
+        [Subscriber.of(each) for each in manifest["subscribers"]],
         clocks=clocks,
         terms=replace(terms_of(manifest, files), joined_ns=joined_ns),
         folder=run.path,
@@ -62,7 +64,10 @@ def compute(run: RunFolder) -> dict[str, Any]:
     workload = manifest["workload"]
     payload = Payload(**workload.get("payload", {}))
     carried = delivered_bytes(run.samples, replace(payload, seed=workload["seed"]), int(workload["payload_bytes"]))
-    document = kpi_document(manifest, files, clocks, joined, summaries, carried_bytes=carried, joined_ns=joined_ns)
+    document = kpi_document(
+        manifest, files, clocks, joined, summaries, carried_bytes=carried, joined_ns=joined_ns,
+        beside=[*joining_faults(joined_ns), *board_faults(run.raw, clocks, joined.first_ns, joined.last_ns)],
+    )  # fmt: skip
     run.write("kpis.json", document)
     return document
 
@@ -116,6 +121,7 @@ def summarise_hops(
         "subscriber": {subscriber.node for subscriber in files if subscriber.role == "subscriber"},
     }
     ends = {
+        **({"broker": ("broker", "broker")} if _is_clustered(run.manifest()) else {}),
         "uplink": ("publisher", "gateway"),
         "publish": ("gateway" if way["gateway"] else "publisher", "broker"),
         "deliver": ("broker", "hub" if way["hub"] else "subscriber"),
@@ -152,6 +158,12 @@ def summarise_hops(
     return summaries
 
 
+def _is_clustered(manifest: Mapping[str, Any]) -> bool:
+    """Whether a message may come to the broker on one node and leave it on another."""
+    known = [built_in(service["image"]) for service in manifest.get("services", ()) if len(service["nodes"]) > 1]
+    return any(image is not None and image.clusters for image in known)
+
+
 def way_of(files: Sequence[StampsFile]) -> dict[str, bool]:
     """Whether messages pass a gateway and a hub."""
     roles = {file.role for file in files}
@@ -167,10 +179,11 @@ def kpi_document(
     *,
     carried_bytes: int,
     joined_ns: Mapping[str, int],
+    beside: Sequence[str],
 ) -> dict[str, Any]:
-    """`kpis.json`."""
+    """`kpis.json`; `beside`: faults that stamps and counters do not show."""
     workload = manifest["workload"]
-    faults = [*find_faults(manifest, files, clocks, joined, summaries), *joining_faults(joined_ns)]
+    faults = [*find_faults(manifest, files, clocks, joined, summaries), *beside]
     return {
         "run": manifest["run"],
         "testbed": manifest["testbed"]["name"],
@@ -260,8 +273,17 @@ def find_faults(
             joined.unmatched_flows
         ),
         f"{joined.unrecorded} messages were received that no publisher recorded to have sent": joined.unrecorded,
+        f"{(again := _came_again(joined, files))} copies came that nobody had lost: does a message pass brokers in a "
+        "circle (two bridges of one topic), or twice?": again,
     }
     return list(dict.fromkeys([*faults, *(words for words, holds in found.items() if holds)]))
+
+
+def _came_again(joined: Joined, files: Sequence[StampsFile]) -> int:
+    """Duplicates that no protocol explains: the broker did not mark them, and no connection was lost."""
+    if any(file.counts.get("reconnects") for file in files):
+        return 0
+    return joined.total.duplicates - joined.total.redelivered
 
 
 def _well_seen(summaries: Mapping[str, HopSummary], files: Sequence[StampsFile]) -> dict[str, HopSummary]:

@@ -21,7 +21,7 @@ from toolkit.measure.clocks import NodeClock
 from toolkit.measure.kpis import DELAYS, Hop, hops_of
 from toolkit.measure.layout import FOREIGN, UNKNOWN_NS, UNRECORDED, Ints, Layout, Stream, Subscriber, Terms
 from toolkit.measure.ledger import Joined, Ledger
-from toolkit.measure.partition import Partition
+from toolkit.measure.partition import NEVER, Partition
 from toolkit.measure.spool import RECORD, Records, Spool
 from toolkit.measure.stamps import StampsFile
 from toolkit.measure.tables import TableWriter
@@ -150,6 +150,8 @@ def _records(
             offset = clock.offset_at_ns(at) if clock else 0
             out["at"] = at - offset
             out["aux"] = np.where(aux != 0, aux - offset, 0)
+            if layout.shared:  # what several processes took has no order but that of time
+                out["order"] = out["at"] // 1000 % NEVER
             if clock and clock.until_ns is not None:
                 stepped = at >= clock.until_ns
                 out["at"][stepped] = UNKNOWN_NS
@@ -185,7 +187,12 @@ def _subscriber_of_peer(
     `facts["connections"]` names (one made again is a new peer), otherwise by the peer number itself.
     """
     table = np.full(1 << 16, -1, dtype=np.int32)
-    own = {s.connection: i for i, s in enumerate(subscribers) if s.process == file.process}
+    own = {
+        connection: i
+        for i, subscriber in enumerate(subscribers)
+        for process, connection in subscriber.ends
+        if process == file.process
+    }
     if len(own) == 1:
         table[:] = next(iter(own.values()))
     elif own:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,19 @@ class Subscriber:
     topics: frozenset[str]
     hub: str = ""
     """Process of the hub that it is a customer of."""
+    members: tuple[tuple[str, int], ...] = ()
+    """Of a group that shares its messages: (process, connection) of each; what one of them got, the group got."""
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Subscriber:
+        """As a manifest has it."""
+        members = tuple((process, connection) for process, connection in document.get("members", ()))
+        return cls(**{**document, "topics": frozenset(document["topics"]), "members": members})
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], ...]:
+        """(process, connection) of whatever takes its messages."""
+        return self.members or ((self.process, self.connection),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +117,11 @@ class Layout:
         return cls(
             ids, first, base, rank, subscribers, due, _cut(base, wanted.sum(axis=1)), hubs, customers, gateways
         )  # fmt: skip
+
+    @property
+    def shared(self) -> bool:
+        """Whether what one subscriber gets may be told by several processes."""
+        return any(subscriber.members for subscriber in self.subscribers)
 
     @property
     def leads(self) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ import numpy as np
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.steps import Step, StepRecord, label, read_records, request_number, steps_of
 from toolkit.errors import MeasurementError
+from toolkit.measure.boards import board_faults
 from toolkit.measure.clocks import NodeClock, path_bound_ns
 from toolkit.measure.compute import (
     SCHEDULE_LIMIT_MS,
@@ -86,7 +87,10 @@ def compute_requests(run: RunFolder) -> dict[str, Any]:
     steps = name_steps(*read_steps(run, clocks, requests))
     write_tables(run, requests, steps)
     joined = books(files, requests)
-    document = _document(manifest, files, clocks, joined, requests, steps)
+    document = _document(
+        manifest, files, clocks, joined, requests, steps,
+        beside=board_faults(run.raw, clocks, joined.first_ns, joined.last_ns),
+    )  # fmt: skip
     run.write("kpis.json", document)
     return document
 
@@ -324,8 +328,13 @@ def _document(
     joined: Joined,
     requests: Requests,
     steps: Sequence[NamedStep],
+    *,
+    beside: Sequence[str],
 ) -> dict[str, Any]:
-    """`kpis.json`, with the keys of every run; the hops are the whole request and the steps of its way."""
+    """`kpis.json`, with the keys of every run; the hops are the whole request and the steps of its way.
+
+    `beside`: faults that stamps and counters do not show.
+    """
     workload = manifest["workload"]
     timed = requests.answered & ~requests.untimed
     nodes = {file.node for file in files if file.role == "consumer"}
@@ -349,6 +358,7 @@ def _document(
     faults += _gaps(requests, steps)
     if not joined.messages:
         faults.append("no request was sent")
+    faults += beside
     sizes = {
         int(file.info.facts["request_bytes"]) for file in files if file.info and "request_bytes" in file.info.facts
     }

@@ -97,6 +97,8 @@ class Partition:
         self.hub_in = self._earliest_of_pairs(records, Point.HUB_RECEIVED)
         self.hub_out = self._earliest_of_pairs(records, Point.HUB_SENT)
         receipts = records[records["point"] == Point.RECEIVED]
+        if self.layout.shared:
+            receipts = receipts[np.argsort(receipts["order"], kind="stable")]
         pair = self._pairs(receipts)
         receipts, pair = receipts[pair >= 0], pair[pair >= 0]
         _keep_first(self.t4, pair, receipts["at"])
@@ -145,9 +147,11 @@ class Partition:
         missing = due & ~arrived
         refused = missing & ~self.sent[row]
         end = np.iinfo(np.int64).max
-        until = np.array([terms.watched_until_ns.get(s.process, end) for s in self.layout.subscribers], dtype=np.int64)[
-            self.sub
+        watched = [
+            min(terms.watched_until_ns.get(process, end) for process, _ in subscriber.ends)
+            for subscriber in self.layout.subscribers
         ]
+        until = np.array(watched, dtype=np.int64)[self.sub]
         open_still = missing & ~refused
         in_flight = open_still & ((self.t1[row] > until - terms.settle_ns) | (untimed & (until < end)))
         unconfirmed = open_still & ~in_flight & (terms.qos > 0) & (self.t5[row] == 0)

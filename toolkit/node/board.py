@@ -18,11 +18,18 @@ EVER = 16
 """A bit this much higher tells that the condition has held at some time since the board booted."""
 
 
+def throttled_bits(throttled: Path = THROTTLED) -> int | None:
+    """What the firmware says now; None where its file is not there."""
+    try:
+        return int(throttled.read_text().strip(), 16)
+    except (OSError, ValueError):
+        return None
+
+
 def board_families(throttled: Path = THROTTLED) -> dict[metrics.Metric, dict[tuple[str, ...], float]]:
     """Each condition twice: `since="now"` and `since="boot"`; empty where the firmware's file is not there."""
-    try:
-        bits = int(throttled.read_text().strip(), 16)
-    except (OSError, ValueError):
+    bits = throttled_bits(throttled)
+    if bits is None:
         return {}
     return {
         metric: {("now",): float(bool(bits & bit)), ("boot",): float(bool(bits & bit << EVER))}

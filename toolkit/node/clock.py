@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from toolkit.contract import metrics
 from toolkit.contract.settings import SAMPLES_DIR
-from toolkit.node.board import board_families
+from toolkit.node.board import board_families, throttled_bits
 from toolkit.node.exposition import CONTENT_TYPE, metrics_page
 from toolkit.node.pages import Page, health, pages_handler, text
 from toolkit.node.serving import Server
@@ -173,7 +173,7 @@ class ClockState:
         }
 
     def reading(self, tracking: Tracking) -> dict[str, int | bool]:
-        """One line of the clock log, in ns."""
+        """One line of the clock log, in ns; of a Raspberry Pi also what its firmware says of power and heat."""
         wall, monotonic, window = both_clocks_ns()
         return {
             "at_ns": wall,
@@ -186,6 +186,7 @@ class ClockState:
             "shared": self.settings.shared,
             "frequency_ppb": round(tracking.frequency_ppm * 1e3),
             "stratum": tracking.stratum,
+            **({} if (bits := throttled_bits()) is None else {"throttled": bits}),
         }
 
     def families(self) -> dict[metrics.Metric, float]:

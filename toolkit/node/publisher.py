@@ -23,6 +23,7 @@ from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition, pacing
 from toolkit.node.client import at_entrance, serve_orders
 from toolkit.node.control import Control
+from toolkit.node.descriptors import check_connections
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import Driver, Key, PublishingConnection
 from toolkit.node.flows import Flows
@@ -212,6 +213,7 @@ class Publishing:
         link.connection.close()
         link.connection = None
         self._counts.reconnects += 1
+        self._redial.lost(link.index, str(error), name=str(self._facts.get("client_id", "")))
         turns = itertools.count(link.index + 1)  # an entrance that is lost may stay so: the others are tried too
         self._redial.begin(link.index, lambda: self._dial(link.index, next(turns)), lambda opened: opened.close())
 
@@ -232,7 +234,7 @@ class Publishing:
                 raise OSError(f"{self._order.broker} did not answer a probe within {_PROBE_WITHIN_S} s")
             self._handle(events)
         if any(link.connection is None for link in self._links):
-            raise OSError(f"{self._order.broker} closed a connection after a probe")
+            raise OSError(f"a connection was closed after a probe: {self._facts.get('last_lost')}")
         if self._counts.rejected:
             reason = next((link.connection.facts.get("last_rejection") for link in self._links if link.connection), "")
             raise OSError(f"{self._order.broker} rejected a probe: {reason}")
@@ -388,6 +390,7 @@ def check_order(order: RunOrder) -> None:
     MessageMaker(payload_bytes=order.payload_bytes, seed=0)
     if order.arrivals.kind != "closed":
         next(pacing.due_ns(order.arrivals, slots=order.messages, duration_s=order.duration_s, seed=0), None)
+    check_connections(order.connections * int(order.options.get("pool_size", 1)), entrances=order.broker.count(",") + 1)
     make_driver(order.protocol).check(order)
 
 

@@ -1,4 +1,8 @@
-"""Opens connections again after they are lost, away from the hot thread, with growing pauses."""
+"""Opens connections again after they are lost, away from the hot thread, with growing pauses.
+
+A broker that takes a client and drops it at once, again and again, is not tried for ever: two clients of one id push
+each other out so, and what sends a message that the broker refuses is cut off with each.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,20 @@ import collections
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from toolkit.errors import WorkloadError
 
 T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 """Short, or our own waiting would show as the broker's time to recover."""
+_AT_ONCE_S = 1.0
+_MOST_AT_ONCE = 10
+"""Connections in a row that may be lost within so long of being opened."""
 
 
 class Redial(Generic[T]):
@@ -24,6 +34,23 @@ class Redial(Generic[T]):
         self._opened: collections.deque[tuple[int, T]] = collections.deque()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._opened_s: dict[int, float] = {}
+        self._lost_at_once: dict[int, int] = {}
+
+    def lost(self, slot: int, why: str, *, name: str = "") -> None:
+        """A connection of this slot was lost; raises WorkloadError where it is of no use to open another.
+
+        `name`: by which the broker knows this client.
+        """
+        at_once = time.monotonic() - self._opened_s.get(slot, float("-inf")) < _AT_ONCE_S
+        self._lost_at_once[slot] = self._lost_at_once.get(slot, 0) + 1 if at_once else 0
+        if self._lost_at_once[slot] < _MOST_AT_ONCE:
+            return
+        known = f" by the name {name}" if name else ""
+        raise WorkloadError(
+            f"{_MOST_AT_ONCE} connections in a row were lost within {_AT_ONCE_S:g} s of being taken, the last: {why}; "
+            f"does somebody else enter{known} too, or is a message more than the broker takes?"
+        )
 
     def begin(self, slot: int, dial: Callable[[], T], close: Callable[[T], None]) -> None:
         """Call `dial` until it succeeds; `close` gets what comes when nobody waits any more."""
@@ -52,7 +79,9 @@ class Redial(Generic[T]):
             os.eventfd_read(self.fd)
         except BlockingIOError:
             return []
-        return [self._opened.popleft() for _ in range(len(self._opened))]
+        opened = [self._opened.popleft() for _ in range(len(self._opened))]
+        self._opened_s.update(dict.fromkeys((slot for slot, _ in opened), time.monotonic()))
+        return opened
 
     def stop(self) -> None:
         """Dial no more."""

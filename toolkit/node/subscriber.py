@@ -23,6 +23,7 @@ from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition
 from toolkit.node.client import at_entrance, serve_orders
 from toolkit.node.control import Control
+from toolkit.node.descriptors import check_connections
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import Driver, Message, SubscribingConnection
 from toolkit.node.flows import Flows
@@ -208,6 +209,7 @@ class Subscribing:
         self._facts["last_lost"] = str(error)
         self._counts.reconnects += 1
         slot = lost.slot
+        self._redial.lost(slot, str(error), name=str(self._facts.get("client_id", "")))
         turns = itertools.count(slot + 1)  # an entrance that is lost may stay so: the others are tried too
         self._redial.begin(slot, lambda: self._dial(slot, before, next(turns)), _close_all)
 
@@ -280,6 +282,8 @@ def check_order(order: RunOrder) -> None:
     """Raise ValueError or ToolkitError for an order that no subscriber can carry out."""
     if not order.topics or order.connections < 1:
         raise ValueError("a subscriber needs at least one topic and one connection")
+    of_each = len(order.topics) if order.protocol == "sse" else 1
+    check_connections(order.connections * of_each, entrances=order.broker.count(",") + 1)
     make_driver(order.protocol).check(order)
 
 

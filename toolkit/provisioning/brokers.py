@@ -65,6 +65,12 @@ MOSQUITTO_DEFAULTS: Mapping[str, Any] = {
 }
 """Written out even where they are Mosquitto's own, so that a broker's bounds can be read from its file."""
 _PER_LISTENER = ("max_connections",)
+MOSQUITTO_LOGS: Mapping[str, tuple[str, ...]] = {
+    "warning": ("error", "warning", "notice"),
+    "info": ("error", "warning", "notice", "information"),
+    "debug": ("all",),
+}
+"""Its own types; that messages are dropped is a notice."""
 
 
 def mosquitto_config(
@@ -76,6 +82,7 @@ def mosquitto_config(
     counters can be read without a login.
     """
     merged = {**MOSQUITTO_DEFAULTS, **{name: in_base_units(value) for name, value in settings.items()}}
+    logged = MOSQUITTO_LOGS[merged.pop("log_level", "warning")]
     if not merged["persistence"]:
         merged.pop("autosave_interval", None)
     if not merged.get("message_size_limit"):
@@ -88,6 +95,7 @@ def mosquitto_config(
         key=f"{INSIDE}/{KEY}",
         passwords=f"{INSIDE}/{LOGIN}" if login else "",
         local_port=local_port,
+        logged=logged,
         settings={_MOSQUITTO_NAMES.get(name, name): _word(value) for name, value in ordered.items()},
     )
 
@@ -148,6 +156,8 @@ def _rabbitmq(service: Service, address: str, members: Sequence[str]) -> BrokerS
 
 # -- ActiveMQ ---------------------------------------------------------------------------------------------------------
 
+_LOG4J = {"warning": "WARN", "info": "INFO", "debug": "DEBUG"}
+
 
 def _activemq(service: Service, _: str, __: Sequence[str]) -> BrokerSetup:
     ports = _ports(service)
@@ -165,7 +175,10 @@ def _activemq(service: Service, _: str, __: Sequence[str]) -> BrokerSetup:
         files={"activemq.xml": config},
         configuration="/etc/activemq",
         data="/var/lib/activemq",
-        environment={"TOOLKIT_HEAP_BYTES": str(settings["heap"])},
+        environment={
+            "TOOLKIT_HEAP_BYTES": str(settings["heap"]),
+            "TOOLKIT_LOG_LEVEL": _LOG4J[settings["log_level"]],
+        },
         health=("listening", *(str(port) for port in ports.values())),
         health_within_s=300.0,
         native=f"activemq:{counters_port}" if counters_port else "",

@@ -22,6 +22,7 @@ _NAMES = {
     "max_unacknowledged": "smacks_max_queue_size",
     "resume_within": "smacks_hibernation_time",
 }
+_LOGS = {"warning": "warn", "info": "info", "debug": "debug"}
 PROSODY_DEFAULTS: Mapping[str, Any] = {"max_stanza_size": 10 << 20, "max_unacknowledged": 1000, "resume_within": 600}
 """Written out, so that a broker's bounds can be read from its file."""
 
@@ -43,6 +44,7 @@ def prosody_config(
     (XEP-0368), and nothing else is listened for.
     """
     merged = {**PROSODY_DEFAULTS, **{name: in_base_units(value) for name, value in settings.items()}}
+    log_level = _LOGS[merged.pop("log_level", "warning")]
     return render_template(
         "prosody/prosody.cfg.lua.j2",
         port=port,
@@ -53,6 +55,7 @@ def prosody_config(
         interface=interface,
         run=run,
         modules=modules,
+        log_level=log_level,
         settings={_NAMES.get(name, name): value for name, value in merged.items()},
     )
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from toolkit.spec import quantities, selectors
+from toolkit.spec.options import OptionsEntry
 from toolkit.spec.settings import Pair
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -414,6 +415,8 @@ class DisturbEntry(TypedDict, total=False):
     """Service whose containers are ended, and started again after `lasts`."""
     pause: Name
     """Service whose processes are frozen, and go on after `lasts`."""
+    node: Name
+    """Only what runs of it on this node. Default: all of it."""
     lasts: Duration
     """Of a stop or pause."""
 
@@ -462,8 +465,8 @@ class WorkloadEntry(TypedDict, total=False):
     """Service or node of subscribers that come in late -> how long after the start."""
     repeat: Annotated[int, Field(ge=1, le=10_000)]
     seed: Annotated[int, Field(ge=0)]
-    options: dict[str, Any]
-    """What one protocol needs beside."""
+    options: OptionsEntry
+    """What one protocol, or a client, needs beside."""
     asserts: dict[str, Annotated[str, Field(pattern=r"^(==|!=|<=|>=|<|>) ?[0-9.]+ ?(ns|us|ms|s|%)?$")]]
     """KPI -> condition; a broken one is exit code 7."""
     reference: list[ReferenceEntry]

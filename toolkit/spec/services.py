@@ -63,6 +63,8 @@ class BuiltinImage:
     """What clients may speak to it; the first is the default. The setting `protocols` chooses among them."""
     mqtt: tuple[str, ...] = ("3.1.1",)
     """Versions of MQTT it speaks, where it speaks any."""
+    shares: bool = False
+    """Has shared subscriptions in MQTT."""
     guards: tuple[str, ...] = ()
     """Of a broker: which of `tls` and `login` it can be told to ask for."""
     knows_clients: bool = False
@@ -106,6 +108,7 @@ IMAGES: Mapping[str, BuiltinImage] = {
             probed=True,
             protocols=("mqtt",),
             mqtt=("3.1.1", "5"),
+            shares=True,
             guards=("tls", "login"),
         ),
         BuiltinImage(

@@ -58,8 +58,15 @@ class EventHandlerSettings(TypedDict, total=False):
     """How long a stopping broker goes on delivering what waits."""
 
 
+class Logged(TypedDict, total=False):
+    """What brokers that toolkit did not write say in their logs: more of it costs time, so it is part of a result."""
+
+    log_level: Annotated[Literal["warning", "info", "debug"], Field(default="warning")]
+    """How much it logs."""
+
+
 @with_config(_STRICT)
-class QueueBounds(TypedDict, total=False):
+class QueueBounds(Logged, total=False):
     """Bounds that every broker has, by the same names and with the same defaults, so that brokers compare."""
 
     queue_limit: Annotated[int, Field(default=1000, ge=0, le=10_000_000)]
@@ -165,7 +172,7 @@ class ActivemqSettings(QueueBounds, total=False):
 
 
 @with_config(_STRICT)
-class ProsodySettings(TypedDict, total=False):
+class ProsodySettings(Logged, total=False):
     """Prosody; it has no bound on what waits for a subscriber that is there."""
 
     max_stanza_size: Annotated[Size, Field(default="10M")]

@@ -168,7 +168,8 @@ def _check_messages(
     least = min([workload.payload_bytes, *workload.payload.sizes])
     if least < HEADER_BYTES:
         message = f"a payload of {least}B has no room for the {HEADER_BYTES}-byte header"
-        findings.add(origin.get("payload", ("workloads", name)), f"{message} of measured messages")
+        why = f"{message} of measured messages; write at least {HEADER_BYTES}B"
+        findings.add(origin.get("payload", ("workloads", name)), why)
     subscribing = [s for s in services if workload.subscribers in (s.name, s.role)]
     there = {name for s in subscribing for name in (s.name, *s.nodes)}
     for name in workload.join:
@@ -200,12 +201,17 @@ def _disturbances(
         action = actions[0]
         if (action == "restart") == ("lasts" in entry):
             findings.add(here, "a stop or pause has `lasts`, a restart takes as long as it takes")
-        if not any(service.name == entry[action] for service in services):
+        meant = next((service for service in services if service.name == entry[action]), None)
+        node = entry.get("node", "")
+        if meant is not None and node and node not in meant.nodes:
+            hint = did_you_mean(node, meant.nodes)
+            findings.add((*here, "node"), f"{meant.name!r} does not run on {node!r}{hint}")
+        if meant is None:
             hint = did_you_mean(entry[action], [service.name for service in services])
             findings.add((*here, action), f"undefined service {entry[action]!r}{hint}")
         lasts_s = quantities.duration_s(entry.get("lasts", "0s"))
         at_s = quantities.duration_s(entry["at"])
-        found.append(Disturbance(at_s=at_s, action=action, service=entry[action], lasts_s=lasts_s))
+        found.append(Disturbance(at_s=at_s, action=action, service=entry[action], node=node, lasts_s=lasts_s))
     return tuple(found)
 
 
@@ -334,6 +340,7 @@ def written_workload(workload: Workload) -> dict[str, Any]:
     if workload.disturb:
         entry["disturb"] = [
             {"at": DURATION.write(each.at_s), each.action: each.service}
+            | ({"node": each.node} if each.node else {})
             | ({} if each.action == "restart" else {"lasts": DURATION.write(each.lasts_s)})
             for each in workload.disturb
         ]

@@ -44,6 +44,8 @@ class Disturbance:
     """From the start."""
     action: Literal["restart", "stop", "pause"]
     service: str
+    node: str = ""
+    """Only the containers on this node; empty: all of the service's."""
     lasts_s: float = 0.0
     """Of a stop or pause: how long until it goes on."""
 

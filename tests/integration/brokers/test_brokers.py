@@ -107,6 +107,21 @@ def test_every_protocol_in_the_clear_delivers_everything_at_every_qos(server: Se
             deliver_all(bench, server, protocol, qos)
 
 
+def test_subscribers_that_share_get_each_message_once_together(server: Server, bench: Bench) -> None:
+    protocol = {"mosquitto": "mqtt", "rabbitmq": "amqp"}.get(server.service.image.name)
+    if protocol is None:
+        pytest.skip("ActiveMQ has no groups in the protocols that are spoken to it")
+    publisher, subscribers = bench.publisher(), [bench.subscriber(number) for number in range(2)]
+    play(
+        None, [publisher], subscribers, run="share", protocol=protocol, broker=server.at(protocol), qos=1,
+        messages=200, topics=["a", "b"], arrivals=OPEN, options=server.options(share=True),
+    )  # fmt: skip
+    counts = [subscriber.info("share").counts for subscriber in subscribers]
+    assert sum(each["received"] for each in counts) == 400
+    assert min(each["received"] for each in counts) > 0
+    assert sum(each["duplicate"] for each in counts) == 0
+
+
 def test_every_protocol_with_tls_and_password_delivers_everything(guarded: Server, bench: Bench) -> None:
     for protocol in spoken(guarded.service.image.name, guarded.service.settings):
         deliver_all(bench, guarded, protocol, 1)

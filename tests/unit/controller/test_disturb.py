@@ -33,6 +33,7 @@ def test_every_container_of_a_service_is_meant():
         disturb=(
             Disturbance(at_s=2.0, action="stop", service="broker", lasts_s=3.0),
             Disturbance(at_s=1.0, action="restart", service="hub"),
+            Disturbance(at_s=9.0, action="restart", service="broker", node="b-2"),
         ),
     )
     assert [(act.at_s, act.node, act.command[0], act.command[-1]) for act in acts_of(lab(), workload)] == [
@@ -42,6 +43,7 @@ def test_every_container_of_a_service_is_meant():
         (2.0, "b-2", "stop", "toolkit-lab-broker"),
         (5.0, "b-1", "start", "toolkit-lab-broker"),
         (5.0, "b-2", "start", "toolkit-lab-broker"),
+        (9.0, "b-2", "restart", "toolkit-lab-broker"),
     ]
 
 

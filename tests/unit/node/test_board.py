@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from toolkit.contract import metrics
-from toolkit.node.board import board_families
+from toolkit.node.board import board_families, throttled_bits
 
 
 def test_the_firmware_bits_become_conditions_now_and_since_boot(tmp_path: Path) -> None:
     file = tmp_path / "get_throttled"
     file.write_text("50005\n")  # under-voltage and throttled, now and since boot
     families = board_families(file)
+    assert throttled_bits(file) == 0x50005
     assert families[metrics.BOARD_UNDER_VOLTAGE] == {("now",): 1.0, ("boot",): 1.0}
     assert families[metrics.BOARD_THROTTLED] == {("now",): 1.0, ("boot",): 1.0}
     assert families[metrics.BOARD_FREQUENCY_CAPPED] == {("now",): 0.0, ("boot",): 0.0}
@@ -25,3 +26,4 @@ def test_machines_that_are_no_pi_say_nothing(tmp_path: Path, content: str | None
     if content is not None:
         file.write_text(content)
     assert board_families(file) == {}
+    assert throttled_bits(file) is None

@@ -114,6 +114,28 @@ def test_tls_and_a_password(bench: Bench, tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_message_larger_than_a_stanza_may_be_is_not_sent_for_ever(bench: Bench, tmp_path: Path, qos: int) -> None:
+    server = Prosody(tmp_path, max_stanza_size="20K")
+    publisher = bench.publisher()
+    order = RunOrder(run="big", testbed="unit", role="publisher", protocol="xmpp", topics=["t"], streams=[1], qos=qos,
+                     broker=f"127.0.0.1:{server.port}", payload_bytes=30_000, duration_s=60, arrivals=OPEN)  # fmt: skip
+    try:
+        publisher.order(order)
+        until = time.monotonic() + 40
+        started = False
+        while (now := publisher.status()).phase != "failed":
+            if now.phase == "ready" and not started:
+                started = True
+                publisher.start(time.time_ns())
+            assert time.monotonic() < until, now
+            time.sleep(0.02)
+    finally:
+        server.stop()
+    assert "policy-violation" in (now.error or "")
+    assert publisher.info("big").error == now.error if started else "after a probe" in (now.error or "")
+
+
 def assert_fails(process, order: RunOrder, reason: str) -> None:
     """The order is taken and then fails for that reason."""
     status, body = process.ask(

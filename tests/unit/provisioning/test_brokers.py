@@ -71,6 +71,22 @@ def test_one_setting_bounds_every_broker(tmp_path: Path) -> None:
     assert entry_options(activemq.services[0]) == {"prefetch": 7}
 
 
+def test_how_much_a_broker_logs_is_a_setting_and_little_by_default(tmp_path: Path) -> None:
+    places = {
+        "mosquitto": ("mosquitto.conf", "log_type notice", "log_type all"),
+        "rabbitmq": ("rabbitmq.conf", "log.console.level = warning", "log.console.level = debug"),
+        "prosody": ("prosody.cfg.lua", 'min = "warn"', 'min = "debug"'),
+    }
+    for image, (file, little, much) in places.items():
+        assert little in setup(written(tmp_path, image)).files[file]
+        loud = written(tmp_path, image, settings="log_level: debug")
+        assert much in setup(loud).files[file]
+        assert loud.services[0].settings["log_level"] == "debug", "what a manifest keeps"
+    assert setup(written(tmp_path, "activemq")).environment["TOOLKIT_LOG_LEVEL"] == "WARN"
+    loud = written(tmp_path, "activemq", settings="log_level: debug")
+    assert setup(loud).environment["TOOLKIT_LOG_LEVEL"] == "DEBUG"
+
+
 def test_a_broker_listens_for_what_it_is_asked_to_and_with_tls_for_nothing_else(tmp_path: Path) -> None:
     plain = written(tmp_path, "rabbitmq", settings="protocols: [amqp, stomp]")
     assert plain.services[0].ports == (5672, 61613, 4369, 25672, 15692)

@@ -81,6 +81,7 @@ WORKLOADS = entries(
         st.just({"empirical": {"64B": 1, "1.5K": 0.5}, "kind": "text"}),
     ),
     stop=st.just({"after": "90s"}),
+    disturb=st.just([{"at": "1s", "restart": "broker"}, {"at": "3s", "pause": "publisher", "lasts": "500ms"}]),
     arrivals=ARRIVALS,
     qos=st.integers(0, 2),
     drain=DURATIONS,
@@ -88,7 +89,7 @@ WORKLOADS = entries(
     seed=st.integers(0, 2**40),
     asserts=st.just({"lost": "== 0"}),
     reference=st.just([{"hop": "deliver", "mean": 8.95, "max": [1, 3.5]}]),
-    options=st.just({"tls": False, "nested": {"list": [1, "on", None]}}),
+    options=st.just({"tls": False, "interfaces": ["on", "1"], "dead_after_s": 0.5}),
 )
 
 EXPERIMENTS = entries(
@@ -102,7 +103,7 @@ EXPERIMENTS = entries(
             "nodes.extra.count": st.just([1, 2]),
         }
     ),
-    points=st.just([{"label": "x", "options.a": [1, {"b": None}]}, {"services.broker.settings.mode": "direct"}]),
+    points=st.just([{"label": "x", "options.flags": {"on": True}}, {"services.broker.settings.mode": "direct"}]),
     repeat=st.integers(1, 9),
     order=st.just("listed"),
     seed=st.integers(0, 9),

@@ -16,7 +16,7 @@ services:
   publisher: {on: base}
   subscriber: {on: sub}
 workloads:
-  slow: {messages: 3000, arrivals: {kind: poisson, rate: 10/s}, options: {a: 1}}
+  slow: {messages: 3000, arrivals: {kind: poisson, rate: 10/s}, options: {prefetch: 1}}
   timed: {extends: slow, duration: 10s, warmup: 3}
 """
 
@@ -40,18 +40,18 @@ experiments:
     vary: {qos: [0, 1], arrivals.rate: [20/s, 40/s]}
     points:
       - {label: none, services.broker.settings.mode: original}
-      - {services.broker.settings.mode: enhanced, services.broker.settings.thread_pool_size: 4, options.b: [on]}
+      - {services.broker.settings.mode: enhanced, services.broker.settings.thread_pool_size: 4, options.system: x}
 """
     ).experiments["all"]
     assert len(experiment.cells) == 8
     assert [cell.name for cell in experiment.cells][::4] == [
         "none",
-        "mode=enhanced, thread_pool_size=4, b=['on'], qos=0, rate=20/s",
+        "mode=enhanced, thread_pool_size=4, system=x, qos=0, rate=20/s",
     ]
     assert experiment.cells[0].overrides == {"services.broker.settings.mode": '"original"'}
     last = experiment.cells[-1].workload
     assert (last.qos, last.arrivals, last.options) == (
-        1, Arrivals(kind="poisson", rate_per_s=40.0), {"a": 1, "b": ["on"]},
+        1, Arrivals(kind="poisson", rate_per_s=40.0), {"prefetch": 1, "system": "x"},
     )  # fmt: skip
     assert experiment.parameters[-2:] == ("qos", "arrivals.rate")
 

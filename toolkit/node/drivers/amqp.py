@@ -2,7 +2,8 @@
 
 QoS 0: no confirms, the broker takes what it sent as delivered. QoS 1: publisher confirms, subscribers acknowledge.
 QoS 2 does not exist. Options of an order: `exchange`, `session` ("clean": the queue goes with its connection;
-"persistent": queue and messages survive the broker, for an hour), `max_inflight`, `prefetch`, `vhost`.
+"persistent": queue and messages survive the broker, for an hour), `share` (one queue for all subscribers),
+`max_inflight`, `prefetch`, `vhost`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from toolkit.contract.samples import HEADER_BYTES, Flag
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers import amqp_frames as frames
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
-from toolkit.node.drivers.ends import SubscribingEnd, WindowedPublisher, is_persistent
+from toolkit.node.drivers.ends import SubscribingEnd, WindowedPublisher, is_persistent, is_shared
 from toolkit.node.drivers.login import read_login
 from toolkit.node.drivers.wire import Wire
 
@@ -234,7 +235,8 @@ class AmqpSubscriber(SubscribingEnd):
         started_ns = time.monotonic_ns()
         arguments: dict[str, int | str] = {"x-expires": _KEPT_MS} if kept else {}
         body = session.ask(
-            frames.declare(queue, durable=kept, exclusive=not kept, arguments=arguments), frames.DECLARE_OK
+            frames.declare(queue, durable=kept, exclusive=not (kept or is_shared(order)), arguments=arguments),
+            frames.DECLARE_OK,
         )
         name, after = frames.read_short(body, 0)
         for topic in order.topics:
@@ -331,8 +333,9 @@ class AmqpDriver:
         before: Sequence[SubscribingConnection],  # noqa: ARG002
         timeout_s: float,
     ) -> list[SubscribingConnection]:
-        """One queue for every topic."""
-        return [AmqpSubscriber(order, queue=f"toolkit-{order.run}-{identity}", timeout_s=timeout_s)]
+        """One queue for every topic, or one for all subscribers that share."""
+        queue = f"toolkit-{order.run}-{'shared' if is_shared(order) else identity}"
+        return [AmqpSubscriber(order, queue=queue, timeout_s=timeout_s)]
 
 
 DRIVER: Driver = AmqpDriver()

@@ -91,8 +91,8 @@ def start_ok(user: str, password: str) -> bytes:
 
 
 def declare(queue: str, *, durable: bool, exclusive: bool, arguments: Mapping[str, int | str]) -> bytes:
-    """Queue.Declare; a queue that is exclusive is gone with its connection."""
-    bits = (2 if durable else 0) | (4 | 8 if exclusive else 0)
+    """Queue.Declare; one that is exclusive is gone with its connection, another that is not durable with its last."""
+    bits = (2 if durable else 8) | (4 if exclusive else 0)
     return method(DECLARE, b"\0\0" + short(queue) + bytes((bits,)) + table(arguments))
 
 

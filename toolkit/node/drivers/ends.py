@@ -18,6 +18,11 @@ def is_persistent(order: RunOrder) -> bool:
     return bool(order.options.get("session") == "persistent")
 
 
+def is_shared(order: RunOrder) -> bool:
+    """Whether all subscribers of the run are one group, and each message is for one of them."""
+    return bool(order.options.get("share"))
+
+
 class WireEnd:
     """One connection on one wire."""
 

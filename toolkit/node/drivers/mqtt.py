@@ -1,6 +1,6 @@
 """MQTT 3.1.1 and 5 on a raw socket, QoS 0, 1 and 2; one system call for each message published.
 
-Options of an order: `mqtt` ("3.1.1" or "5"), `max_inflight`, `session` ("clean" or "persistent").
+Options of an order: `mqtt` ("3.1.1" or "5"), `max_inflight`, `session` ("clean" or "persistent"), `share`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from toolkit.contract.samples import Flag
 from toolkit.errors import WorkloadError
 from toolkit.node.drivers import mqtt_packets as packets
 from toolkit.node.drivers.base import Driver, Key, Message, PublishingConnection, SubscribingConnection
-from toolkit.node.drivers.ends import SubscribingEnd, WindowedPublisher
+from toolkit.node.drivers.ends import SubscribingEnd, WindowedPublisher, is_shared
 from toolkit.node.drivers.login import read_login
 from toolkit.node.drivers.wire import Wire
 
@@ -63,6 +63,7 @@ class _Session:
                 )
             self.facts: dict[str, Any] = {
                 "mqtt": "5" if self.version == 5 else "3.1.1",  # noqa: PLR2004
+                "client_id": client_id,
                 "connack_ms": (time.monotonic_ns() - started_ns) / 1e6,
             }
         except BaseException:
@@ -214,6 +215,8 @@ class MqttSubscriber(SubscribingEnd):
         granted: list[int] = []
         for first in range(0, len(order.topics), _SUBSCRIPTIONS_AT_ONCE):
             topics = order.topics[first : first + _SUBSCRIPTIONS_AT_ONCE]
+            if is_shared(order):
+                topics = [f"$share/{order.run}/{topic}" for topic in topics]
             self._wire.send(packets.subscribe(self._session.version, 1, topics, order.qos))
             granted += self._await_suback()
         refused = [topic for topic, code in zip(order.topics, granted, strict=False) if code >= packets.FAILED]
