@@ -287,21 +287,8 @@ def _named(node: str, why: str) -> str:
 
 
 def running(seen: Mapping[str, Observed | ToolkitError]) -> dict[str, Running]:
-    """The part of an observation that a plan needs."""
-    return {
-        node: Running(
-            hashes={name: container.hash for name, container in what.containers.items()},
-            unwell={
-                name: f"it is {container.health or container.state}"
-                for name, container in what.containers.items()
-                if not container.well
-            },
-            bundle=what.bundle,
-            drift=what.drift,
-        )
-        for node, what in seen.items()
-        if isinstance(what, Observed)
-    }
+    """Of the nodes that could be seen, the part that a plan needs."""
+    return {node: what.running for node, what in seen.items() if isinstance(what, Observed)}
 
 
 def urls(testbed: Testbed, deployment: Deployment) -> dict[str, str]:

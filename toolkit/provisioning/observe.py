@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit import paths, ssh
-from toolkit.contract.bundle import Bundle
 from toolkit.contract.settings import node_root
 from toolkit.errors import ToolkitError
+from toolkit.plan import Running
 from toolkit.state import Host
 
 _MODULES = ("toolkit_engine", "toolkit_report", "toolkit_files", "toolkit_look")
@@ -55,6 +55,11 @@ class ObservedContainer:
         """Running, and healthy where it says."""
         return self.state == "running" and self.health in {"", "healthy"}
 
+    @property
+    def starting(self) -> bool:
+        """Running, and its first health check has not been passed yet."""
+        return self.state == "running" and self.health == "starting"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
@@ -83,22 +88,19 @@ class Observed:
     drift: tuple[str, ...] = ()
     """Files that were changed since."""
 
-    def differs_from(self, bundle: Bundle) -> list[str]:
-        """Why this node is not as the bundle says; empty: nothing to do."""
-        if self.engine_version is None:
-            return [self.engine_error]
-        why = [] if self.bundle == bundle.digest() else ["the bundle is another one"]
-        why += [f"{path} was changed on the node" for path in self.drift]
-        wanted = {container.name: bundle.container_hash(container) for container in bundle.containers}
-        for name, digest in wanted.items():
-            seen = self.containers.get(name)
-            if seen is None:
-                why.append(f"{name} is missing")
-            elif seen.hash != digest:
-                why.append(f"{name} is of another specification")
-            elif not seen.well:
-                why.append(f"{name} is {seen.health or seen.state}")
-        return why + [f"{name} is not wanted" for name in self.containers if name not in wanted]
+    @property
+    def running(self) -> Running:
+        """The part that a plan needs; what is still starting differs in nothing: its gate waits for it."""
+        return Running(
+            hashes={name: container.hash for name, container in self.containers.items()},
+            unwell={
+                name: f"it is {container.health if container.state == 'running' else container.state}"
+                for name, container in self.containers.items()
+                if not (container.well or container.starting)
+            },
+            bundle=self.bundle,
+            drift=self.drift,
+        )
 
 
 def observe(hosts: Mapping[str, Host], testbed: str, *, clock_port: int = 9101) -> dict[str, Observed | ToolkitError]:

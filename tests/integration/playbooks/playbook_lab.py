@@ -13,6 +13,7 @@ from toolkit import ssh
 from toolkit.contract.bundle import Bundle, BundleFile, Container
 from toolkit.contract.settings import node_root
 from toolkit.events import Event
+from toolkit.plan import plan_services
 from toolkit.provisioning.ansible import Ansible, PlaybookRun
 from toolkit.provisioning.inventory import make_inventory, write_bundles, write_inventory, write_ssh_config
 from toolkit.provisioning.observe import Observed, observe
@@ -27,6 +28,11 @@ ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "
 def python(statement: str) -> tuple[str, ...]:
     """A command for an image that starts Python's -m."""
     return ("timeit", "-n1", "-r1", statement)
+
+
+def differences(wanted: Bundle, seen: Observed) -> list[str]:
+    """What a plan would find to do on that node."""
+    return [str(action) for action in plan_services({wanted.node: wanted}, {wanted.node: seen.running}).actions]
 
 
 @dataclass
