@@ -49,6 +49,7 @@ PAGE = Page(
                     width=24,
                     height=9,
                     words={"1": ("up", GREEN), "0": ("down", RED)},
+                    slow=True,
                     queries=(Query(expr=f"up{{{NODE}}}", legend="{{node}} {{service}}"),),
                 ),
             ),
