@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -16,6 +17,10 @@ from typing import Any
 import pytest
 
 from toolkit.node.arrowhead import tokens
+from toolkit.node.arrowhead.http_client import HttpClient
+from toolkit.node.arrowhead.peers import exchange
+from toolkit.node.arrowhead.refusals import Refusal
+from toolkit.node.arrowhead.tls import client_context
 from toolkit.provisioning import certificates
 from toolkit.provisioning.certificates import Identity
 
@@ -140,6 +145,52 @@ def test_a_client_of_another_cloud_is_not_heard(pair: tuple[Secured, Secured]) -
     context.load_verify_locations(one.folder / "ca.pem")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         one.cloud.orchestrator("GET", ORCHESTRATE, tls=context)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_system_whose_certificate_is_refused_hears_so(
+    pair: tuple[Secured, Secured], loop: str, newest: ssl.TLSVersion
+) -> None:
+    """Under TLS 1.3 only after its handshake, and after the request is on its way."""
+    one, two = pair
+    made = two.identity("orchestrator")
+    context = client_context(
+        two.folder / "orchestrator.crt", two.folder / "orchestrator.key", one.folder / "cloud-ca.pem", verify_host=False
+    )
+    context.maximum_version = newest
+    assert made.common_name.startswith("orchestrator.hall-2")
+    url = f"https://127.0.0.1:{one.cloud.ports['service_registry']}/serviceregistry/query"
+
+    async def ask() -> list[tuple[str, int, str]]:
+        heard = []
+        for _ in range(20):
+            client = HttpClient(tls=context)
+            with pytest.raises(Refusal) as raised:
+                await exchange(client, "PUT", url, {"service": GAUGE}, dict)
+            heard.append((raised.value.kind, raised.value.status, raised.value.message))
+            client.close()
+        return heard
+
+    factory = asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        heard = runner.run(ask())
+    assert {(kind, status) for kind, status, _ in heard} == {("AUTH", 401)}
+    assert {"unknown ca" in message for _, _, message in heard} == {True}, heard
+    log = (one.cloud.folder / "service_registry.log").read_text()
+    assert "refused a client at 127.0.0.1: certificate verify failed" in log
+    assert (
+        one.ask("orchestrator", "service_registry", "PUT", "/serviceregistry/query", {"service": GAUGE}).status == 200
+    )
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello", b"\0" * 100])
+def test_what_is_no_tls_is_let_go(hall: Secured, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", hall.cloud.ports["orchestrator"]), 5) as client:
+        client.sendall(sent)
+        while client.recv(4096):
+            pass
+    assert hall.ask("panel-7", "orchestrator", "GET", ORCHESTRATE).status == 200
 
 
 def test_core_systems_registered_with_key_and_security(hall: Secured) -> None:

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from toolkit.node.arrowhead.tls_server import reason
+
 
 class NoAnswerError(Exception):
     """The other side could not be reached, went away, or did not answer in time; `tls` for a refused certificate."""
@@ -126,7 +128,7 @@ class HttpClient:
         except TimeoutError:
             raise NoAnswerError(f"{url} did not accept a connection within {self.connect_timeout_s:g} s") from None
         except ssl.SSLError as error:
-            raise NoAnswerError(f"{url}: TLS failed: {error}", tls=True) from None
+            raise NoAnswerError(f"{url}: TLS failed: {reason(error)}", tls=True) from None
         except (OSError, UnicodeError) as error:
             raise NoAnswerError(f"{url} cannot be reached: {error}") from None
         return connection
@@ -144,12 +146,14 @@ class HttpClient:
         except _StaleError:
             connection.close()
             raise
-        except ConnectionError as error:
+        except _TlsRefusedError as error:
             connection.close()
             # A refused client certificate shows only after the handshake (TLS 1.3).
-            raise NoAnswerError(
-                f"{url} broke off: {error}", tls=fresh and isinstance(error, _TlsRefusedError)
-            ) from None
+            what = "refuses this system's certificate" if fresh else "broke off"
+            raise NoAnswerError(f"{url} {what}: {error}", tls=fresh) from None
+        except ConnectionError as error:
+            connection.close()
+            raise NoAnswerError(f"{url} broke off: {error}") from None
         except asyncio.CancelledError:
             connection.close()
             raise
@@ -189,12 +193,16 @@ class _ClientConnection(asyncio.Protocol):
         self._answer_bytes = answer_bytes
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Answer] | None = None
+        self._refused: _TlsRefusedError | None = None
+        """Why the TLS layer broke off, perhaps before there was a request."""
         self.lost = False
         self.reusable = False
         self.idle_since = 0.0
 
     async def exchange(self, message: bytes, *, head: bool) -> Answer:
         """Send a request, return its answer; raises ConnectionError or its kinds above."""
+        if self._refused is not None:
+            raise self._refused
         if self.lost or self._transport is None:
             raise _StaleError
         self._parser = httptools.HttpResponseParser(self)
@@ -238,7 +246,8 @@ class _ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if isinstance(exc, ssl.SSLError):
-            self._fail(_TlsRefusedError(str(exc)))
+            self._refused = _TlsRefusedError(reason(exc))
+            self._fail(self._refused)
         elif self._waiter is None or self._waiter.done():
             return
         elif not self._begun:

@@ -17,6 +17,8 @@ from typing import Any, cast
 
 import httptools
 
+from toolkit.node.arrowhead.tls_server import TlsServer
+
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -99,11 +101,13 @@ class HttpServer:
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one, told by `port`."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(self), host, port, ssl=self.tls, backlog=1024, reuse_address=True
-        )
+        self._server = await loop.create_server(self._connection, host, port, backlog=1024, reuse_address=True)
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = asyncio.create_task(self._sweep())
+
+    def _connection(self) -> asyncio.Protocol:
+        connection = _Connection(self)
+        return connection if self.tls is None else TlsServer(connection, self.tls, within_s=self.limits.request_s)
 
     async def stop(self, drain_s: float = 2.0) -> None:
         """Take no new connections, let running requests finish for at most `drain_s`, close."""

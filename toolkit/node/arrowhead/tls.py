@@ -19,6 +19,7 @@ def server_context(certificate: Path, key: Path, trusted: Path) -> ssl.SSLContex
     """For a server: clients must show a certificate under `trusted`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return _filled(context, certificate, key, trusted)
 
 
