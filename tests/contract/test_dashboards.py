@@ -208,6 +208,17 @@ def test_a_series_of_one_run_leads_to_that_run_and_its_report() -> None:
         assert all("by (run" in target["expr"] for target in panel["targets"])
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_every_page_leads_to_the_console_and_its_lines_to_the_run_at_that_time(name: str) -> None:
+    document = json.loads(FILES[name])
+    [way] = [link for link in document["links"] if link["type"] == "link"]
+    assert way["url"].endswith("/testbeds/${testbed}")
+    for panel in panels(name):
+        if panel["type"] == "timeseries":
+            assert panel["fieldConfig"]["defaults"]["links"], panel["title"]
+            assert all("/testbeds/${testbed}/runs" in link["url"] for link in panel["fieldConfig"]["defaults"]["links"])
+
+
 def test_the_kpi_page_comes_first_and_begins_with_the_eight_kpis() -> None:
     assert pages()[0].name == "kpis"
     stats = [panel["title"] for panel in panels("kpis.json") if panel["type"] == "stat"]

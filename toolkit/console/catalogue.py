@@ -175,6 +175,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "nodes": len(bed.nodes) if bed else len(entry.deployment.hosts) if entry.deployment else 0,
         "kinds": kinds,
         "services": [service.name for service in bed.services] if bed else [],
-        "workloads": list(dict.fromkeys((*bed.workloads, *bed.experiments))) if bed else [],
+        "workloads": list(bed.workloads) if bed else [],
+        "experiments": [name for name in bed.experiments if name not in bed.workloads] if bed else [],
         "failed": dict(entry.deployment.failed) if entry.deployment else {},
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from toolkit.console.guard import REPORT_POLICY
@@ -32,13 +32,35 @@ def index(request: Request) -> Response:
     """Runs of a testbed, or of all, newest first."""
     name = request.query_params.get("testbed", "")
     names = [name] if name else [entry.name for entry in console_of(request).catalogue.entries()]
-    folders = [(each, file.parent) for each in names for file in runs_dir(each).glob("*/manifest.json")]
-    rows = [row(each, folder, _changed(folder)) for each, folder in folders]
-    rows.sort(key=lambda one: one["started_at"] or 0.0, reverse=True)
+    rows = _rows(names)
     experiments = [experiment_row(folder) for each in names for folder in list_experiments(each)]
     experiments.sort(key=lambda one: one["started_at"], reverse=True)
     parts = {(one["testbed"], run): one for one in experiments for run in one["runs"]}
     return page(request, "runs", rows=rows, experiments=experiments, parts=parts, testbed=name)
+
+
+def _rows(names: list[str]) -> list[dict[str, Any]]:
+    folders = [(each, file.parent) for each in names for file in runs_dir(each).glob("*/manifest.json")]
+    rows = [row(each, folder, _changed(folder)) for each, folder in folders]
+    return sorted(rows, key=lambda one: one["started_at"] or 0.0, reverse=True)
+
+
+def at(request: Request) -> Response:
+    """Where a point of a dashboard leads: to the run that was going at this instant; to all of them where none was."""
+    testbed, asked = request.path_params["name"], request.query_params.get("at", "")
+    console_of(request).catalogue.entry(testbed)
+    at_s = int(asked) / 1000 if asked.isdigit() else float("inf")
+    apart = {one["run"]: _apart_s(one, at_s) for one in _rows([testbed])}
+    nearest = min(apart, key=apart.__getitem__, default="")
+    if nearest and apart[nearest] <= MARGIN_S:
+        return RedirectResponse(f"/testbeds/{testbed}/runs/{nearest}", status_code=303)
+    return RedirectResponse(f"/runs?testbed={testbed}", status_code=303)
+
+
+def _apart_s(one: dict[str, Any], at_s: float) -> float:
+    """How long before or after a run an instant is; 0 within it."""
+    begun, ended = one["started_at"] or 0.0, one["ended_at"] or time.time()
+    return max(begun - at_s, at_s - ended, 0.0)
 
 
 def experiment_row(folder: ExperimentFolder) -> dict[str, Any]:
@@ -70,6 +92,7 @@ def row(testbed: str, folder: Path, changed: tuple[int, ...]) -> dict[str, Any]:
         "workload": manifest.get("workload", {}).get("name", NOTHING),
         "status": manifest.get("status", NOTHING),
         "started_at": manifest.get("started_at"),
+        "ended_at": manifest.get("ended_at"),
         "count": end.get("count"),
         "lost": end.get("lost"),
         "p50_ms": end.get("p50_ms"),
@@ -154,6 +177,7 @@ def _run(request: Request) -> tuple[str, RunFolder]:
 
 ROUTES = [
     Route("/runs", index),
+    Route("/testbeds/{name}/runs", at),
     Route("/testbeds/{name}/runs/{run}", show),
     Route("/testbeds/{name}/runs/{run}/report", report),
     Route("/testbeds/{name}/experiments/{experiment}", experiment),

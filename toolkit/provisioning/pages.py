@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from toolkit import __version__, paths
 
@@ -86,14 +87,15 @@ def static_file(name: str) -> StaticFile:
 
 
 def ago(at: float | None) -> str:
-    """How long ago, coarsely."""
+    """How long ago, coarsely; page.js keeps it true while a page is open, and pointing at it tells the instant."""
     if not at:
         return NOTHING
     passed = max(0.0, time.time() - at)
-    for limit, unit, words in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h")):
-        if passed < limit:
-            return f"{passed / unit:.0f} {words} ago"
-    return f"{passed / 86400:.0f} days ago"
+    limits = ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h"), (float("inf"), 86400, "days"))
+    unit, words = next((unit, words) for limit, unit, words in limits if passed < limit)
+    return Markup('<time data-at="{}" title="{}">{} {} ago</time>').format(
+        f"{at:.0f}", moment(at), f"{passed / unit:.0f}", words
+    )
 
 
 def moment(at: float | None) -> str:
@@ -105,7 +107,8 @@ def lasted(seconds: float | None) -> str:
     """A duration."""
     if seconds is None:
         return NOTHING
-    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"  # noqa: PLR2004
+    whole = round(seconds)
+    return f"{seconds:.1f} s" if seconds < 59.95 else f"{whole // 60} min {whole % 60} s"  # noqa: PLR2004
 
 
 def size(count: float | None) -> str:

@@ -1,11 +1,13 @@
 // A dashboard's page: the JSON that Grafana is given, its choices, and its queries asked again and again.
 import { drawPanel, element } from "./panels.js";
-import { chosen, grouped, instant, interpolate, intervals, legend, onGrid, seconds, spoken } from "./queries.js";
+import { chosen, grouped, instant, interpolate, intervals, lastings, legend, onGrid, seconds, spoken, together } from "./queries.js";
 import { readDashboard, unknownIn } from "./reading.js";
 
 const board = document.getElementById("board");
 const choices = document.getElementById("choices");
 const trouble = document.getElementById("trouble");
+const happened = document.getElementById("happened");
+const leads = board.dataset.runs === "yes"; // where runs have pages
 const address = new URLSearchParams(location.search);
 const ranges = [["now-5m", "5 minutes"], ["now-15m", "15 minutes"], ["now-1h", "hour"], ["now-6h", "6 hours"], ["now-24h", "day"], ["now-7d", "week"]];
 const rates = [["", "off"], ["1s", "1 s"], ["5s", "5 s"], ["30s", "30 s"]];
@@ -161,7 +163,7 @@ async function askAndDraw({ panel, home, body }) {
   const series = answers.flatMap(({ result }, index) => result.map(({ metric, values: points }) => ({
     labels: metric, name: legend(panel.targets[index].legendFormat, metric), values: onGrid(points, start, end, step),
   })));
-  const context = { start, end, step, echarts: board.dataset.echarts, marks: state.annotations, share, values: state.values };
+  const context = { start, end, step, echarts: board.dataset.echarts, marks: state.annotations, share, values: state.values, leads };
   await drawPanel(body, panel, series, context);
   home.classList.remove("stale");
   home.dataset.drawn = String(Date.now());
@@ -184,13 +186,40 @@ function share(chart) {
 async function annotate() {
   const [start, end] = span();
   const { step } = intervals(end - start, 600, scrapeS);
-  state.annotations = (await Promise.all(state.happenings.map(async ({ name, expr, titleFormat, textFormat }) => {
+  const found = (await Promise.all(state.happenings.map(async ({ name, expr, iconColor, titleFormat, textFormat }) => {
     const { result } = await ask("query_range", { query: interpolate(expr, inQueries()), start: String(start), end: String(end), step: spoken(step) });
-    return result.map(({ metric, values }) => ({ name, at: values[0][0], last: values.at(-1)[0], words: [legend(titleFormat, metric), legend(textFormat, metric).trim()] }));
+    return result.flatMap(({ metric, values }) => lastings(values, step).map(([from, to]) => (
+      { name, colour: iconColor, from, to, run: metric.run, told: [legend(titleFormat, metric), legend(textFormat, metric).trim()], words: inWords(name, metric, titleFormat, textFormat) })));
   }))).flat();
+  state.annotations = together(found, Math.max(step, scrapeS));
+  tellHappenings();
   // Of runs, deploys and faults the marks in the charts tell; the head of the page is for alerts.
-  const firing = address.get("to") ? [] : state.annotations.filter(({ name, last }) => name === "Alerts" && end - last < 3 * Math.max(step, scrapeS));
-  return grouped(firing.map(({ words }) => words));
+  const firing = address.get("to") ? [] : found.filter(({ name, to }) => name === "Alerts" && end - to < 3 * Math.max(step, scrapeS));
+  return grouped(firing.map(({ told }) => told));
+}
+
+const inWords = (name, metric, title, text) => (name === "Runs" ? legend(title, metric) : `${legend(title, metric)} ${legend(text, metric).trim()}`);
+const counts = { Alerts: ["alert", "alerts"], Runs: ["run", "runs"], Deploys: ["deploy", "deploys"], Faults: ["fault", "faults"] };
+const LISTED = 40;
+
+/** What the marks in the charts are, in words: how many of each kind, and opened each with its time. */
+function tellHappenings() {
+  const marks = state.annotations;
+  const said = state.happenings.flatMap(({ name, iconColor }) => {
+    const count = marks.filter((mark) => mark.name === name).length;
+    return count ? [element("span", { class: "kind" }, element("i", { class: "swatch", "data-colour": iconColor }), `${count} ${counts[name]?.[count === 1 ? 0 : 1] ?? name}`)] : [];
+  });
+  const key = JSON.stringify(marks);
+  if (happened.dataset.shown === key) return; // nothing moves under the pointer
+  happened.dataset.shown = key;
+  happened.hidden = !said.length;
+  const clock = (at) => new Date(at * 1000).toLocaleTimeString();
+  const items = marks.slice(-LISTED).reverse().map(({ colour, from, to, words, run }) => element("li", {},
+    element("i", { class: "swatch", "data-colour": colour }), element("span", { class: "at" }, to > from && run ? `${clock(from)} to ${clock(to)}` : clock(from)),
+    leads && run ? element("a", { href: `/testbeds/${encodeURIComponent(board.dataset.testbed)}/runs/${encodeURIComponent(run)}` }, words) : words));
+  if (marks.length > LISTED) items.push(element("li", { class: "soft" }, `and ${marks.length - LISTED} before`));
+  happened.querySelector("summary").replaceChildren("Marked in the charts: ", ...said);
+  happened.querySelector("ol").replaceChildren(...items);
 }
 
 function report(error) {

@@ -84,6 +84,40 @@ const axes = (context) => {
   };
 };
 
+const shade = { Runs: 0.07, Faults: 0.14, Alerts: 0.1 };
+
+/** What happened, drawn behind a chart: a line where it begins, and a shade for as long as a run, a fault or an alert lasted. */
+function marked(context, place) {
+  const seen = context.marks.filter(({ from, to }) => to >= context.start && from <= context.end);
+  const shaded = seen.filter(({ name, from, to }) => name in shade && to > from);
+  return {
+    markLine: {
+      silent: true, symbol: "none", label: { show: false },
+      data: [
+        ...seen.map(({ from, colour }) => ({ xAxis: place(Math.max(from, context.start)), lineStyle: { color: named(colour), type: "dashed", width: 1 } })),
+        ...shaded.filter(({ name, to }) => name === "Runs" && to < context.end).map(({ to, colour }) => ({ xAxis: place(to), lineStyle: { color: named(colour), type: "dotted", width: 1 } })),
+      ],
+    },
+    markArea: {
+      silent: true, data: shaded.map(({ name, from, to, colour }) => [
+        { xAxis: place(Math.max(from, context.start)), itemStyle: { color: named(colour), opacity: shade[name] } }, { xAxis: place(Math.min(to, context.end)) },
+      ]),
+    },
+  };
+}
+
+const marksAt = (context, at) => context.marks
+  .filter(({ name, from, to }) => at >= from - context.step && at <= (name in shade ? Math.max(to, from + context.step) : from + context.step))
+  .map(({ words }) => words);
+
+/** A heat map in words: where most of it lies. */
+function spokenBands(rows, named) {
+  const sums = rows.map(({ values }) => values.reduce((sum, value) => sum + (value ?? 0), 0));
+  const most = sums.indexOf(Math.max(...sums));
+  const highest = sums.findLastIndex((sum) => sum > 0);
+  return `most took ${most ? `${named[most - 1]} to ` : "up to "}${named[most]}, the slowest up to ${named[highest]}`;
+}
+
 const draw = {
   stat(body, panel, series) {
     const { unit, thresholds } = panel.fieldConfig.defaults;
@@ -112,12 +146,7 @@ const draw = {
       lineStyle: { width: custom.lineWidth + 0.4 }, areaStyle: { opacity: custom.fillOpacity / 100, origin: log ? "start" : "auto" }, emphasis: { disabled: true },
       data: muted.has(name) ? [] : values.map((value, at) => [(context.start + at * context.step) * 1000, log && value !== null && value <= 0 ? null : value]),
     }));
-    if (context.marks.length) {
-      lines[0].markLine = {
-        silent: true, symbol: "none", lineStyle: { color: named("red"), type: "dashed" }, label: { show: false },
-        data: [...new Set(context.marks.map(({ at }) => at * 1000))].map((at) => ({ xAxis: at })),
-      };
-    }
+    Object.assign(lines[0], marked(context, (at) => at * 1000));
     chart.setOption({
       ...base,
       yAxis: {
@@ -126,7 +155,7 @@ const draw = {
       },
       tooltip: {
         ...base.tooltip, trigger: "axis", formatter: (near) => [
-          new Date(near[0].value[0]).toLocaleTimeString(),
+          [new Date(near[0].value[0]).toLocaleTimeString(), ...marksAt(context, near[0].value[0] / 1000)].join(" · "),
           ...near.filter(({ value }) => value[1] !== null && value[1] !== undefined).sort((a, b) => b.value[1] - a.value[1])
             .slice(0, 20).map((point) => `${point.marker} ${point.seriesName || panel.title}: ${format(point.value[1], unit)}`),
         ].join("\n"),
@@ -166,8 +195,13 @@ const draw = {
       series: [{
         type: "heatmap", progressive: 0, itemStyle: { borderWidth: cellGap / 2, borderColor: style("--card") }, emphasis: { disabled: true },
         data: cells.map(([at, row, value]) => [at, row - lowest, (value / most) ** color.exponent, value]),
+        ...marked(context, (at) => Math.max(0, Math.round((at - context.start) / context.step))),
       }],
     }, { replaceMerge: ["series"] });
+    const home = chart.getDom();
+    home.removeAttribute("aria-hidden");
+    home.setAttribute("role", "img");
+    home.setAttribute("aria-label", `${panel.title}: ${spokenBands(rows, named)}`);
   },
 
   "state-timeline"(body, panel, series, context) {
@@ -239,6 +273,10 @@ function legend(body, panel, series, colours, context, again) {
   const { calcs } = panel.options.legend;
   const { unit, links } = panel.fieldConfig.defaults;
   const head = element("tr", {}, element("th", { scope: "col" }, "Name"), ...calcs.map((calc) => element("th", { scope: "col", class: "number" }, reducers[calc][0])));
+  const timeOf = (values) => {
+    const last = values.findLastIndex((value) => value !== null);
+    return last < 0 ? undefined : Math.round((context.start + last * context.step) * 1000);
+  };
   const rows = series.map(({ name, values, labels }, index) => {
     const swatch = element("i", { class: "swatch" });
     swatch.style.backgroundColor = colours[index];
@@ -252,7 +290,7 @@ function legend(body, panel, series, colours, context, again) {
       const value = reducers[calc][1](values);
       return element("td", { class: "number", "data-calc": calc, "data-value": value ?? "" }, format(value, unit));
     });
-    const leads = linksOf(links, labels, context.values).map(({ title, path }) => element("a", { href: path, target: "_blank" }, title));
+    const leads = linksOf(context.leads ? links : [], labels, context.values, timeOf(values)).map(({ title, path }) => element("a", { href: path, target: "_blank" }, title));
     return element("tr", { "data-series": name }, element("th", { scope: "row" }, toggle, ...leads), ...cells);
   });
   const home = body.querySelector(".legend");

@@ -15,7 +15,14 @@ function follow(home) {
   const nodes = element("div", "nodes");
   const outcome = element("p", "outcome");
   outcome.setAttribute("role", "status");
-  home.append(steps, nodes, outcome);
+  const elapsed = element("p", "elapsed soft");
+  home.append(steps, nodes, elapsed, outcome);
+  let lost = false;
+  const tick = () => {
+    const passed = Math.max(0, Math.round(Date.now() / 1000 - started));
+    elapsed.textContent = lost ? "the console does not answer; asking again" : `going on for ${passed < 60 ? "" : `${Math.floor(passed / 60)} min `}${passed % 60} s`;
+  };
+  const ticking = setInterval(tick, 1000);
   const rows = new Map();
 
   const latestOfNode = (event) => {
@@ -52,6 +59,9 @@ function follow(home) {
   };
 
   const end = (result) => {
+    clearInterval(ticking);
+    elapsed.remove();
+    if (location.pathname.startsWith("/actions/")) document.title = `${result.state === "done" ? marks.done : marks.failed} ${document.title}`;
     outcome.classList.add(result.state);
     const words = result.message ?? "its process ended without saying how; the log in the workspace may tell";
     outcome.textContent = words;
@@ -71,6 +81,8 @@ function follow(home) {
   };
 
   const source = new EventSource(home.dataset.events);
+  source.onopen = () => { lost = false; };
+  source.onerror = () => { lost = true; };
   source.addEventListener("step", (message) => step(JSON.parse(message.data)));
   source.addEventListener("outcome", (message) => {
     source.close();

@@ -108,14 +108,41 @@ export function grouped(pairs, most = 3) {
 }
 
 /** Where the links of a series lead, [{ title, path }]; their addresses name a console's usual port, and this one serves them too. */
-export function linksOf(links, labels, values) {
+export function linksOf(links, labels, values, atMs) {
   return (links ?? []).flatMap(({ title, url }) => {
     let known = true;
-    const filled = url.replace(/\$\{(__field\.labels\.)?(\w+)\}/g, (_, label, name) => {
-      const value = label ? labels[name] : values[name]?.[0];
-      known &&= Boolean(value);
+    const filled = url.replace(/\$\{(__field\.labels\.|__value\.)?(\w+)\}/g, (_, of, name) => {
+      const value = { "__field.labels.": labels[name], "__value.": atMs }[of] ?? (of ? undefined : values[name]?.[0]);
+      known &&= value !== undefined && value !== "";
       return encodeURIComponent(value ?? "");
     });
-    return known ? [{ title, path: new URL(filled).pathname }] : [];
+    const { pathname, search } = new URL(filled);
+    return known ? [{ title, path: pathname + search }] : [];
   });
+}
+
+/** Points of a mark's series -> [from, to], a new one after each gap. */
+export function lastings(points, step) {
+  const found = [];
+  for (const [at] of points) {
+    const last = found.at(-1);
+    if (last && at - last[1] < 1.5 * step) last[1] = at;
+    else found.push([at, at]);
+  }
+  return found;
+}
+
+/** Marks of one kind that begin together are one: { name, colour, from, to, words }, in the order of time. */
+export function together(marks, step) {
+  const found = [];
+  for (const mark of [...marks].sort((a, b) => a.from - b.from)) {
+    const same = found.findLast((other) => other.name === mark.name && mark.from - other.from <= 2 * step && (mark.name !== "Runs" || other.run === mark.run));
+    if (!same) {
+      found.push({ ...mark, all: [mark.words] });
+      continue;
+    }
+    same.to = Math.max(same.to, mark.to);
+    if (!same.all.includes(mark.words)) same.all.push(mark.words);
+  }
+  return found.map(({ all, ...mark }) => ({ ...mark, words: all.length > 3 ? `${all.slice(0, 3).join(", ")} and ${all.length - 3} more` : all.join(", ") }));
 }

@@ -68,13 +68,19 @@ const variable = {
   }),
 };
 
+// The page's own buttons for the other dashboards, and its way back to the testbed, stand for them.
+const lead = {
+  dashboards: shape({ title: text, type: text, tags: list(text), asDropdown: one(true), includeVars: one(true), keepTime: one(true), targetBlank: one(false), icon: text, tooltip: text, url: one(""), placement: one("inControlsMenu") }),
+  link: shape({ title: text, type: text, tags: list(nothing), asDropdown: one(false), includeVars: one(false), keepTime: one(false), targetBlank: one(true), icon: text, tooltip: text, url: (v, p) => /\/testbeds\/\$\{testbed\}$/.test(v) || fail(p, "does not lead to the testbed"), placement: one("inControlsMenu") }),
+};
+
 const whole = shape({
   uid: text, title: text, description: text, tags: list(text), editable: one(false), graphTooltip: one(1), refresh: text, timezone: one("browser"),
   time: shape({ from: text, to: text }), timepicker: shape({}), schemaVersion: one(42), fiscalYearStartMonth: one(0), id: nothing, version: number, preload: one(false), liveNow: one(false),
   annotations: shape({ list: list(shape({
     name: text, datasource, enable: one(true), hide: one(false), iconColor: colour, expr: text, titleFormat: text, textFormat: text, builtIn: one(0), placement: one("inControlsMenu"),
   })) }),
-  links: list(shape({ title: text, type: one("dashboards"), tags: list(text), asDropdown: one(true), includeVars: one(true), keepTime: one(true), targetBlank: one(false), icon: text, tooltip: text, url: one(""), placement: one("inControlsMenu") })),
+  links: list((v, p) => (lead[v.type] ?? fail(p, `is a link of the type ${v.type}, which this console does not know`))(v, p)),
   templating: shape({ list: list((v, p) => (variable[v.type] ?? fail(p, `is a variable of the type ${v.type}, which this console does not know`))(v, p)) }),
   panels: list((v, p) => typeof v === "object" || fail(p, "is to be an object")),
 });

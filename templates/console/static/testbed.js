@@ -58,13 +58,20 @@ function ratesOf(role, found) {
   return shown.join(" · ");
 }
 
+/** Only troubles are read aloud; the time is not, each second. */
+function say(words, trouble) {
+  pulse.setAttribute("aria-live", trouble ? "polite" : "off");
+  pulse.classList.toggle("problem", trouble);
+  if (pulse.textContent !== words) pulse.textContent = words;
+}
+
 function show(figures) {
   if (figures.error) {
-    pulse.textContent = `no live figures: ${figures.error}`;
+    say(`no live figures: ${figures.error}`, true);
     picture.querySelectorAll(".node").forEach((card) => paint(card, "unknown"));
     return;
   }
-  pulse.textContent = `live, ${new Date(figures.at * 1000).toLocaleTimeString()}`;
+  say(`live, ${new Date(figures.at * 1000).toLocaleTimeString()}`, false);
   const moving = new Set();
   for (const card of picture.querySelectorAll(".node")) {
     const services = figures.services[card.dataset.node];
@@ -86,7 +93,10 @@ function show(figures) {
     hop.querySelector(".value").textContent = delay === undefined ? "–" : format(delay, "s");
   }
   const firing = figures.alerts.map(({ name, node, service }) => [name, [node, service].filter(Boolean).join(" ")]);
-  alerts.replaceChildren(...grouped(firing).map((words) => {
+  const told = grouped(firing);
+  if (alerts.dataset.told === told.join("\n")) return;
+  alerts.dataset.told = told.join("\n");
+  alerts.replaceChildren(...told.map((words) => {
     const alert = document.createElement("span");
     alert.textContent = words;
     return alert;
@@ -107,7 +117,7 @@ if (picture) {
     const open = () => {
       source = new EventSource(picture.dataset.live);
       source.onmessage = (message) => show(JSON.parse(message.data));
-      source.onerror = () => { pulse.textContent = "the console does not answer"; };
+      source.onerror = () => say("the console does not answer", true);
     };
     open();
     // A page that nobody looks at asks for nothing.

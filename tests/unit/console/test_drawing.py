@@ -91,6 +91,7 @@ def test_what_is_not_drawn_is_named_never_ignored() -> None:
         (changed("heatmap", targets__0__format="table"), "format"),
         (changed("state-timeline", options__mergeValues=False), "mergeValues"),
         (changed("row", collapsed=True), "collapsed"),
+        (changed("stat", links=[{"title": "x", "url": "y"}]), "links"),
     ]
     for (panel, word), told in zip(wrong, unknown([panel for panel, _ in wrong]), strict=True):
         assert word in told, panel
@@ -104,6 +105,8 @@ def test_a_dashboard_of_another_kind_is_refused_whole() -> None:
     other = copy.deepcopy(document)
     other["templating"]["list"][2]["query"]["query"] = "query_result(up)"
     assert "label_values" in read(other)
+    assert "elsewhere" in read({**document, "links": [{"type": "elsewhere"}]})
+    assert "does not lead to the testbed" in read({**document, "links": [{"type": "link", "url": "http://x/other"}]})
 
 
 def test_intervals_are_at_least_four_scrapes_and_steps_are_round() -> None:
@@ -125,17 +128,47 @@ def test_choices_become_what_grafana_would_ask() -> None:
 
 
 def test_a_series_leads_to_pages_of_this_console_wherever_it_listens() -> None:
-    links = next(
-        links
-        for text in dashboards().values()
-        for panel in json.loads(text)["panels"]
-        if (links := panel.get("fieldConfig", {}).get("defaults", {}).get("links"))
-    )
+    panel = next(panel for panel in json.loads(dashboards()["compare.json"])["panels"] if panel["type"] == "timeseries")
+    links = panel["fieldConfig"]["defaults"]["links"]
     call = f"[{{run: 'r/1'}}, {{}}].map((labels) => linksOf({json.dumps(links)}, labels, {{testbed: ['lab']}}))"
     named, nameless = run_module("queries.js", call, "linksOf")
     assert [link["path"] for link in named] == ["/testbeds/lab/runs/r%2F1/report", "/testbeds/lab/runs/r%2F1"]
     assert nameless == [], "a series of no run leads nowhere"
     assert run_module("queries.js", "linksOf(undefined, {}, {})", "linksOf") == []
+
+
+def test_a_point_leads_to_the_run_that_was_going_then() -> None:
+    panels = [panel for panel in json.loads(dashboards()["kpis.json"])["panels"] if panel["type"] == "timeseries"]
+    for panel in panels:
+        links = panel["fieldConfig"]["defaults"]["links"]
+        calls = ", ".join(
+            f"linksOf({json.dumps(links)}, {{}}, {{testbed: ['lab']}}, {at})" for at in ("1500", "undefined")
+        )
+        assert run_module("queries.js", f"[{calls}]", "linksOf") == [
+            [{"title": "The run at that time", "path": "/testbeds/lab/runs?at=1500"}],
+            [],
+        ]
+        if panel is panels[1]:
+            break
+
+
+def test_what_happened_lasts_until_its_points_end_and_what_begins_together_is_one_mark() -> None:
+    points = json.dumps([[10, "1"], [12, "1"], [14, "1"], [30, "1"]])
+    assert run_module("queries.js", f"lastings({points}, 2)", "lastings") == [[10, 14], [30, 30]]
+    marks = [
+        {"name": "Deploys", "from": 11, "to": 40, "words": "a", "colour": "green"},
+        {"name": "Deploys", "from": 10, "to": 39, "words": "b", "colour": "green"},
+        {"name": "Deploys", "from": 12, "to": 12, "words": "b", "colour": "green"},
+        {"name": "Deploys", "from": 12, "to": 12, "words": "c", "colour": "green"},
+        {"name": "Deploys", "from": 12, "to": 12, "words": "d", "colour": "green"},
+        {"name": "Runs", "from": 12, "to": 20, "words": "run r1", "colour": "blue", "run": "r1"},
+        {"name": "Runs", "from": 12, "to": 20, "words": "run r2", "colour": "blue", "run": "r2"},
+        {"name": "Deploys", "from": 90, "to": 95, "words": "e", "colour": "green"},
+    ]
+    found = run_module("queries.js", f"together({json.dumps(marks)}, 1)", "together")
+    assert [(mark["from"], mark["to"], mark["words"]) for mark in found] == [
+        (10, 40, "b, a, c and 1 more"), (12, 20, "run r1"), (12, 20, "run r2"), (90, 95, "e"),
+    ]  # fmt: skip
 
 
 def test_every_name_in_every_query_is_given() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from toolkit.console.actions import Actions, Order, shown
 from toolkit.console.app import make_app
 from toolkit.console.guard import REPORT_POLICY, Guard
 from toolkit.measure.experiments import ExperimentFolder, list_experiments
-from toolkit.provisioning.pages import NOTHING, delay
+from toolkit.provisioning.pages import NOTHING, ago, delay, lasted
 
 NAME = "20260101T000000Z-loads"
 
@@ -97,6 +98,34 @@ def test_an_action_leads_to_its_runs_or_to_the_summary_of_its_experiment(console
     page = console.get(f"/actions/{Actions().latest()[0].id}").text
     assert f'href="/testbeds/lab/experiments/{NAME}">Open the summary' in page
     assert "/runs/r1" not in page
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "leads"),
+    [
+        ("1500", "/testbeds/lab/runs/20260101T000001Z-slow"),
+        ("11900", "/testbeds/lab/runs/20260101T000001Z-slow"),
+        ("99000", "/runs?testbed=lab"),
+        ("", "/runs?testbed=lab"),
+        ("soon", "/runs?testbed=lab"),
+    ],
+)
+def test_an_instant_leads_to_the_run_that_was_going_then(
+    console: TestClient, experiment: ExperimentFolder, at_ms: str, leads: str
+) -> None:
+    answer = console.get("/testbeds/lab/runs", params={"at": at_ms}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, leads)
+    assert console.get("/testbeds/none/runs", params={"at": at_ms}).status_code == 404
+
+
+def test_how_long_ago_is_said_with_the_instant_and_durations_carry_over() -> None:
+    said = ago(time.time() - 300)
+    assert said.startswith('<time data-at="')
+    assert said.endswith(">5 min ago</time>")
+    assert ago(None) == NOTHING
+    assert [lasted(seconds) for seconds in (3.21, 59.94, 59.96, 119.6, 61)] == [
+        "3.2 s", "59.9 s", "1 min 0 s", "2 min 0 s", "1 min 1 s",
+    ]  # fmt: skip
 
 
 def test_only_experiments_that_are_listed_are_opened(console: TestClient, experiment: ExperimentFolder) -> None:

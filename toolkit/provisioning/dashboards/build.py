@@ -59,6 +59,14 @@ def _dashboard(page: Page, chosen: str) -> dashboard.Dashboard:
             .icon("external link")
             .tooltip("The other dashboards of this testbed")
         )
+        .link(
+            dashboard.DashboardLink("In the console")
+            .type(dm.DashboardLinkType.LINK)
+            .url(f"{CONSOLE}/testbeds/${{testbed}}")
+            .icon("external link")
+            .tooltip("This testbed's topology, runs and reports")
+            .target_blank(True)
+        )
         .annotation(
             dashboard.AnnotationQuery()
             .name("Alerts")
@@ -149,14 +157,9 @@ def _panel(panel: Panel) -> Any:
         if panel.kind == "heatmap":
             target.format(PromQueryFormat.HEATMAP).legend_format("{{le}}")
         built.with_target(target)
-    if panel.per_run:
-        run = f"{CONSOLE}/testbeds/${{testbed}}/runs/${{__field.labels.run}}"
-        built.data_links(
-            [
-                dashboard.DashboardLink("Report of this run").url(f"{run}/report").target_blank(True),
-                dashboard.DashboardLink("This run in the console").url(run).target_blank(True),
-            ]
-        )
+    links = [dashboard.DashboardLink(title).url(url).target_blank(True) for title, url in _links(panel)]
+    if links:
+        built.data_links(links)
     if panel.words:
         options = {
             value: dm.ValueMappingResult(text=text, color=color, index=index)
@@ -167,6 +170,16 @@ def _panel(panel: Panel) -> Any:
         steps = [dm.Threshold(value=value, color=color) for value, color in panel.thresholds]
         built.thresholds(dashboard.ThresholdsConfig().mode(dm.ThresholdsMode.ABSOLUTE).steps(steps))
     return built
+
+
+def _links(panel: Panel) -> Iterator[tuple[str, str]]:
+    """From a line to its run, or to the run that was going at the instant pointed at."""
+    runs = f"{CONSOLE}/testbeds/${{testbed}}/runs"
+    if panel.per_run:
+        yield "Report of this run", f"{runs}/${{__field.labels.run}}/report"
+        yield "This run in the console", f"{runs}/${{__field.labels.run}}"
+    elif panel.kind == "timeseries":
+        yield "The run at that time", f"{runs}?at=${{__value.time}}"
 
 
 def _stat(panel: Panel) -> stat.Panel:
