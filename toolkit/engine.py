@@ -51,7 +51,7 @@ def connect(docker_host: str | None = None, timeout_s: int = TIMEOUT_S) -> docke
         client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise UnreachableError(
-            f'the Docker engine at {place} does not answer ({error}); try "docker version"'
+            f'the Docker engine at {place} does not answer ({_cause(error)}); try "docker version"'
         ) from error
     return client
 
@@ -96,6 +96,16 @@ def split_reference(reference: str) -> tuple[str, str]:
         return repository, digest
     repository, colon, tag = reference.rpartition(":")
     return (repository, tag) if colon and "/" not in tag else (reference, "latest")
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, below what the SDK makes of it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(error)
 
 
 def _knock(place: str) -> None:

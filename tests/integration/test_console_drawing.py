@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import shutil
 import signal
-import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvicorn
 
-from tests.conftest import lacking
-from tests.ports import free_port
-from tests.simulated import Simulated, simulated
+from tests.watched import Watched, watched_in
 from toolkit import paths
 from toolkit.console import actions
 from toolkit.console.actions import Actions, Order, shown
-from toolkit.console.app import make_app
-from toolkit.console.guard import TICKET_S, Guard
-from toolkit.console.prometheus import Servers
+from toolkit.console.guard import TICKET_S
 from toolkit.events import Event
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
@@ -63,85 +51,15 @@ sys.exit(acting.act(Path(sys.argv[1]), int(sys.argv[2])))
 BOARDS = ("kpis", "hops", "nodes", "arrowhead", "compare")
 
 
-@dataclass
-class Watched:
-    """A console on a simulated testbed, and a browser in front of it."""
-
-    bed: Simulated
-    origin: str
-    browser: Browser
-    token: str
-    guard: Guard
-    problems: list[str] = field(default_factory=list)
-
-    def page(self, path: str) -> Page:
-        page = self.browser.new_context(viewport={"width": 1280, "height": 3400}).new_page()
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", self._note)
-        page.goto(f"{self.origin}/enter?token={self.token}")
-        page.goto(self.origin + path)
-        return page
-
-    def _note(self, message: ConsoleMessage) -> None:
-        """Other tests make networks on this machine meanwhile, and Chromium then asks again."""
-        if message.type == "error" and "ERR_NETWORK_CHANGED" not in message.text:
-            self.problems.append(message.text)
-
-    def ask(self, what: str, **parameters: str) -> Any:
-        address = f"http://{self.bed.address}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            return json.load(answer)["data"]["result"]
-
-
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    from playwright.sync_api import sync_playwright
-
-    for program in ("prometheus", "prometheus-node-exporter"):
-        if shutil.which(program) is None:
-            lacking(f"{program} (apt-get install {program})")
-    folder = tmp_path_factory.mktemp("watched")
-    with pytest.MonkeyPatch.context() as patch, simulated_in(folder, patch) as bed, sync_playwright() as playwright:
-        guard = Guard(port=free_port())
-        servers = Servers(lambda _: http.client.HTTPConnection(bed.address, timeout=10))
-        config = uvicorn.Config(
-            make_app(folder, guard, servers=servers), port=guard.port, log_level="critical", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        found = Watched(
-            bed=bed, origin=f"http://127.0.0.1:{guard.port}", browser=browser, token=guard.act_token, guard=guard
-        )
-        until = time.monotonic() + 60
-        while time.monotonic() < until and not scraped(found):
-            time.sleep(0.5)
+    with watched_in(tmp_path_factory.mktemp("watched"), NODES) as found:
         yield found
-        browser.close()
-        server.should_exit = True
-        thread.join()
 
 
 def until(page: Page, script: str) -> None:
     """Wait for something to be so on a page; as a function, since a page's policy lets no text be evaluated."""
     page.wait_for_function(f"() => {script}", timeout=60_000)
-
-
-def simulated_in(folder: Path, patch: pytest.MonkeyPatch) -> Any:
-    patch.setenv("TOOLKIT_HOME", str(folder / ".toolkit"))
-    return simulated(folder, NODES)
-
-
-def scraped(watched: Watched) -> bool:
-    try:
-        found = watched.ask("query", query="count_over_time(toolkit_broker_messages_sent_total[1m])")
-    except OSError:
-        return False
-    return bool(found) and int(found[0]["value"][1]) >= 8
 
 
 def test_every_node_is_shown_with_health_and_rates(watched: Watched) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -18,18 +19,26 @@ def register(app: typer.Typer) -> None:
 def console(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE]...", help="Testbed files. Default: every testbed.yml below this folder."),
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            metavar="[FILE]...",
+            help="Testbed files. Default: every testbed.yml below this folder.",
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; others than loopback let others in.")
+        str,
+        typer.Option(metavar="ADDRESS", help="The address to listen on; others than loopback let others in."),
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Default: 8400, or a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, metavar="NUMBER", help="Default: 8400, or a free one.")
+    ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", metavar="NAME", help="A further name it may be asked under.")
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Nobody can start or remove anything.")] = False,
 ) -> None:
-    """Serve a web page that shows testbeds and drives them, until Ctrl-C. Example: toolkit console
+    """Serve web pages that show and drive testbeds, until Ctrl-C. Example: toolkit console
 
     Only who has the printed link gets in. Actions go on when the page or the console is closed.
     """
@@ -47,12 +56,13 @@ def console(
             )
         typer.echo(f"workspace {paths.workspace()}; Ctrl-C ends the console, actions that run go on", err=True)
 
-    serve(
-        Path.cwd(),
-        host=host,
-        port=port,
-        named=[file.resolve() for file in files or ()],
-        names=allow_host or (),
-        read_only=read_only,
-        tell=tell,
-    )
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
+        serve(
+            Path.cwd(),
+            host=host,
+            port=port,
+            named=[file.resolve() for file in files or ()],
+            names=allow_host or (),
+            read_only=read_only,
+            tell=tell,
+        )

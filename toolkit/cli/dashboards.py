@@ -22,7 +22,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("export")
 def export(
-    to: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("dashboards"),
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")] = Path("dashboards"),
 ) -> None:
     """Write every dashboard as JSON, for a Grafana of your own. Example: toolkit dashboards export --to dashboards"""
     from toolkit.provisioning.dashboards import dashboards

@@ -48,7 +48,7 @@ def plan(
     detailed_exitcode: Annotated[bool, typer.Option(help="Exit with 10 when something differs.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Show what deploy would do: each difference between the file and what is. Example: toolkit plan testbed.yml"""
+    """Show what deploy would do, difference by difference. Example: toolkit plan testbed.yml"""
     from toolkit.controller.deploy import plan_deploy
 
     found = plan_deploy(_asked(testbed, provider, sets, scale))
@@ -77,7 +77,7 @@ def deploy(
     quiet: QuietOption = False,
     json_output: EventsOption = False,
 ) -> None:
-    """Make the machines match the file; done again it changes nothing. Example: toolkit deploy testbed.yml"""
+    """Make the machines match the file. Done again it changes nothing. Example: toolkit deploy testbed.yml"""
     if dry_run:
         plan(testbed, provider, sets, scale, json_output=json_output)
         return
@@ -98,7 +98,7 @@ def redeploy(
     quiet: QuietOption = False,
     json_output: EventsOption = False,
 ) -> None:
-    """Remove the testbed and make it anew; the file is checked before anything goes. Example: toolkit redeploy"""
+    """Remove the testbed and make it anew. The file is checked before anything goes. Example: toolkit redeploy"""
     from toolkit.controller import deploy as story
 
     asked = _asked(testbed, provider, sets, scale)

@@ -39,7 +39,7 @@ def doctor(
     local: Annotated[bool, typer.Option("--local", help="Only this machine, not the nodes.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Look at this machine and at the nodes of a deployed testbed; exit code 4 if something is missing.
+    """Look what this machine and the nodes lack. Exit code 4 if something is missing.
 
     Example: toolkit doctor
     """
@@ -92,15 +92,12 @@ def _beside() -> str:
 
 
 def _engine(where: str) -> Finding:
-    import docker
+    from toolkit import engine
 
     try:
-        client = docker.APIClient(timeout=10)
-        version = client.version()
-    except docker.errors.DockerException as error:
-        return Finding(
-            where=where, what="Docker engine", well=False, found=f"does not answer ({error})", advice="make setup"
-        )
+        version = engine.connect(timeout_s=10).version()
+    except ToolkitError as error:
+        return Finding(where=where, what="Docker engine", well=False, found=str(error))
     return Finding(
         where=where, what="Docker engine", well=True, found=f"{version['Version']} (API {version['ApiVersion']})"
     )

@@ -22,7 +22,7 @@ def register(parent: typer.Typer) -> None:
 def build(
     names: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Default: all of them.")] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="amd64, arm64, arm/v7 or arm/v6. Default: this machine's.")
+        str | None, typer.Option(metavar="NAME", help="amd64, arm64, arm/v7 or arm/v6. Default: this machine's.")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -37,7 +37,7 @@ def build(
 
 @app.command("list")
 def listing(json_output: JsonOption = False) -> None:
-    """List toolkit's images and the name each has, or would have, on this machine. Example: toolkit images list"""
+    """List toolkit's images, each with its name on this machine. Example: toolkit images list"""
     from toolkit.provisioning.images import Builder, available_images
 
     found = Builder(lambda _: None).references({(name, _local()) for name in available_images()})

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def inventory(
     testbed: TestbedArgument = None,
     listing: Annotated[bool, typer.Option("--list", help="The whole inventory (the default).")] = True,  # noqa: ARG001
-    host: Annotated[str | None, typer.Option("--host", help="Only one node's variables.")] = None,
+    host: Annotated[str | None, typer.Option("--host", metavar="NODE", help="Only one node's variables.")] = None,
     script: Annotated[bool, typer.Option("--script", help="Write an inventory script and print its path.")] = False,
 ) -> None:
     """Answer as an Ansible inventory script does. Example: ansible all -i "$(toolkit inventory --script)" -m ping"""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 import typer
 
 from toolkit import __version__, paths
-from toolkit.errors import EXIT_CODES, FileInvalidError, ToolkitError
+from toolkit.errors import EXIT_CODES, FileInvalidError, ToolkitError, UsageError
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "files": ("init", "validate", "schema"),
@@ -64,6 +67,8 @@ def version() -> None:
 
 
 INTERRUPTED = 130
+ACTING = frozenset({"deploy", "up", "redeploy", "run", "teardown", "down", "destroy"})
+"""Commands that can be gone on from where they were interrupted."""
 
 
 def main() -> None:
@@ -76,30 +81,69 @@ def main() -> None:
 
 def _exit_code() -> int:
     try:
-        code = application(sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=False)
-    except ToolkitError as error:
-        _report(error)
-        return error.exit_code
+        code = application(sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=False, prog_name="toolkit")
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except typer.Abort:
-        typer.echo("stopped; nothing was changed", err=True)
-        return 130
-    except typer.TyperException as error:
-        typer.echo(f"{error.format_message()}; try: toolkit --help", err=True)
-        return error.exit_code
     except BrokenPipeError:
         return 0
-    except Exception:  # noqa: BLE001 - a bug: the whole traceback goes to a file, its path to the screen
-        log = paths.workspace() / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(f"toolkit {__version__}: {' '.join(sys.argv)}\n{traceback.format_exc()}")
-        last = traceback.format_exc().strip().splitlines()[-1]
-        typer.echo(f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {log}", err=True)
-        return 1
+    except Exception as error:  # noqa: BLE001 - whatever it is, people get words and no traceback
+        return _explain(error)
     if code == INTERRUPTED:  # typer, too, makes this of an interrupt
-        typer.echo("interrupted; the state is saved: deploy again to go on, or teardown", err=True)
+        saved = "; the state is saved: deploy again to go on, or teardown" if _acts() else ""
+        typer.echo(f"interrupted{saved}", err=True)
     return code if isinstance(code, int) else 0  # a command that raised typer.Exit comes back as its code
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong; returns the exit code for it."""
+    if isinstance(error, ToolkitError):
+        _report(error)
+        return error.exit_code
+    if isinstance(error, typer.Abort):
+        typer.echo("stopped; nothing was changed", err=True)
+        return INTERRUPTED
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "toolkit"
+        typer.echo(f"{error.format_message().rstrip('.')}; try: {command} --help", err=True)
+        return error.exit_code
+    if isinstance(error, OSError) and _is_of_this_machine(error):
+        typer.echo(_without_access(error), err=True)
+        return UsageError.exit_code
+    return _bug()
+
+
+def _acts() -> bool:
+    """Whether the command changes machines, so that something is left to go on from."""
+    return any(word in ACTING for word in sys.argv[1:2])
+
+
+def _is_of_this_machine(error: OSError) -> bool:
+    """A disk that is full, a folder that may not be written, a path of somebody's that does not lead anywhere."""
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}:
+        return True
+    place = str(error.filename or "")
+    own = (str(paths.workspace()), str(paths.TEMPLATES.parent))
+    return error.errno in {errno.ENOENT, errno.EISDIR, errno.EEXIST} and bool(place) and not place.startswith(own)
+
+
+def _without_access(error: OSError) -> str:
+    place = str(error.filename or "this machine")
+    inside = place.startswith(str(paths.workspace()))
+    return f"{place}: {error.strerror}{'; try another workspace: TOOLKIT_HOME=FOLDER' if inside else ''}"
+
+
+def _bug() -> int:
+    """The whole traceback goes to a file, its path to the screen."""
+    log = paths.workspace() / "errors" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        log = Path(tempfile.mkdtemp(prefix="toolkit-")) / log.name
+    log.write_text(f"toolkit {__version__}: {' '.join(sys.argv)}\n{traceback.format_exc()}")
+    last = traceback.format_exc().strip().splitlines()[-1]
+    typer.echo(f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {log}", err=True)
+    return 1
 
 
 def _report(error: ToolkitError) -> None:

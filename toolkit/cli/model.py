@@ -23,12 +23,16 @@ RunArgument = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a parameter; again for another.")
 ]
-TokensOption = Annotated[int | None, typer.Option(help="Tokens (messages, requests) at the start.", min=0)]
+TokensOption = Annotated[
+    int | None, typer.Option(metavar="NUMBER", help="Tokens (messages, requests) at the start.", min=0)
+]
 AtOption = Annotated[str | None, typer.Option("--at", metavar="T,T", help="Times at which to look at the places.")]
-MethodOption = Annotated[str, typer.Option(help="auto, semi-markov, phases or simulation.")]
-SeedOption = Annotated[int, typer.Option(help="The simulator's seed.", min=0)]
-PrecisionOption = Annotated[float, typer.Option(help="Relative half-width the simulator aims at.", min=1e-5, max=0.5)]
-SecondsOption = Annotated[float, typer.Option(help="Most seconds to simulate.", min=0.1)]
+MethodOption = Annotated[str, typer.Option(metavar="METHOD", help="auto, semi-markov, phases or simulation.")]
+SeedOption = Annotated[int, typer.Option(metavar="NUMBER", help="The simulator's seed.", min=0)]
+PrecisionOption = Annotated[
+    float, typer.Option(metavar="SHARE", help="Relative half-width the simulator aims at.", min=1e-5, max=0.5)
+]
+SecondsOption = Annotated[float, typer.Option(metavar="SECONDS", help="Most seconds to simulate.", min=0.1)]
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw into a .svg, .pdf or .png file.")]
 
 
@@ -48,7 +52,9 @@ def solve(
     seed: SeedOption = 1,
     precision: PrecisionOption = 0.005,
     seconds: SecondsOption = 10.0,
-    horizon: Annotated[float | None, typer.Option(help="End of time for a net that never completes.")] = None,
+    horizon: Annotated[
+        float | None, typer.Option(metavar="MS", help="End of time for a net that never completes.")
+    ] = None,
     plot: PlotOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -79,7 +85,7 @@ def show(
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the net as .yml or .pnml.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """A net's parts and what its shape tells; drawn or converted on request. Example: toolkit model show net.yml"""
+    """A net's parts and what its shape tells. Drawn or converted on request. Example: toolkit model show net.yml"""
     from toolkit.model.netfile import net_document
     from toolkit.model.structure import analyse_structure, check
 
@@ -128,10 +134,14 @@ def show(
 @app.command("fit")
 def fit(  # noqa: C901 - one step after the other
     run: RunArgument,
-    hop: Annotated[list[str] | None, typer.Option(help="Only this hop (or step); again for another.")] = None,
+    hop: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this hop (or step); again for another.")
+    ] = None,
     families: Annotated[str | None, typer.Option(metavar="F,F", help="Only these families.")] = None,
-    resolution: Annotated[float, typer.Option(help="Step of clocks that were rounded, ms.", min=0)] = 0.0,
-    rounds: Annotated[int, typer.Option("--bootstrap", help="Bootstrap rounds for intervals and p-values.", min=0)] = 0,
+    resolution: Annotated[float, typer.Option(metavar="MS", help="Step of clocks that were rounded.", min=0)] = 0.0,
+    rounds: Annotated[
+        int, typer.Option("--bootstrap", metavar="NUMBER", help="Rounds for intervals and p-values.", min=0)
+    ] = 0,
     round_shapes: Annotated[
         bool, typer.Option(help="Also show each gamma with its shape rounded to an Erlang.")
     ] = False,
@@ -205,12 +215,12 @@ def predict(
         float | None, typer.Option(metavar="MS", help="Find the highest rate at which p99 stays below this.")
     ] = None,
     seed: SeedOption = 1,
-    seconds: Annotated[float, typer.Option(help="Most seconds for each point.", min=0.1)] = 5.0,
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Most seconds for each point.", min=0.1)] = 5.0,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the net as .yml or .pnml.")] = None,
     plot: PlotOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """What if: the latency of a message under other settings, from a net or from a run's own net.
+    """What if: the latency of a message under other settings. From a net, or from a run's own.
 
     Example: toolkit model predict latest --set threads=4,8,16,32 --set rate=500
     """
@@ -257,13 +267,15 @@ def validate(
     against: Annotated[
         list[str] | None, typer.Option("--on", metavar="RUN", help="Judge on this other run; again for more.")
     ] = None,
-    net: Annotated[Path | None, typer.Option(help="Judge this net instead of the one built from RUN.")] = None,
+    net: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Judge this net instead of the one built from RUN.")
+    ] = None,
     set_: SetOption = None,
     seed: SeedOption = 1,
     plot: PlotOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Predicted against measured latency of RUN, and of other runs that the model was not fitted on.
+    """Predicted against measured latency. Of RUN, and of other runs that the model was not fitted on.
 
     Example: toolkit model validate RUN --on OTHER
     """
@@ -316,7 +328,7 @@ def table(
     markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """The thesis' figure, the exact value, our prediction and what was measured. Example: toolkit model table"""
+    """Published, exact, predicted and measured figures side by side. Example: toolkit model table"""
     from toolkit.model.table import make_table, table_text
 
     pairs = dict(_pair(text) for text in runs or [])

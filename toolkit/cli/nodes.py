@@ -30,7 +30,7 @@ def execute(
     root: Annotated[bool, typer.Option(help="Run as root.")] = True,
     json_output: JsonOption = False,
 ) -> None:
-    """Run a command on nodes at the same time; every node is reported. Example: toolkit exec kind:pi1 -- uptime"""
+    """Run a command on nodes at the same time. Every node is reported. Example: toolkit exec kind:pi1 -- uptime"""
     from toolkit import ssh as remote
 
     asked, deployment = loaded(testbed)
@@ -78,8 +78,10 @@ def ssh(
 def logs(
     nodes: Annotated[str, typer.Argument(help="Selector: all, role:broker, eh")] = "all",
     testbed: TestbedOption = None,
-    service: Annotated[str | None, typer.Option("--service", "-s", help="Only this service.")] = None,
-    lines: Annotated[int, typer.Option("--lines", help="Of each container, the last so many.")] = 20,
+    service: Annotated[str | None, typer.Option("--service", "-s", metavar="NAME", help="Only this service.")] = None,
+    lines: Annotated[
+        int, typer.Option("--lines", min=1, metavar="NUMBER", help="Of each container, the last so many.")
+    ] = 20,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="One container only: go on until interrupted.")
     ] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ def progress(*, as_json: bool = False, quiet: bool = False, also: Emit | None = 
         show = _json_line
     elif quiet:
         show = _only_problems
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _live(started) as shown, _locked(shown, lock, also) as emit:
             yield emit
         return

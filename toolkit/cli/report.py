@@ -11,7 +11,9 @@ import typer
 
 from toolkit.cli.target import JsonOption
 
-TestbedName = Annotated[str | None, typer.Option("--testbed", "-t", help="Look only among the runs of this testbed.")]
+TestbedName = Annotated[
+    str | None, typer.Option("--testbed", "-t", metavar="NAME", help="Look only among the runs of this testbed.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +29,15 @@ def report(
     ] = None,
     testbed: TestbedName = None,
     to: Annotated[
-        Path | None, typer.Option(help="The page to write. Default: report.html in the first run's folder.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The page to write. Default: report.html in the first run's folder."),
     ] = None,
     tables: Annotated[
-        Path | None, typer.Option(help="Also write hops.md, hops.csv and hops.tex into this folder.")
+        Path | None, typer.Option(metavar="FOLDER", help="Also write hops.md, hops.csv and hops.tex into this folder.")
     ] = None,
-    figures: Annotated[Path | None, typer.Option(help="Also draw the figures for a paper into this folder.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also draw the figures for a paper into this folder.")
+    ] = None,
     form: Annotated[Literal["svg", "pdf"], typer.Option("--format", help="Of those figures.")] = "svg",
 ) -> None:
     """Write one page on one run or several that works offline. Example: toolkit report latest --to report.html"""
@@ -68,11 +73,11 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, or several with commas between them.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What is compared with A.")],
     testbed: TestbedName = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
-    to: Annotated[Path | None, typer.Option(help="Also write a page with both sides.")] = None,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of the bootstrap.")] = 1,
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with both sides.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Say how B differs from A, with 95 % intervals and effect sizes. Example: toolkit compare RUN1,RUN2 RUN3,RUN4"""
+    """Say how runs differ, with 95 % intervals and effect sizes. Example: toolkit compare RUN1,RUN2 RUN3,RUN4"""
     from rich.console import Console
 
     from toolkit.measure.store import find_run

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +17,7 @@ from toolkit.errors import MeasurementError, UsageError
 RunArgument = Annotated[
     str, typer.Argument(metavar="[RUN]", help="A run's id, a beginning of it, its folder, or latest.")
 ]
-NameOption = Annotated[str | None, typer.Option("--testbed", "-t", help="Only runs of this testbed.")]
+NameOption = Annotated[str | None, typer.Option("--testbed", "-t", metavar="NAME", help="Only runs of this testbed.")]
 
 app = typer.Typer(
     help="List, show, verify, export and prune the results of runs.", no_args_is_help=True, rich_markup_mode=None
@@ -31,16 +32,22 @@ def register(parent: typer.Typer) -> None:
 @app.command("list")
 def listing(
     testbed: NameOption = None,
-    workload: Annotated[str | None, typer.Option(help="Only runs of this workload.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="Only runs of this experiment.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only runs that ended so: complete, interrupted, failed.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only runs from this UTC day on, such as 2026-11-22.")] = None,
+    workload: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this workload.")] = None,
+    experiment: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this experiment.")] = None,
+    status: Annotated[
+        Literal["complete", "interrupted", "failed"] | None, typer.Option(help="Only runs that ended so.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Only runs from this UTC day on, such as 2026-11-22.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """List runs, oldest first. Example: toolkit results list --workload quickstart"""
     from toolkit import paths
     from toolkit.measure.store import list_runs
 
+    if since is not None and not re.fullmatch(r"\d{4}-?\d{2}-?\d{2}", since):
+        raise UsageError(f"--since {since}: write a day, such as 2026-11-22")
     home = paths.workspace()
     names = [testbed] if testbed else sorted(f.name for f in home.iterdir() if f.is_dir()) if home.is_dir() else []
     rows = []
@@ -73,7 +80,9 @@ def listing(
             f"{row['run']:<44} {row['testbed']:<16} {row['status'] or '-':<12} {when}  {row['bytes'] / 1e6:6.1f} MB"
         )
     if not rows:
-        typer.echo("no runs yet; try: toolkit run", err=True)
+        filtered = any((workload, experiment, status, since))
+        of = f" of testbed {testbed}" if testbed else ""
+        typer.echo(f"no runs{of} are so" if filtered else f"no runs{of} yet; try: toolkit run", err=True)
 
 
 @app.command("show")
@@ -91,7 +100,7 @@ def show(run: RunArgument = "latest", testbed: NameOption = None, json_output: J
 
 @app.command("verify")
 def verify(run: RunArgument = "latest", testbed: NameOption = None, json_output: JsonOption = False) -> None:
-    """Compare a run's files with their checksums; exit code 7 if one differs. Example: toolkit results verify latest"""
+    """Compare a run's files with their checksums. Exit code 7 if one differs. Example: toolkit results verify latest"""
     from toolkit.measure.store import find_run
 
     folder = find_run(run, testbed)
@@ -106,28 +115,31 @@ def verify(run: RunArgument = "latest", testbed: NameOption = None, json_output:
 
 @app.command("export")
 def export(
-    to: Annotated[Path, typer.Option(help="The file to write: a .tar.gz of the run's folder.")],
+    to: Annotated[Path, typer.Option(metavar="FILE", help="The file to write: a .tar.gz of the run's folder.")],
     run: RunArgument = "latest",
     testbed: NameOption = None,
 ) -> None:
     """Pack a run's folder for somebody else. Example: toolkit results export latest --to run.tar.gz"""
     from toolkit.measure.store import find_run
 
-    folder = find_run(run, testbed)
     if not to.name.endswith(".tar.gz"):
         raise UsageError(f"{to} does not end in .tar.gz")
+    folder = find_run(run, testbed)
     shutil.make_archive(str(to)[: -len(".tar.gz")], "gztar", folder.path.parent, folder.name)
     typer.echo(f"wrote {to}")
 
 
 @app.command("prune")
 def prune(
-    testbed: Annotated[str, typer.Option("--testbed", "-t", help="The testbed.")],
-    keep: Annotated[int, typer.Option(help="How many of the newest runs stay.")],
+    testbed: Annotated[str, typer.Option("--testbed", "-t", metavar="NAME", help="The testbed.")],
+    keep: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="How many of the newest runs stay.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
 ) -> None:
     """Delete all but the newest runs of a testbed. Example: toolkit results prune -t lab --keep 20"""
     from toolkit.measure.store import prune as prune_runs
 
-    for run in prune_runs(testbed, keep=keep, dry_run=dry_run):
+    gone = prune_runs(testbed, keep=keep, dry_run=dry_run)
+    for run in gone:
         typer.echo(f"{'would delete' if dry_run else 'deleted'} {run.name}")
+    if not gone:
+        typer.echo(f"nothing to do: testbed {testbed} has no more than {keep} run{'' if keep == 1 else 's'}")

@@ -40,16 +40,24 @@ def run(
     sets: SetOption = None,
     scale: Annotated[
         float | None,
-        typer.Option(min=0.0001, max=1.0, help="Multiply messages and durations. Default: what deploy was scaled to."),
+        typer.Option(
+            min=0.0001,
+            max=1.0,
+            metavar="FACTOR",
+            help="Multiply messages and durations. Default: what deploy was scaled to.",
+        ),
     ] = None,
-    messages: Annotated[int | None, typer.Option(help="Another number of messages per publisher connection.")] = None,
-    repeat: Annotated[int | None, typer.Option(help="Another number of repetitions.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+    messages: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="NUMBER", help="Another number of messages per publisher connection."),
+    ] = None,
+    repeat: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="Another number of repetitions.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="NUMBER", help="Another seed.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on: leave out points that have a complete run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only problems and results.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Play workloads and experiments; exit code 7 if an assertion fails. Example: toolkit run quickstart
+    """Play workloads and experiments. Exit code 7 if an assertion fails. Example: toolkit run quickstart
 
     The results stay in folders of their own: toolkit results list.
     """

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def status(
     testbed: TestbedArgument = None,
-    nodes: Annotated[str, typer.Option("--nodes", "-n", help="Selector: role:broker, kind:pi1, @failed, a,!b")] = "all",
+    nodes: Annotated[
+        str, typer.Option("--nodes", "-n", metavar="SELECTOR", help="Such as role:broker, kind:pi1, @failed, a,!b")
+    ] = "all",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every 2 s until interrupted.")] = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -98,10 +100,12 @@ def _clock(row: dict[str, Any]) -> str:
 
 def verify(
     testbed: TestbedArgument = None,
-    gate: Annotated[list[str] | None, typer.Option("--gate", help="Only this gate; may be given again.")] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option("--gate", metavar="NAME", help="Only this gate; may be given again.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Ask the gates again on what runs now; exit code 6 if one refuses. Example: toolkit verify --gate clock"""
+    """Ask the gates again on what runs now. Exit code 6 if one refuses. Example: toolkit verify --gate clock"""
     from toolkit.controller.deploy import bundles_of
     from toolkit.controller.gates import GATES, check_gates
     from toolkit.errors import UsageError

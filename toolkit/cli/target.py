@@ -9,6 +9,7 @@ import typer
 
 from toolkit import paths
 from toolkit.errors import UsageError
+from toolkit.spec.names import did_you_mean
 
 if TYPE_CHECKING:
     from toolkit.spec.testbed import Testbed
@@ -35,7 +36,11 @@ TestbedOption = Annotated[
 ]
 ProviderOption = Annotated[
     str | None,
-    typer.Option("--provider", help="Take every node from this provider: `container` makes the file's local twin."),
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Take every node from this provider: `container` makes the file's local twin.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -44,7 +49,11 @@ SetOption = Annotated[
 ScaleOption = Annotated[
     float,
     typer.Option(
-        "--scale", min=0.001, max=1.0, help="Multiply node counts, and the events of later runs, for a small machine."
+        "--scale",
+        metavar="FACTOR",
+        min=0.001,
+        max=1.0,
+        help="Multiply node counts, and the events of later runs, for a small machine.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -54,11 +63,25 @@ def testbed_file(target: str | None) -> Path:
     """The file a command works from; a deployed testbed's name stands for the file it was deployed from."""
     if target is None and DEFAULT_FILE.is_file():
         return DEFAULT_FILE
-    if target is not None and (Path(target).suffix in {".yml", ".yaml"} or Path(target).is_file()):
-        return Path(target)
+    if target is not None and (file := _file(target)) is not None:
+        return file
     from toolkit.state import file_of
 
     return file_of(deployed(target))
+
+
+def _file(target: str) -> Path | None:
+    """The testbed file that is meant, there or not; None for a name. A deployed name comes before a folder of it."""
+    from toolkit.state import deployed_names
+
+    path = Path(target)
+    if path.is_dir() and target not in deployed_names():
+        if not (path / DEFAULT_FILE).is_file():
+            raise UsageError(
+                f"there is no {DEFAULT_FILE} in the folder {target}; try: toolkit init {path / DEFAULT_FILE}"
+            )
+        return path / DEFAULT_FILE
+    return path if path.suffix in {".yml", ".yaml"} or path.is_file() else None
 
 
 def deployed(target: str | None) -> Deployment:
@@ -68,10 +91,9 @@ def deployed(target: str | None) -> Deployment:
     name = name_of(target)
     deployment = load_deployment(name)
     if deployment is None:
-        names = ", ".join(deployed_names()) or "none"
-        raise UsageError(
-            f"testbed {name} is not deployed here (deployed: {names}); try: toolkit deploy {target or name}"
-        )
+        hint = did_you_mean(name, deployed_names()) or "; nothing is"
+        file = _file(target) if target else DEFAULT_FILE
+        raise UsageError(f"testbed {name} is not deployed here{hint}; try: toolkit deploy {file or 'FILE'}")
     return deployment
 
 
@@ -80,11 +102,13 @@ def name_of(target: str | None) -> str:
     from toolkit.spec.load import load_testbed
     from toolkit.state import deployed_names
 
-    if target is not None:
-        if Path(target).is_file():
-            return load_testbed(Path(target)).name
-        return target
     names = deployed_names()
+    if target is not None:
+        file = _file(target)
+        if file is not None and not file.is_file():
+            known = f"name the testbed itself: {', '.join(names)}" if names else "nothing is deployed here"
+            raise UsageError(f"there is no file {file}; {known}")
+        return load_testbed(file).name if file else target
     if DEFAULT_FILE.is_file():
         name = load_testbed(DEFAULT_FILE).name
         if name in names or not names:

@@ -28,7 +28,7 @@ def teardown(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Remove all that deploy made, on every machine, and look that nothing is left. Example: toolkit teardown
+    """Remove all that deploy made, and look that nothing is left. Example: toolkit teardown
 
     Results of runs stay in the workspace. Exit code 8 and a list if something could not be removed.
     """

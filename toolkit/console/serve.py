@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
@@ -65,7 +66,9 @@ def listen(host: str, port: int | None) -> socket.socket:
             problem = error
             continue
         return listening
-    raise UsageError(f"the console cannot listen on {host}:{port}: {problem.strerror}; try another --port")
+    where = f"{host}:{port}" if port else host
+    other = "--port" if problem.errno in {errno.EADDRINUSE, errno.EACCES} else "--host"
+    raise UsageError(f"the console cannot listen on {where}: {problem.strerror}; try another {other}")
 
 
 def is_loopback(host: str) -> bool:

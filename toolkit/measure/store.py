@@ -179,7 +179,9 @@ def find_run(name: str, testbed: str | None = None) -> RunFolder:
     found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
     if len(found) == 1:
         return found[0]
-    hint = ", ".join(run.name for run in (found or runs)[-5:]) or "none yet"
+    if not runs:
+        raise UsageError(f"there are no runs{f' of testbed {testbed}' if testbed else ''} yet; try: toolkit run")
+    hint = ", ".join(run.name for run in (found or runs)[-5:])
     raise UsageError(f"{'several runs begin with' if found else 'there is no run'} {name!r}; there are: {hint}")
 
 

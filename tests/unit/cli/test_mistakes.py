@@ -1,0 +1,205 @@
+"""What people type wrong: the answer says what, where and what to try, on few lines, and never with a traceback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.report.test_report import make_run
+from toolkit.cli import main
+from toolkit.cli.files import _EXAMPLE
+from toolkit.cli.main import application
+from toolkit.state import Deployment, save_deployment
+
+from tests.unit.cli.test_commands import commands  # isort: skip
+
+WIDTH = 80
+
+
+@pytest.fixture
+def here(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in; `lab.yml` is valid, `folder` has none, `rack` has one, nothing is deployed."""
+    folder = tmp_path / "here"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "rack").mkdir()
+    (folder / "lab.yml").write_text(_EXAMPLE.format(name="lab"))
+    (folder / "rack" / "testbed.yml").write_text(_EXAMPLE.format(name="rack"))
+    (folder / "broken.yml").write_text("name: [")
+    (folder / "binary.yml").write_bytes(bytes(range(128, 255)))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    for name in ("TOOLKIT_TESTBED", "DOCKER_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+class Shell:
+    """Runs the command line as a person would, in this process."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self._patch = patch
+        self._capture = capture
+
+    def __call__(self, line: str) -> tuple[int, str]:
+        self._capture.readouterr()
+        self._patch.setattr(sys, "argv", ["toolkit", *line.split()])
+        code = main._exit_code()
+        told = self._capture.readouterr()
+        assert "Traceback" not in told.out + told.err
+        return code, told.out + told.err
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(monkeypatch, capsys)
+
+
+MISTAKES = [
+    ("deploy none.yml", 3, "none.yml:1:1: cannot be read"),
+    ("deploy", 2, "try: toolkit init, then toolkit deploy testbed.yml"),
+    ("deploy folder", 2, "there is no testbed.yml in the folder folder; try: toolkit init folder/testbed.yml"),
+    ("deploy broken.yml", 3, "broken.yml:1:8: not YAML"),
+    ("deploy binary.yml", 3, "is not UTF-8 text"),
+    ("deploy lab.yml --set a", 2, "write KEY=VALUE"),
+    ("deploy lab.yml --provider containr", 2, "did you mean 'container'?"),
+    ("deploy lab.yml --scale 7", 2, "not in the range 0.001<=x<=1.0; try: toolkit deploy --help"),
+    ("deploy lab.yml --scal 1", 2, "--scale); try: toolkit deploy --help"),
+    ("deploi lab.yml", 2, "Did you mean 'deploy'"),
+    ("status nosuch", 2, "testbed nosuch is not deployed here; nothing is; try: toolkit deploy FILE"),
+    ("status lab.yml", 2, "testbed lab is not deployed here; nothing is; try: toolkit deploy lab.yml"),
+    ("status rack", 2, "testbed rack is not deployed here; nothing is; try: toolkit deploy rack/testbed.yml"),
+    ("status gone.yml", 2, "there is no file gone.yml; nothing is deployed here"),
+    ("redeploy nosuch", 2, "not deployed here"),
+    ("teardown gone.yml", 2, "there is no file gone.yml; nothing is deployed here"),
+    ("run hello -t nosuch", 2, "not deployed here"),
+    ("run -t lab.yml --repeat 0", 2, "'--repeat': 0 is not in the range x>=1"),
+    ("logs --lines -5", 2, "'--lines': -5 is not in the range x>=1"),
+    ("verify --gate clok", 2, "did you mean 'clock'?"),
+    ("results show", 2, "there are no runs yet; try: toolkit run"),
+    ("results show nosuch -t lab", 2, "there are no runs of testbed lab yet"),
+    ("results list", 0, "no runs yet; try: toolkit run"),
+    ("results list -t nosuch", 0, "no runs of testbed nosuch yet"),
+    ("results list --workload x", 0, "no runs are so"),
+    ("results list --since yesterday", 2, "write a day, such as 2026-11-22"),
+    ("results list --status compleet", 2, "is not one of 'complete', 'interrupted', 'failed'"),
+    ("results prune -t lab --keep -3", 2, "'--keep': -3 is not in the range x>=0"),
+    ("results prune -t lab --keep 1", 0, "nothing to do: testbed lab has no more than 1 run"),
+    ("results export --to x.zip", 2, "x.zip does not end in .tar.gz"),
+    ("report nosuch", 2, "there are no runs yet"),
+    ("compare a b", 2, "there are no runs yet"),
+    ("graph none.yml", 3, "cannot be read"),
+    ("graph lab.yml --format png", 2, "not one of 'mermaid', 'dot'; try: toolkit graph --help"),
+    ("console --port 99999", 2, "99999 is not in the range 0<=x<=65535"),
+    ("console none.yml", 2, "'none.yml' does not exist"),
+    ("console --host 203.0.113.1 --port 0", 2, "203.0.113.1: Cannot assign requested address; try another --host"),
+    ("dashboards export --to lab.yml", 2, "lab.yml: File exists"),
+    ("dashboards export --to lab.yml/x", 2, "lab.yml/x: Not a directory"),
+    ("init lab.yml", 2, "choose another name"),
+    ("init nowhere/lab.yml", 2, "nowhere/lab.yml: No such file or directory"),
+    ("validate folder", 3, "Is a directory"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "code", "words"), MISTAKES, ids=[line for line, _, _ in MISTAKES])
+def test_a_mistake_is_answered_with_what_to_try(here: Path, shell: Shell, line: str, code: int, words: str) -> None:
+    got, told = shell(line)
+    assert words in told
+    assert got == code
+    assert told.count("\n") <= 3
+    assert "internal error" not in told
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        (
+            "unix:///nosuch.sock",
+            'no Docker engine runs at unix:///nosuch.sock (No such file or directory); "make setup"',
+        ),
+        ("tcp://127.0.0.1:1", "the Docker engine at tcp://127.0.0.1:1 does not answer (Connection refused); try"),
+    ],
+)
+def test_an_engine_that_is_not_there_is_named(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch, host: str, words: str
+) -> None:
+    from toolkit import engine
+
+    monkeypatch.setenv("DOCKER_HOST", host)
+    engine.connect.cache_clear()
+    for line, code in (("deploy lab.yml --quiet", 4), ("teardown lab", 4), ("doctor --local", 4)):
+        got, told = shell(line)
+        assert words in told, line
+        assert got == code
+    engine.connect.cache_clear()
+
+
+def test_a_name_that_is_nearly_one_that_is_deployed(here: Path, shell: Shell) -> None:
+    save_deployment(Deployment(name="lab", file=str(here / "lab.yml"), stage="deployed"))
+    assert "testbed lob is not deployed here; did you mean 'lab'?" in shell("status lob")[1]
+    assert "there is no file gone.yml; name the testbed itself: lab" in shell("teardown gone.yml")[1]
+    (here / "lab").mkdir()
+    assert "no testbed.yml" not in shell("graph lab")[1], "a deployed name comes before a folder of that name"
+
+
+def test_a_run_that_is_not_there_names_those_that_are(here: Path, shell: Shell, workspace: Path) -> None:
+    make_run(workspace / "lab" / "runs" / "20260101T000001Z-slow")
+    assert "there is no run 'x'; there are: 20260101T000001Z-slow" in shell("results show x")[1]
+    code, told = shell("report latest --to lab.yml/report.html")
+    assert code == 2
+    assert "lab.yml: File exists" in told
+
+
+def test_a_workspace_that_may_not_be_written_is_named_and_another_is_proposed(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "taken").write_text("")
+    monkeypatch.setenv("TOOLKIT_HOME", str(here / "taken" / "home"))
+    code, told = shell("deploy lab.yml --quiet")
+    assert code == 2
+    assert "Not a directory" in told
+    assert "try another workspace: TOOLKIT_HOME=FOLDER" in told
+
+
+def test_interrupting_says_what_is_left_only_where_something_is(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "application", interrupted)
+    assert shell("status --watch") == (130, "interrupted\n")
+    code, told = shell("deploy lab.yml")
+    assert code == 130
+    assert "the state is saved: deploy again to go on" in told
+
+
+def test_a_bug_without_a_workspace_still_leaves_its_traceback(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: str) -> None:
+        raise RuntimeError("boom")
+
+    (here / "taken").write_text("")
+    monkeypatch.setenv("TOOLKIT_HOME", str(here / "taken" / "home"))
+    monkeypatch.setattr(main, "application", broken)
+    code, told = shell("status")
+    assert code == 1
+    assert "Traceback" in Path(told.rpartition(" in ")[2].strip()).read_text()
+
+
+@pytest.mark.parametrize("name", ["", *(name for name, _ in commands())])
+def test_help_fits_a_narrow_terminal_and_names_what_options_take(here: Path, shell: Shell, name: str) -> None:
+    code, told = shell(f"{name} --help")
+    assert code == 0
+    assert max(map(len, told.splitlines())) <= WIDTH
+    for vague in ("<str>", "<int>", "<float", "<path>", "<int range>"):
+        assert vague not in told
+    assert not [line for line in told.splitlines() if line.endswith("...") and not line.startswith("Usage")]
+
+
+def test_groups_list_their_commands_in_whole_words(here: Path, shell: Shell) -> None:
+    for group in application().registered_groups:
+        told = shell(f"{group.name} --help")[1]
+        assert not [line for line in told.splitlines() if line.endswith("...") and not line.startswith("Usage")]
