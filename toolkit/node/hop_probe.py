@@ -21,6 +21,7 @@ from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
 from toolkit.errors import ToolkitError
 from toolkit.node import exposition
+from toolkit.node.addresses import is_local, local_addresses
 from toolkit.node.capture import Capture
 from toolkit.node.control import Control, log
 from toolkit.node.flows import Flows
@@ -65,8 +66,12 @@ class Watched:
 class Traffic:
     """Packets in, stamps out; knows nothing of sockets, so that tests can feed it."""
 
-    def __init__(self, ports: Sequence[int], order: RunOrder, writer: StampWriter) -> None:
+    def __init__(
+        self, ports: Sequence[int], order: RunOrder, writer: StampWriter, local: frozenset[bytes] = frozenset()
+    ) -> None:
+        """`local`: addresses of this node; what its clients say to brokers on other nodes is not this broker's."""
         self._ports = frozenset(ports)
+        self._local = local
         self._order = order
         self._length_of = size_of(order.payload) if order.payload.sizes else lambda _stream, _seq: order.payload_bytes
         self._writer = writer
@@ -93,13 +98,16 @@ class Traffic:
     def take(self, at_ns: int, packet: memoryview) -> None:
         """Work in one packet, from its IP header on."""
         segment = parse_segment(packet)
-        if segment is None or not (segment.source[1] in self._ports or segment.destination[1] in self._ports):
-            return  # the filter lets a few others through before it is in place
+        if segment is None or not (self._is_broker(segment.destination) or self._is_broker(segment.source)):
+            return  # the filter knows ports alone, and lets a few others through before it is in place
         key = segment.source, segment.destination
         watched = self._watched.get(key)
         if watched is None or segment.flags & SYN:
             watched = self._watch(key, fresh=bool(segment.flags & SYN))
         self._find(watched, watched.direction.take(segment, at_ns))
+
+    def _is_broker(self, end: End) -> bool:
+        return end[1] in self._ports and is_local(end[0], self._local)
 
     def finish(self) -> None:
         """Nothing more will come: look through what waited for missing segments."""
@@ -120,7 +128,7 @@ class Traffic:
 
     def _watch(self, key: tuple[End, End], *, fresh: bool) -> Watched:
         source, destination = key
-        inbound = destination[1] in self._ports
+        inbound = self._is_broker(destination)
         far = source if inbound else destination
         if fresh and inbound:
             self._peers.pop(far, None)
@@ -236,7 +244,7 @@ class Probe:
         writer: StampWriter | None = None
         try:
             writer = StampWriter(self._settings, order, live=LiveSender.from_environment(self._settings))
-            traffic = Traffic(self._ports, order, writer)
+            traffic = Traffic(self._ports, order, writer, local_addresses())
             writer.flows_for_live(traffic.flows.by_peer)
             before = self._native.read() if self._native else {}
             capture = Capture(self._ports)

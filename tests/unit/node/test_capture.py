@@ -61,7 +61,8 @@ def test_real_messages_over_loopback_are_stamped_once_in_the_order_of_their_way(
     assert len(writer.stamps) == 600, "loopback shows every packet twice; each counts once"
     for seq in range(300):
         assert sent[seq] < t2[seq] < t3[seq] < received[seq]
-    assert seen < 300 * 2 + 20, "bare acknowledgements stay in the kernel"
+    # With them it would be 1,200; a machine that is busy sends some packets again.
+    assert seen < 900, "bare acknowledgements stay in the kernel"
     assert list(local) in traffic.flows.by_peer.values()
 
 

@@ -49,6 +49,19 @@ def test_wherever_a_message_is_cut_its_last_byte_and_its_first_byte_are_stamped(
         assert writer.at(OUT) == {5: 10 if start < cut else 20}, cut
 
 
+def test_what_clients_here_say_to_a_broker_elsewhere_is_not_this_ones() -> None:
+    here, there = ("10.0.0.1", 1883), ("10.0.0.9", 1883)
+    local = frozenset({bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))})  # a client on the broker's node
+    writer = Remembering()
+    traffic = Traffic([1883], order("mqtt", 100), writer, local)  # type: ignore[arg-type]
+    client, loopback = ("10.0.0.1", 50001), ("127.0.0.1", 50002)
+    fed(traffic, [(10, packet(client, there, 1, mqtt(1))), (20, packet(there, client, 1, mqtt(1)))])
+    fed(traffic, [(30, packet(client, here, 1, mqtt(2))), (40, packet(here, ("10.0.0.9", 50003), 1, mqtt(2)))])
+    fed(traffic, [(50, packet(loopback, ("127.0.0.1", 1883), 1, mqtt(3)))])
+    assert writer.at(IN) == {2: 30, 3: 50}
+    assert writer.at(OUT) == {2: 40}
+
+
 def test_several_messages_share_a_segment_and_one_goes_on_in_the_next() -> None:
     stream = b"".join(mqtt(seq) for seq in range(4))
     cut = len(mqtt(0)) * 2 + 50
