@@ -74,6 +74,8 @@ def fitting(schema: dict[str, Any], document: dict[str, Any]) -> st.SearchStrate
         return st.integers(schema["minimum"], schema["maximum"])
     if kind == "boolean":
         return st.booleans()
+    if schema.get("format") == "date-time":
+        return st.datetimes().map(lambda moment: moment.replace(year=max(moment.year, 2100)).isoformat() + "Z")
     if "Local date" in schema.get("description", ""):
         return st.datetimes().map(lambda moment: moment.replace(year=max(moment.year, 2100)).isoformat())
     least = schema.get("minLength", 0)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -248,6 +249,13 @@ def test_original_filters_and_feeds_back(bench: Bench, consumer: Consumer, datab
     assert consumer.wait_for(1) == [("/publisher/feedback", {})]
 
     assert ask(handler, "DELETE", "/eventhandler/subscription/type/pressure/consumer/everything")[0] == 200
+    assert subscribe(handler, consumer, "é", eventType="Größe 1/2") == 201
+    assert count(handler, "toolkit_broker_subscribers") == 5
+    assert (
+        ask(handler, "DELETE", f"/eventhandler/subscription/type/{quote('Größe 1/2', safe='')}/consumer/%C3%A9")[0]
+        == 200
+    )
+    assert count(handler, "toolkit_broker_subscribers") == 4
     assert ask(handler, "DELETE", "/eventhandler/subscription/type/pressure/consumer/nobody")[0] == 204
     handler.process.terminate()
     assert handler.process.wait(10) == 0

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, cast
+from urllib.parse import unquote
 
 import httptools
 
 from toolkit.node.arrowhead.access import Caller
 from toolkit.node.event_handler.callbacks import CallbackSubscriptions
+from toolkit.node.event_handler.description import describe
 from toolkit.node.event_handler.documents import Event, Filter, Reader, System
 from toolkit.node.event_handler.exchange import Exchange, SseSubscriber
 from toolkit.node.event_handler.guard import Guard, unauthorized
@@ -45,7 +47,8 @@ _REASONS = {
 }  # fmt: skip
 _MOST_PIPELINED = 1024
 _BASE = "/eventhandler"
-_METHODS = {f"{_BASE}/publish": ("POST",), _BASE: ("GET",), f"{_BASE}/mgmt": ("GET",)}
+_DESCRIPTION = "/api/openapi.json"
+_METHODS = {f"{_BASE}/publish": ("POST",), _BASE: ("GET",), f"{_BASE}/mgmt": ("GET",), _DESCRIPTION: ("GET",)}
 
 
 @dataclass(slots=True)
@@ -448,7 +451,15 @@ class Connection(asyncio.Protocol):
         self._check_body(request)
         if path in (_BASE, f"{_BASE}/mgmt"):
             self._answer(request, 200, b"This is the Event Handler Arrowhead Core System.", "text/plain")
-        elif method == "GET":
+        elif path == _DESCRIPTION:
+            handler = self._handler
+            told = describe(handler.subscribed_by, resumes_and_filters=handler.resumes_and_filters)
+            self._answer(request, 200, told)
+        else:
+            self._serve_subscription(request, method, path)
+
+    def _serve_subscription(self, request: Request, method: str, path: str) -> None:
+        if method == "GET":
             self._subscribe(request)
         elif method == "POST":
             self._subscribe_callback(request)
@@ -457,7 +468,7 @@ class Connection(asyncio.Protocol):
             self._check_caller(request, wanted.consumer.name)
             self._unsubscribe_callback(request, wanted.event_type, wanted.consumer.name)
         else:
-            parts = path.removeprefix(f"{_BASE}/subscription/type/").split("/")
+            parts = [unquote(part) for part in path.removeprefix(f"{_BASE}/subscription/type/").split("/")]
             if len(parts) != 3 or parts[1] != "consumer":  # noqa: PLR2004
                 raise bad_uri(path)
             self._check_caller(request, parts[2])
@@ -483,7 +494,7 @@ class Connection(asyncio.Protocol):
         headers = request.headers
         event_type = headers.get(b"eventtype", b"").decode("utf-8", "replace")
         if not event_type:
-            raise Problem(500, "GENERIC", "the header eventtype is missing; it names the type to subscribe to")
+            raise Problem(500, "GENERIC", "class KeyError: the header eventtype is missing; it names the type wanted")
         if request.method == "HEAD":
             self._answer(request, 200, content_type="text/event-stream")
             return
