@@ -14,11 +14,14 @@ from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
     import docker
+    from docker import APIClient
 
 TIMEOUT_S = 120
 """Longest silence of one call; a builder says something more often than that."""
 CONNECTIONS = 32
 USUAL_SOCKET = "unix:///var/run/docker.sock"
+_KNOWS_ITS_OWN_CAPABILITIES = (1, 42)
+"""API of Docker 23.0."""
 ARCHITECTURES = {
     "x86_64": "amd64",
     "amd64": "amd64",
@@ -60,6 +63,21 @@ def architecture(docker_host: str | None = None) -> str:
     """The engine's own architecture in Docker's words."""
     machine = str(connect(docker_host).info()["Architecture"])
     return ARCHITECTURES.get(machine, machine)
+
+
+def machine_powers(api: APIClient) -> dict[str, Any]:
+    """What a container needs to be a machine with an engine of its own, as arguments of `create_host_config`.
+
+    Without `--privileged`, which engines that lack CAP_SYS_RESOURCE themselves refuse. Those before 23.0 refuse "all
+    capabilities" too unless it is taken out; later ones mean all they have, and refuse to take out what they lack.
+    """
+    knows_its_own = tuple(map(int, api.api_version.split("."))) >= _KNOWS_ITS_OWN_CAPABILITIES
+    return {
+        "cap_add": ["ALL"],
+        "cap_drop": [] if knows_its_own else ["SYS_RESOURCE"],
+        "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
+        "cgroupns": "private",
+    }
 
 
 def inspect_image(reference: str, docker_host: str | None = None) -> dict[str, Any] | None:

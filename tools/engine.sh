@@ -28,8 +28,8 @@ start() {
   if as_root docker version >/dev/null 2>&1; then
     echo "engine: it runs, but $(id -un) may not use it; try: sudo usermod -aG docker $(id -un), then log in again" >&2
   else
-    echo "engine: it did not start within 60 s; see $log" >&2
-    tail -n 5 "$log" >&2 || true
+    echo "engine: it does not answer 60 s after it was started; the last it said:" >&2
+    if [ -d /run/systemd/system ]; then as_root journalctl -u docker -n 5 --no-pager >&2; else tail -n 5 "$log" >&2; fi || true
   fi
   exit 1
 }

@@ -36,13 +36,18 @@ system_packages() {
   [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus mosquitto mosquitto-clients qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
   local lacking
   lacking=$(missing_packages "${wanted[@]}")
-  [ -n "$lacking" ] || return 0
-  say "Debian packages to install: $lacking"
+  [ -z "$lacking" ] || install_packages "$lacking" update
+  # From Debian 13 on the engine's command is a package of its own.
+  command -v docker >/dev/null || install_packages docker-cli
+}
+
+install_packages() { # Names in one word; `update` refreshes the package lists before.
+  say "Debian packages to install: $1"
   confirm "Install them with apt-get?"
-  as_root apt-get update -qq
+  [ "${2:-}" != update ] || as_root apt-get update -qq
   # Packages that start services when installed are kept from doing so: toolkit starts what it needs itself.
   # shellcheck disable=SC2086
-  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $lacking >/dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $1 >/dev/null
 }
 
 python_ok() {

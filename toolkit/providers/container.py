@@ -366,7 +366,7 @@ class ContainerProvider:
     def _host_config(
         self, machine: _Machine, ground: _Ground, store: engine_store.Store | None, labels: dict[str, str]
     ) -> dict[str, Any]:
-        """A machine's powers without `--privileged`, which engines that lack CAP_SYS_RESOURCE refuse."""
+        """A machine's powers within the limits of its kind."""
         from docker.types import LogConfig, Mount
 
         node = machine.node
@@ -374,11 +374,8 @@ class ContainerProvider:
         if store:
             mounts.append(Mount("/store", store.volume, type="volume", no_copy=True, read_only=True))
         config: dict[str, Any] = self._api.create_host_config(
-            cap_add=["ALL"],
-            cap_drop=["SYS_RESOURCE"],
-            security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+            **engine.machine_powers(self._api),
             device_cgroup_rules=["a *:* rwm"],
-            cgroupns="private",
             network_mode=ground.network,
             tmpfs={"/run": "exec,mode=755", "/run/lock": "", "/tmp": "exec,mode=1777"},  # noqa: S108 - inside the node
             mounts=mounts,

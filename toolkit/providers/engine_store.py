@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from toolkit import paths
+from toolkit import engine, paths
 from toolkit.errors import UnreachableError
 from toolkit.events import Emit, Event
 from toolkit.providers.base import NodeImage, Resource
@@ -170,10 +170,7 @@ def _build(api: APIClient, store: Store, start: Store | None, node_image: str, e
         REFERENCES: ",".join(sorted(store.references)),
     }
     config: dict[str, Any] = api.create_host_config(
-        cap_add=["ALL"],
-        cap_drop=["SYS_RESOURCE"],
-        security_opt=["seccomp=unconfined", "apparmor=unconfined"],
-        cgroupns="private",
+        **engine.machine_powers(api),
         network_mode="none",
         tmpfs={"/run": "exec,mode=755"},
         mounts=[

@@ -46,7 +46,7 @@ class Panel:
     per_run: bool = False
     """Each series is one run's: it leads to that run's page and report in the console."""
     slow: bool = False
-    """Drawn at the pace of node_exporter, which is scraped less often: it comes from there, or has a line per process."""
+    """Drawn at the pace of node_exporter: it comes from there, or has a line for each process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
