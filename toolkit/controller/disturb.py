@@ -54,48 +54,53 @@ def _acts(each: Disturbance, node: str, container: str) -> Iterable[Act]:
 
 
 class Disturber:
-    """Does each act when it is due, beside the watching; `done` says when it was done."""
+    """Does each act when it is due, beside the watching, which a paused process holds up; `done` says when it was."""
 
     def __init__(self, acts: Iterable[Act], control: Control, emit: Emit) -> None:
         self._acts = list(acts)
         self._control = control
         self._emit = emit
+        self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self.done: list[dict[str, Any]] = []
         self.problems: list[str] = []
 
-    def look(self, since_start_s: float) -> None:
-        """Begin what is due by now; acts on one node keep their order."""
-        due = [act for act in self._acts if act.at_s <= since_start_s]
-        self._acts = self._acts[len(due) :]
-        for node in dict.fromkeys(act.node for act in due):
-            mine = [act for act in due if act.node == node]
-            thread = threading.Thread(target=self._do, args=(mine,), name="disturb", daemon=True)
+    def begin(self, start_s: float) -> None:
+        """Acts are due so long after `start_s` (monotonic); those on one node keep their order."""
+        for node in dict.fromkeys(act.node for act in self._acts):
+            mine = [act for act in self._acts if act.node == node]
+            thread = threading.Thread(target=self._do_all, args=(mine, start_s), name="disturb", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def finish(self) -> None:
-        """Do what ends a disturbance that has begun, whatever the instant; wait for all of it."""
+        """Begin nothing more, do what ends a disturbance that has begun, whatever the instant; wait for all of it."""
+        self._over.set()
         for thread in self._threads:
             thread.join(30)
-        begun = {act["container"] for act in self.done}
-        for act in self._acts:
-            if act.command[0] in {"unpause", "start"} and act.command[-1] in begun:
-                self._do([act])
-        self._acts = []
 
-    def _do(self, acts: Iterable[Act]) -> None:
+    def _do_all(self, acts: Iterable[Act], start_s: float) -> None:
+        begun: set[str] = set()
         for act in acts:
-            began_ns = time.time_ns()
-            try:
-                self._control.act(act.node, act.command)
-            except ToolkitError as error:
-                self.problems.append(f"{' '.join(act.command)} on {act.node} failed: {error}")
+            over = self._over.wait(max(start_s + act.at_s - time.monotonic(), 0))
+            if over and not (act.command[0] in {"unpause", "start"} and act.command[-1] in begun):
                 continue
-            self.done.append(
-                {
-                    "at_ns": began_ns, "took_s": (time.time_ns() - began_ns) / 1e9, "node": act.node,
-                    "action": act.command[0], "container": act.command[-1],
-                }
-            )  # fmt: skip
-            self._emit(Event(stage="run", node=act.node, message=f"{act.command[0]} {act.command[-1]}"))
+            if self._do(act):
+                begun.add(act.command[-1])
+
+    def _do(self, act: Act) -> bool:
+        """Whether it could be done."""
+        began_ns = time.time_ns()
+        try:
+            self._control.act(act.node, act.command)
+        except ToolkitError as error:
+            self.problems.append(f"{' '.join(act.command)} on {act.node} failed: {error}")
+            return False
+        self.done.append(
+            {
+                "at_ns": began_ns, "took_s": (time.time_ns() - began_ns) / 1e9, "node": act.node,
+                "action": act.command[0], "container": act.command[-1],
+            }
+        )  # fmt: skip
+        self._emit(Event(stage="run", node=act.node, message=f"{act.command[0]} {act.command[-1]}"))
+        return True

@@ -100,6 +100,7 @@ class Stage:
         self._on_every(self._cast.parts, lambda part: self._control.start(part[0], at_ns + clocks.get(part[0].node, 0)))
         self.started = True
         self._began_s = time.monotonic() + (at_ns - time.time_ns()) / 1e9
+        self._disturber.begin(self._began_s)
         self._emit(Event(stage="run", message=f"{self._workload.name}: started", state="started"))
         return at_ns + clocks.get(self._cast.publishers[0][0].node, 0)
 
@@ -124,7 +125,6 @@ class Stage:
         began = moved = said = time.monotonic()
         counts = (-1, -1)
         while True:
-            self._disturber.look(time.monotonic() - self._began_s)
             self._poll(self._cast.processes)
             alive = [p for p in publishers if p not in self.dead]
             if all(self._status[p].phase in {"draining", "done", "failed"} for p in alive):
@@ -176,7 +176,6 @@ class Stage:
         end = time.monotonic() + self._limits.drain_s
         moved, received = time.monotonic(), -1
         while True:
-            self._disturber.look(time.monotonic() - self._began_s)
             self._poll(self._cast.processes)
             now = time.monotonic()
             sent, arrived = self._counts()

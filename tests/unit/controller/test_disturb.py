@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.controller.disturb import Act, Disturber, acts_of
@@ -47,29 +49,45 @@ def test_every_container_of_a_service_is_meant():
     ]
 
 
+def wait_until(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_what_was_begun_is_ended_even_if_the_run_is_over():
     control = Control()
     acts = [
         Act(at_s=1.0, node="a", command=("pause", "x")),
-        Act(at_s=9.0, node="a", command=("unpause", "x")),
-        Act(at_s=9.0, node="b", command=("pause", "y")),
+        Act(at_s=900.0, node="a", command=("unpause", "x")),
+        Act(at_s=900.0, node="b", command=("pause", "y")),
+        Act(at_s=901.0, node="b", command=("unpause", "y")),
     ]
     disturber = Disturber(acts, control, lambda _: None)  # type: ignore[arg-type]
-    disturber.look(0.5)
-    assert not control.asked
-    disturber.look(1.0)
+    disturber.begin(time.monotonic() - 1.0)
+    wait_until(lambda: bool(disturber.done))
+    assert control.asked == [("a", ("pause", "x"))]
     disturber.finish()
     assert control.asked == [("a", ("pause", "x")), ("a", ("unpause", "x"))]
     assert [done["action"] for done in disturber.done] == ["pause", "unpause"]
     assert disturber.problems == []
 
 
-def test_what_cannot_be_done_is_told():
-    disturber = Disturber(
-        [Act(at_s=0.0, node="a", command=("restart", "x"))],
-        Control(failing="a"),
-        lambda _: None,  # type: ignore[arg-type]
-    )
-    disturber.look(0.0)
+def test_an_end_does_not_wait_for_anybody_to_look():
+    control = Control()
+    acts = [Act(at_s=0.0, node="a", command=("pause", "x")), Act(at_s=0.2, node="a", command=("unpause", "x"))]
+    disturber = Disturber(acts, control, lambda _: None)  # type: ignore[arg-type]
+    disturber.begin(time.monotonic())
+    wait_until(lambda: len(disturber.done) == 2)
+    assert disturber.done[1]["at_ns"] - disturber.done[0]["at_ns"] >= 0.1e9
     disturber.finish()
-    assert disturber.problems == ["restart x on a failed: node a does not answer"]
+
+
+def test_what_cannot_be_done_is_told_and_not_ended():
+    acts = [Act(at_s=0.0, node="a", command=("pause", "x")), Act(at_s=900.0, node="a", command=("unpause", "x"))]
+    disturber = Disturber(acts, Control(failing="a"), lambda _: None)  # type: ignore[arg-type]
+    disturber.begin(time.monotonic())
+    wait_until(lambda: bool(disturber.problems))
+    disturber.finish()
+    assert disturber.problems == ["pause x on a failed: node a does not answer"]
