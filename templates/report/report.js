@@ -2,7 +2,10 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const colours = ["#2a78b8", "#d1741a", "#3a9a62", "#8b4fa8", "#b23a48", "#6b7785"];
+  // As many as a figure has series at most, so that no two look alike.
+  const colours = [
+    "#2a78b8", "#d1741a", "#3a9a62", "#8b4fa8", "#b23a48", "#6b7785", "#18a0a6", "#a98f00", "#d56aa5", "#7b5b3c", "#4d52c6",
+  ];
   const style = getComputedStyle(document.documentElement);
   const ink = style.getPropertyValue("--soft").trim();
   const line = style.getPropertyValue("--line").trim();
@@ -16,6 +19,15 @@
     toolbox: { right: 0, top: -6, feature: { saveAsImage: { type: "svg", name, title: "Save as SVG" } } },
   });
   const ms = (value) => (value === null || value === undefined ? "–" : `${Number(value.toPrecision(4))} ms`);
+  // Of an axis of cells only those get a label that are the first above a round number, and then that number.
+  const rounded = (values, round) => {
+    const rounds = values.map(round);
+    const first = (i) => i > 0 && rounds[i] !== rounds[i - 1];
+    return { interval: first, formatter: (_, i) => Number(rounds[i].toPrecision(6)).toLocaleString("en") };
+  };
+  const decade = (ms) => 10 ** Math.floor(Math.log10(ms) + 1e-9);
+  const halfDecade = (ms) => (ms / decade(ms) < 3 ? 1 : 3) * decade(ms);
+  const stepOf = (span) => [1, 2, 5, 10].map((n) => n * 10 ** Math.floor(Math.log10(span / 5))).find((step) => span / step <= 6);
   const trace = (name, points) => ({ name, type: "line", data: points, showSymbol: points.length < 2, lineStyle: { width: 1.6 } });
 
   const lines = (across, up, named, file, more) => ({
@@ -58,14 +70,15 @@
     heat(run) {
       const heat = run.heat;
       if (!heat) return null;
+      const step = stepOf(heat.seconds[heat.seconds.length - 1] || 1);
       const most = heat.cells.reduce((top, cell) => Math.max(top, cell[2]), 1);
       return {
         ...base("heat-map"),
         legend: undefined,
         toolbox: { right: 0, top: -6, feature: { saveAsImage: { name: "heat-map", title: "Save as PNG", pixelRatio: 3 } } },
         tooltip: { formatter: (p) => `${heat.cells[p.dataIndex][2]} messages at ${heat.seconds[p.value[0]]} s, about ${ms(heat.ms[p.value[1]])}` },
-        xAxis: axis("s since the first message", { type: "category", data: heat.seconds.map((s) => Number(s.toPrecision(3))) }),
-        yAxis: axis("ms", { type: "category", data: heat.ms.map((m) => Number(m.toPrecision(3))), nameGap: 48 }),
+        xAxis: axis("s since the first message", { type: "category", data: heat.seconds, axisLabel: { color: ink, ...rounded(heat.seconds, (s) => Math.floor(s / step) * step) } }),
+        yAxis: axis("ms", { type: "category", data: heat.ms, nameGap: 48, axisLabel: { color: ink, ...rounded(heat.ms, halfDecade) } }),
         visualMap: {
           min: 0, max: Math.log10(most) || 1, show: false, dimension: 2,
           inRange: { color: ["#dbe9f4", "#7fb3d5", "#2a78b8", "#123a5e"] },

@@ -66,6 +66,7 @@ def listing(
                     "experiment": manifest.get("experiment") or None,
                     "parameters": manifest.get("parameters", {}),
                     "status": manifest.get("status"),
+                    "faults": len(run.kpis()["faults"]) if run.has_kpis else None,
                     "started_at": manifest.get("started_at"),
                     "bytes": run.size_bytes(),
                     "path": str(run.path),
@@ -76,9 +77,10 @@ def listing(
         return
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["started_at"])) if row["started_at"] else "-"
-        typer.echo(
-            f"{row['run']:<44} {row['testbed']:<16} {row['status'] or '-':<12} {when}  {row['bytes'] / 1e6:6.1f} MB"
+        ended = f"{row['status'] or '-'}" + (
+            f", {row['faults']} fault{'s' * (row['faults'] > 1)}" * bool(row["faults"])
         )
+        typer.echo(f"{row['run']:<44} {row['testbed']:<16} {ended:<22} {when}  {row['bytes'] / 1e6:6.1f} MB")
     if not rows:
         filtered = any((workload, experiment, status, since))
         of = f" of testbed {testbed}" if testbed else ""
@@ -115,16 +117,25 @@ def verify(run: RunArgument = "latest", testbed: NameOption = None, json_output:
 
 @app.command("export")
 def export(
-    to: Annotated[Path, typer.Option(metavar="FILE", help="The file to write: a .tar.gz of the run's folder.")],
     run: RunArgument = "latest",
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The file to write: a .tar.gz of the run's folder. Default: RUN.tar.gz, here."
+        ),
+    ] = None,
     testbed: NameOption = None,
 ) -> None:
-    """Pack a run's folder for somebody else. Example: toolkit results export latest --to run.tar.gz"""
+    """Pack a run's folder for somebody else, who unpacks it and makes a report of it: toolkit report FOLDER.
+
+    Example: toolkit results export latest --to run.tar.gz
+    """
     from toolkit.measure.store import find_run
 
-    if not to.name.endswith(".tar.gz"):
+    if to is not None and not to.name.endswith(".tar.gz"):
         raise UsageError(f"{to} does not end in .tar.gz")
     folder = find_run(run, testbed)
+    to = to or Path(f"{folder.name}.tar.gz")
     shutil.make_archive(str(to)[: -len(".tar.gz")], "gztar", folder.path.parent, folder.name)
     typer.echo(f"wrote {to}")
 
@@ -136,10 +147,19 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
 ) -> None:
     """Delete all but the newest runs of a testbed. Example: toolkit results prune -t lab --keep 20"""
+    from toolkit.measure.experiments import list_experiments
     from toolkit.measure.store import prune as prune_runs
 
     gone = prune_runs(testbed, keep=keep, dry_run=dry_run)
     for run in gone:
         typer.echo(f"{'would delete' if dry_run else 'deleted'} {run.name}")
+    names = {run.name for run in gone}
+    for experiment in list_experiments(testbed):
+        if lacks := len(names & {entry["run"] for entry in experiment.document()["runs"]}):
+            typer.echo(
+                f"{experiment.name} {'would lack' if dry_run else 'lacks'} {lacks} of its runs: its page stays as it is, "
+                "and one made again says so",
+                err=True,
+            )
     if not gone:
         typer.echo(f"nothing to do: testbed {testbed} has no more than {keep} run{'' if keep == 1 else 's'}")

@@ -319,7 +319,8 @@ def process_faults(files: Sequence[StampsFile]) -> list[str]:
 
 def _lost_connections(file: StampsFile) -> str:
     count, last = file.counts["reconnects"], (file.info.facts if file.info else {}).get("last_lost")
-    return f"{file.process} lost its connection {count} times during the run" + (f": {last}" if last else "")
+    times = "once" if count == 1 else f"{count} times"
+    return f"{file.process} lost its connection {times} during the run" + (f": {last}" if last else "")
 
 
 def clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary], joined: Joined) -> list[str]:

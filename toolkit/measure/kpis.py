@@ -215,7 +215,9 @@ def counter_problems(
     ours = joined.broker_lost
     asked = any(native) or any(role == "probe" and "native_dropped" in c for _, role, c in counts)
     if asked and sum(native) != ours and all_seen(counts) and not _counts_else(counts):
-        problems.append(f"the broker counted {sum(native)} messages dropped, the books show {ours} lost in it")
+        words = f"the broker counted {sum(native)} messages dropped, the books show {ours} lost in it"
+        missed = "; the others may still have been in it when the run ended (a longer `drain` shows it)"
+        problems.append(words + (missed if 0 <= sum(native) < ours else ""))
     for end, lost in (("gateway", joined.lost.get("gateway")), ("hub", joined.lost.get("hub"))):
         dropped = sum(
             value for _, role, c in counts if role == end for name, value in c.items() if name.startswith("dropped")

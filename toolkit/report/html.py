@@ -16,6 +16,7 @@ from toolkit.report.figures import run_figures
 from toolkit.report.model import model_figures, model_section
 from toolkit.report.plots import plot_run, plot_sequence, plot_sweep
 from toolkit.report.protocols import HEADER as PROTOCOL_HEADER
+from toolkit.report.protocols import WORDS as PROTOCOL_WORDS
 from toolkit.report.protocols import protocol_cells, protocol_files, protocol_rows
 from toolkit.report.sequence import draw_sequence
 from toolkit.report.sweep import (
@@ -126,6 +127,7 @@ def render_experiment(
             drawings=drawings,
             drops=drops,
             protocol_header=PROTOCOL_HEADER,
+            protocol_words=PROTOCOL_WORDS,
             protocols=protocol_cells(protocols),
             texts={"Markdown": sweep_markdown(document), "CSV": sweep_csv(document), "LaTeX": sweep_latex(document)},
             style=(HOME / "report.css").read_text(),

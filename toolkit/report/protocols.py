@@ -85,6 +85,8 @@ HEADER = (
     "protocol", "implementation", "request/response", "publish/subscribe", "discovery", "transport", "QoS", "security",
     *(f"{name} (ms)" for name, *_ in MEASURED), "lost",
 )  # fmt: skip
+WORDS = 8
+"""How many of its columns are words, before those of figures."""
 
 
 def protocol_rows(folder: ExperimentFolder) -> list[dict[str, Any]]:

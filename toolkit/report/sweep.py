@@ -34,6 +34,7 @@ def sweep_document(folder: ExperimentFolder) -> dict[str, Any]:
         "path": str(folder.path),
         **{key: document[key] for key in ("experiment", "description", "testbed", "twin", "scale", "repeat", "varied")},
         "virtual": any(is_virtual(manifest) for manifest in manifests),
+        "deleted": len(document["runs"]) - len(runs),
         "points": points,
     }
 
@@ -95,7 +96,8 @@ def sweep_title(document: Mapping[str, Any]) -> str:
     """What was varied on what; smaller or virtual testbeds are never taken for the real ones."""
     twin = " (local twin)" if document["twin"] else " (virtual nodes)" if document["virtual"] else ""
     scale = "" if document["scale"] == 1 else f", scaled to {document['scale']:g}"
-    return f"{document['experiment']} on {document['testbed']}{twin}{scale}"
+    gone = f", without {document['deleted']} runs that were deleted" if document["deleted"] else ""
+    return f"{document['experiment']} on {document['testbed']}{twin}{scale}{gone}"
 
 
 HEADER = ("point", "runs", "sent/s", "delivered/s", "lost", *(name for name, _ in COLUMNS), "mean, 95 %")

@@ -194,6 +194,6 @@ def test_the_brokers_own_count_of_dropped_messages_is_ours(
     assert received["reconnects"] == 0
     assert received["received"] < sent["sent"], "the broker was to lose some"
     lost = sent["sent"] - received["received"]
-    # On a machine that is busy ActiveMQ was once seen to keep part of a window (in_flight: 10) to itself.
-    kept = 10 if server.service.image.name == "activemq" else 0
-    assert not counters or 0 <= lost - (counters() - before) <= kept
+    # What is behind the last arrival may still be in a broker that stood still, on a machine that is very busy.
+    waiting = 1999 - max(stamp[4] for stamp in of_point(subscriber.stamps("slow"), Point.RECEIVED))
+    assert not counters or lost - waiting <= counters() - before <= lost

@@ -22,7 +22,7 @@ from toolkit.controller.stage import Limits
 from toolkit.errors import UnreachableError, UsageError, WorkloadError
 from toolkit.events import Event
 from toolkit.measure.experiments import list_experiments
-from toolkit.measure.store import RunFolder, list_runs
+from toolkit.measure.store import RunFolder, list_runs, prune
 from toolkit.report.html import write_experiment, write_experiment_figures
 from toolkit.report.sweep import sweep_document, sweep_rows
 from toolkit.report.table import run_document
@@ -490,6 +490,18 @@ def test_the_result_stands_beside_what_was_published(tmp_path: Path):
     assert all(file.read_bytes().startswith(b"%PDF") for file in drawn)
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in write_experiment(folder)] == before
+
+
+def test_a_page_made_again_after_runs_were_deleted_says_so(tmp_path: Path):
+    experiment(tmp_path, FakeNodes(step=100), sweep(with_payload(64), with_payload(128), repeat=3))
+    [folder] = list_experiments("fake")
+    prune("fake", keep=4)
+    document = sweep_document(folder)
+    assert document["deleted"] == 2
+    assert sum(len(point["runs"]) for point in document["points"]) == 4
+    files = {file.name: file.read_text() for file in write_experiment(folder)}
+    for name in ("table.md", "table.tex", "report.html"):
+        assert "without 2 runs that were deleted" in files[name]
 
 
 def test_a_workload_without_its_services_says_what_there_is(tmp_path: Path):

@@ -101,7 +101,8 @@ def native_problems(native: int, ours: int, *, reconnects: int = 0, **probe: int
 def test_a_brokers_own_counter_is_held_against_the_books() -> None:
     assert native_problems(7, 7) == []
     assert native_problems(7, 5) == ["the broker counted 7 messages dropped, the books show 5 lost in it"]
-    assert native_problems(0, 5) == ["the broker counted 0 messages dropped, the books show 5 lost in it"]
+    [fewer] = native_problems(0, 5)
+    assert fewer.startswith("the broker counted 0 messages dropped, the books show 5 lost in it; the others may still")
 
 
 def test_it_is_not_where_it_counts_something_else() -> None:

@@ -23,7 +23,7 @@ def test_a_probe_that_saw_everything_says_nothing() -> None:
 
 def test_the_brokers_own_drops_are_held_against_the_books() -> None:
     [problem] = counter_problems(joined(5), [("p", "probe", WHOLE)], warm_up=0)
-    assert problem == "the broker counted 3 messages dropped, the books show 5 lost in it"
+    assert problem.startswith("the broker counted 3 messages dropped, the books show 5 lost in it; the others may")
 
 
 def test_missed_packets_are_a_fault_and_the_books_are_then_not_held_against_the_broker() -> None:
