@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.watched import Watched, watched_in
+from tests.watched import Watched, furnish, watched_in
 from toolkit import paths
 from toolkit.console import actions
 from toolkit.console.actions import Actions, Order, shown
@@ -49,6 +49,16 @@ sys.exit(acting.act(Path(sys.argv[1]), int(sys.argv[2])))
 """
 """An action's process with a stand-in for the controller's story: it waits for a file `go`, and touches no machine."""
 BOARDS = ("kpis", "hops", "nodes", "arrowhead", "compare")
+PAGES = ("index", "testbed", *BOARDS, "logs", "runs", "runs-of", "run", "experiment", "done", "failed", "refused")
+DARK = ("index", "testbed", "kpis", "nodes", "run", "failed")
+"""Others have the colours of these."""
+READY = {**dict.fromkeys(BOARDS, "#board[data-ready]"), "testbed": "#node-eh[data-health=up]"}
+AXE = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "resultTypes": ["violations"],
+    "iframes": False,
+}
+"""Reports in frames are pages of their own."""
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +263,51 @@ def test_what_the_command_line_plays_is_shown_as_it_happens(watched: Watched) ->
     page.locator("a.opens-run", has_text="Open r1").wait_for(timeout=30_000)
     page.reload()
     assert page.locator("a.opens-run").count() == 1
+    page.context.close()
+
+
+@pytest.fixture(scope="module")
+def furnished(watched: Watched) -> dict[str, str]:
+    return furnish("simulated")
+
+
+@pytest.mark.parametrize(("name", "scheme"), [*((name, "light") for name in PAGES), *((name, "dark") for name in DARK)])
+def test_axe_finds_nothing_on_any_page(watched: Watched, furnished: dict[str, str], name: str, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = watched.page(furnished[name], viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    page.wait_for_selector(READY.get(name, "main h1"), timeout=60_000)
+    found = Axe().run(page, options=AXE).response["violations"]
+    told = [(rule["id"], node["html"][:160], node["failureSummary"]) for rule in found for node in rule["nodes"][:3]]
+    assert told == []
+    page.context.close()
+    watched.problems[:] = [problem for problem in watched.problems if "404" not in problem]
+
+
+def test_on_a_phone_no_page_has_to_be_moved_sideways(watched: Watched, furnished: dict[str, str]) -> None:
+    page = watched.page("/", viewport={"width": 390, "height": 844})
+    for name, path in furnished.items():
+        page.goto(watched.origin + path)
+        page.wait_for_selector(READY.get(name, "main h1"), timeout=60_000)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        assert page.title().endswith(" · toolkit"), name
+    page.context.close()
+    watched.problems[:] = [problem for problem in watched.problems if "404" not in problem]
+
+
+def test_a_pressed_button_says_so_and_is_pressed_once(watched: Watched) -> None:
+    page = watched.page("/testbeds/simulated")
+    sent: list[str] = []
+    page.route("**/actions", lambda route: sent.append(route.request.url))  # the console takes its time
+    said = page.evaluate("""() => {
+        const button = document.querySelector("form:has(input[name=verb][value=deploy]) button");
+        button.click();
+        button.click();
+        return [button.textContent.trim(), button.ariaDisabled];
+    }""")
+    assert said == ["Deploy changes …", "true"]
+    page.wait_for_timeout(300)
+    assert len(sent) == 1
     page.context.close()
 
 

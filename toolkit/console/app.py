@@ -106,4 +106,5 @@ async def _bug(request: Request, error: Exception) -> Response:
 
 def _back(request: Request) -> str:
     name = request.path_params.get("name")
-    return f"/testbeds/{name}" if name else "/"
+    home = f"/testbeds/{name}" if name else "/"
+    return home if request.url.path != home else "/"

@@ -2,6 +2,7 @@
 import { drawPanel, element } from "./panels.js";
 import { chosen, grouped, instant, interpolate, intervals, lastings, legend, onGrid, seconds, spoken, together } from "./queries.js";
 import { readDashboard, unknownIn } from "./reading.js";
+import { timeOfDay } from "./units.js";
 
 const board = document.getElementById("board");
 const choices = document.getElementById("choices");
@@ -213,7 +214,7 @@ function tellHappenings() {
   if (happened.dataset.shown === key) return; // nothing moves under the pointer
   happened.dataset.shown = key;
   happened.hidden = !said.length;
-  const clock = (at) => new Date(at * 1000).toLocaleTimeString();
+  const clock = (at) => timeOfDay(at * 1000);
   const items = marks.slice(-LISTED).reverse().map(({ colour, from, to, words, run }) => element("li", {},
     element("i", { class: "swatch", "data-colour": colour }), element("span", { class: "at" }, to > from && run ? `${clock(from)} to ${clock(to)}` : clock(from)),
     leads && run ? element("a", { href: `/testbeds/${encodeURIComponent(board.dataset.testbed)}/runs/${encodeURIComponent(run)}` }, words) : words));

@@ -49,7 +49,7 @@ if (log) {
   const follow = document.getElementById("follow");
   const toEnd = () => {
     const lines = log.querySelector(".log");
-    lines.scrollTop = lines.scrollHeight;
+    if (lines) lines.scrollTop = lines.scrollHeight;
   };
   toEnd();
   document.addEventListener("htmx:after:swap", () => follow.checked && toEnd());

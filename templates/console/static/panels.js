@@ -1,6 +1,6 @@
 // Draws one panel of each kind from series on a grid of steps. Numbers and states are text in the page; curves are canvas.
 import { bands, lastOf, linksOf, mostOf, stretches, thresholdColour } from "./queries.js";
-import { format } from "./units.js";
+import { format, timeOfDay } from "./units.js";
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const palette = () => [1, 2, 3, 4, 5, 6, 7, 8].map((n) => style(`--s${n}`));
@@ -62,25 +62,26 @@ async function canvas(body, context) {
 }
 
 const clock = (rangeS) => (at) => {
+  const time = timeOfDay(at);
+  if (rangeS <= 600) return time;
   const date = new Date(at);
   const two = (n) => String(n).padStart(2, "0");
-  const time = `${two(date.getHours())}:${two(date.getMinutes())}`;
-  if (rangeS <= 600) return `${time}:${two(date.getSeconds())}`;
-  return rangeS > 86400 ? `${two(date.getMonth() + 1)}-${two(date.getDate())} ${time}` : time;
+  return rangeS > 86400 ? `${two(date.getMonth() + 1)}-${two(date.getDate())} ${time.slice(0, 5)}` : time.slice(0, 5);
 };
 
 const axes = (context) => {
   const [soft, line] = [style("--soft"), style("--line")];
+  const fontSize = Math.round(parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.8); // larger on a wall
   return {
     animation: false,
     textStyle: { fontFamily: "system-ui, sans-serif" },
     grid: { left: 6, right: 14, top: 10, bottom: 4, containLabel: true },
     xAxis: {
       type: "time", min: context.start * 1000, max: context.end * 1000, splitLine: { show: false }, axisLine: { lineStyle: { color: line } },
-      axisLabel: { color: soft, hideOverlap: true, formatter: clock(context.end - context.start) }, axisPointer: { show: true, type: "line", label: { show: false } },
+      axisLabel: { color: soft, fontSize, hideOverlap: true, formatter: clock(context.end - context.start) }, axisPointer: { show: true, type: "line", label: { show: false } },
     },
-    tooltip: { renderMode: "richText", confine: true, backgroundColor: style("--card"), borderColor: line, textStyle: { color: style("--ink"), fontSize: 12 } },
-    soft, line,
+    tooltip: { renderMode: "richText", confine: true, backgroundColor: style("--card"), borderColor: line, textStyle: { color: style("--ink"), fontSize } },
+    soft, line, fontSize,
   };
 };
 
@@ -151,11 +152,11 @@ const draw = {
       ...base,
       yAxis: {
         type: log ? "log" : "value", logBase: 10, min: log || custom?.axisSoftMin === undefined ? undefined : ({ min }) => Math.min(custom.axisSoftMin, min),
-        axisLabel: { color: base.soft, hideOverlap: true, formatter: (value) => format(value, unit) }, splitLine: { lineStyle: { color: base.line } }, splitNumber: 4,
+        axisLabel: { color: base.soft, fontSize: base.fontSize, hideOverlap: true, formatter: (value) => format(value, unit) }, splitLine: { lineStyle: { color: base.line } }, splitNumber: 4,
       },
       tooltip: {
         ...base.tooltip, trigger: "axis", formatter: (near) => [
-          [new Date(near[0].value[0]).toLocaleTimeString(), ...marksAt(context, near[0].value[0] / 1000)].join(" · "),
+          [timeOfDay(near[0].value[0]), ...marksAt(context, near[0].value[0] / 1000)].join(" · "),
           ...near.filter(({ value }) => value[1] !== null && value[1] !== undefined).sort((a, b) => b.value[1] - a.value[1])
             .slice(0, 20).map((point) => `${point.marker} ${point.seriesName || panel.title}: ${format(point.value[1], unit)}`),
         ].join("\n"),
@@ -183,14 +184,14 @@ const draw = {
     chart.setOption({
       ...base,
       grid: { ...base.grid, top: 34 },
-      xAxis: { type: "category", data: times, axisLine: { lineStyle: { color: base.line } }, axisTick: { show: false }, axisLabel: { color: base.soft, hideOverlap: true, formatter: (at) => told(Number(at)) } },
-      yAxis: { type: "category", data: named.slice(lowest, highest + 1), axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: base.soft, hideOverlap: true } },
+      xAxis: { type: "category", data: times, axisLine: { lineStyle: { color: base.line } }, axisTick: { show: false }, axisLabel: { color: base.soft, fontSize: base.fontSize, hideOverlap: true, formatter: (at) => told(Number(at)) } },
+      yAxis: { type: "category", data: named.slice(lowest, highest + 1), axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: base.soft, fontSize: base.fontSize, hideOverlap: true } },
       visualMap: {
         type: "continuous", min: 0, max: 1, dimension: 2, orient: "horizontal", right: 6, top: 0, itemWidth: 10, itemHeight: 90, calculable: false, textStyle: { color: base.soft },
         text: [format(most, "short"), "0"], inRange: { color: turbo },
       },
       tooltip: {
-        ...base.tooltip, formatter: ({ data }) => `${new Date(times[data[0]]).toLocaleTimeString()}\n${named[data[1] + lowest - 1] ?? "0"} to ${named[data[1] + lowest]}: ${format(data[3], "short")}`,
+        ...base.tooltip, formatter: ({ data }) => `${timeOfDay(times[data[0]])}\n${named[data[1] + lowest - 1] ?? "0"} to ${named[data[1] + lowest]}: ${format(data[3], "short")}`,
       },
       series: [{
         type: "heatmap", progressive: 0, itemStyle: { borderWidth: cellGap / 2, borderColor: style("--card") }, emphasis: { disabled: true },
@@ -220,7 +221,7 @@ const draw = {
       const band = element("div", { class: "band", role: "img", "aria-label": `${name}: ${states[now]?.text ?? now}` });
       band.style.height = `${rowHeight * 100}%`;
       for (const [from, to, value] of stretches(values)) {
-        const part = element("i", { title: `${states[value]?.text ?? value}, ${new Date((context.start + from * context.step) * 1000).toLocaleTimeString()} to ${new Date((context.start + to * context.step) * 1000).toLocaleTimeString()}` }, states[value]?.text ?? String(value));
+        const part = element("i", { title: `${states[value]?.text ?? value}, ${timeOfDay((context.start + from * context.step) * 1000)} to ${timeOfDay((context.start + to * context.step) * 1000)}` }, states[value]?.text ?? String(value));
         part.style.left = `${(from / count) * 100}%`;
         part.style.width = `${((to - from) / count) * 100}%`;
         part.style.backgroundColor = named(states[value]?.color) ?? style("--soft");
@@ -230,8 +231,7 @@ const draw = {
     }
     const told = clock(context.end - context.start);
     const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => element("span", {}, told((context.start + share * (context.end - context.start)) * 1000)));
-    timeline.append(element("div", { class: "ticks" }, element("span"), element("div", {}, ...ticks)));
-    const parts = [timeline];
+    const parts = [timeline, element("div", { class: "ticks" }, element("span"), element("div", {}, ...ticks))];
     if (pages > 1) {
       const turn = (by) => () => {
         body.page += by;
@@ -291,7 +291,8 @@ function legend(body, panel, series, colours, context, again) {
       return element("td", { class: "number", "data-calc": calc, "data-value": value ?? "" }, format(value, unit));
     });
     const leads = linksOf(context.leads ? links : [], labels, context.values, timeOf(values)).map(({ title, path }) => element("a", { href: path, target: "_blank" }, title));
-    return element("tr", { "data-series": name }, element("th", { scope: "row" }, toggle, ...leads), ...cells);
+    const led = leads.length ? [element("span", { class: "leads" }, ...leads)] : [];
+    return element("tr", { "data-series": name }, element("th", { scope: "row" }, toggle, ...led), ...cells);
   });
   const home = body.querySelector(".legend");
   const stops = () => [...home.querySelectorAll("button, a")];

@@ -63,6 +63,7 @@ function follow(home) {
     elapsed.remove();
     if (location.pathname.startsWith("/actions/")) document.title = `${result.state === "done" ? marks.done : marks.failed} ${document.title}`;
     outcome.classList.add(result.state);
+    for (const dot of nodes.querySelectorAll("[data-health=running]")) dot.dataset.health = result.state === "done" ? "done" : "unknown";
     const words = result.message ?? "its process ended without saying how; the log in the workspace may tell";
     outcome.textContent = words;
     if (result.notes?.length) outcome.after(element("p", "notes", result.notes.join("\n")));

@@ -1,6 +1,6 @@
 // The topology, alive: health, rates and hops once a second, and the wires between the nodes.
 import { grouped } from "./queries.js";
-import { format } from "./units.js";
+import { format, timeOfDay } from "./units.js";
 
 const picture = document.querySelector(".picture");
 const pulse = document.getElementById("pulse");
@@ -71,7 +71,7 @@ function show(figures) {
     picture.querySelectorAll(".node").forEach((card) => paint(card, "unknown"));
     return;
   }
-  say(`live, ${new Date(figures.at * 1000).toLocaleTimeString()}`, false);
+  say(`live, ${timeOfDay(figures.at * 1000)}`, false);
   const moving = new Set();
   for (const card of picture.querySelectorAll(".node")) {
     const services = figures.services[card.dataset.node];

@@ -28,11 +28,18 @@ const units = {
   celsius: (value, decimals) => `${number(value, decimals)} °C`,
 };
 
+/** Hours, minutes and seconds of an instant (ms), the same on every page. */
+export function timeOfDay(at) {
+  const date = new Date(at);
+  return [date.getHours(), date.getMinutes(), date.getSeconds()].map((n) => String(n).padStart(2, "0")).join(":");
+}
+
 export const known = Object.keys(units);
 
 // As many decimals as say something: three figures.
-export function decimalsOf(value) {
-  if (value === 0 || value % 1 === 0) return 0;
+export function decimalsOf(exact) {
+  const value = Number(exact.toPrecision(3)); // 9.996 is 10.0, not 10.00
+  if (value === 0 || exact % 1 === 0) return 0;
   return Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
 }
 

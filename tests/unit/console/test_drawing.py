@@ -18,6 +18,7 @@ UNITS = [
     (61, "s", "1.02 mins"), (-0.0123, "s", "-12.3 ms"), (197.2, "mps", "197 msg/s"),
     (2048, "mps", "2.05 K msg/s"), (0.9731, "percentunit", "97.3%"),
     (0, "percentunit", "0%"), (1536, "bytes", "1.50 KiB"), (1500, "Bps", "1.50 kB/s"), (1234567, "short", "1.23 Mil"),
+    (9.996, "mps", "10.0 msg/s"), (0.0999999, "percentunit", "10.0%"),
     (41, "celsius", "41 °C"), (12, "pps", "12 p/s"), (3, "short", "3"),
 ]  # fmt: skip
 
