@@ -417,7 +417,7 @@ def _read_run(run: str) -> Any:
 
 def _alike(run: str) -> list[Any]:
     """The runs that were named, those with the same settings as one."""
-    from toolkit.model.build import run_settings
+    from toolkit.model.broker import run_settings
     from toolkit.model.samples import pool
 
     groups: dict[str, list[Any]] = {}

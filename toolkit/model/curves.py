@@ -11,6 +11,7 @@ from toolkit.model.analyse import Effort, solve
 from toolkit.model.distributions import FloatArray
 from toolkit.model.fit import FitReport
 from toolkit.model.net import Net
+from toolkit.model.simulate import message_places
 
 _BINS = 50
 _LEVELS = np.unique(np.concatenate([[0.001, 0.005], np.linspace(0.01, 0.99, 50), [0.992, 0.995, 0.997, 0.998, 0.999]]))
@@ -46,20 +47,40 @@ def distribution_curve(values: FloatArray) -> list[list[float]]:
 
 
 def transient(net: Net, end: float, *, seed: int = 1) -> dict[str, Any]:
-    """Probability over time that the message, or one of several, is at each stage; kinds of messages taken together.
+    """Probability over time that the message, or one of its copies, is at each stage; kinds taken together.
 
     Simulated: the nets of runs have delays that an exact answer would take minutes for.
     """
     at = np.linspace(0.0, end, _TIMES)
     solution = solve(net, method="simulation", at=at.tolist(), effort=Effort(seed=seed, most_seconds=5.0, workers=1))
     stages: dict[str, FloatArray] = {}
+    way = set(net.places) if net.latency is None else message_places(net)
+    copied = _places_of_copies(net)
+    total = max(sum(net.places[place] for place in way), 1)
     for place, tokens in solution.tokens.items():
-        stage = _KIND.sub("", place)
-        stages[stage] = stages.get(stage, np.zeros(len(at))) + np.array(tokens)
-    total = max(sum(net.places.values()), 1)
+        if place in way:
+            stage = _KIND.sub("", place)
+            each = total * (net.latency.arrivals if net.latency is not None and place in copied else 1)
+            stages[stage] = stages.get(stage, np.zeros(len(at))) + np.array(tokens) / each
     # Immediate transitions leave some places empty at all times.
-    shown = {stage: values / total for stage, values in stages.items() if values.max() > 1e-4}
+    shown = {stage: values for stage, values in stages.items() if values.max() > 1e-4}
     return {"at": _short(at), "places": {stage: _short(values) for stage, values in shown.items()}}
+
+
+def _places_of_copies(net: Net) -> set[str]:
+    """The places in which a message is once for each copy: from the first output of a transition that copies."""
+    if net.latency is None or net.latency.copies is None:
+        return set()
+    way = message_places(net)
+    moves = [(next(iter(t.inputs)), list(t.outputs)) for t in net.transitions if t.inputs and t.outputs]
+    open_ = [outputs[0] for _, outputs in moves if len(way & set(outputs)) > 1]
+    found = set(open_)
+    while open_:
+        place = open_.pop()
+        fresh = {outputs[0] for before, outputs in moves if before == place} - found
+        found |= fresh
+        open_ += fresh
+    return found | {net.latency.end}
 
 
 def points(x: FloatArray, y: FloatArray) -> list[list[float]]:

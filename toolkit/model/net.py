@@ -70,6 +70,14 @@ class Latency:
     start: tuple[str, ...]
     """The transition, or all with which one of several ways begins."""
     end: str
+    copies: int | None = None
+    """How many times a message arrives, in a net in which a transition that has further outputs on the way to `end`
+    puts a copy of the message into each."""
+
+    @property
+    def arrivals(self) -> int:
+        """How many times a message arrives."""
+        return 1 if self.copies is None else self.copies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +132,8 @@ class Net:
             return self
         done = {name: m for name, m in self.measures.items() if m is not measure}
         end = self.latency.end if self.latency is not None else next(iter(measure.expression.names))
-        reached = Measure(kind="first_passage", expression=parse_expression(f"{end} == {count}"))
+        arrivals = count * (self.latency.arrivals if self.latency is not None else 1)
+        reached = Measure(kind="first_passage", expression=parse_expression(f"{end} == {arrivals}"))
         return replace(self, places={**self.places, place: count}, measures={"delivered": reached} | done)
 
     def completion(self) -> Measure | None:
@@ -177,6 +186,8 @@ def check_names(net: Net) -> None:  # noqa: C901, PLR0912 - one step after the o
     if net.latency is not None:
         for name in net.latency.start:
             net.transition(name)
+        if net.latency.arrivals < 1:
+            raise ModelError(f"{where}, latency: {net.latency.copies} copies of a message; 1 or more are possible")
         if net.latency.end not in net.places:
             raise ModelError(
                 f"{where}, latency: no place {net.latency.end!r}{nearest(net.latency.end, list(net.places))}"
@@ -268,9 +279,9 @@ class NetBuilder:
         self.measures[name] = Measure(kind=what, expression=parse_expression(text))
         return self
 
-    def latency(self, start: str | Sequence[str], end: str) -> NetBuilder:
+    def latency(self, start: str | Sequence[str], end: str, *, copies: int | None = None) -> NetBuilder:
         """Say which part of a token's way is its latency; each way through the net may have a start of its own."""
-        self.message = Latency(start=(start,) if isinstance(start, str) else tuple(start), end=end)
+        self.message = Latency(start=(start,) if isinstance(start, str) else tuple(start), end=end, copies=copies)
         return self
 
     def build(self) -> Net:

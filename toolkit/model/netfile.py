@@ -254,13 +254,14 @@ class _Reader:
         node = self.mapping(document, "latency")
         if not node:
             return None
-        self.known(node, ["from", "to"], "latency")
+        self.known(node, ["from", "to", "copies"], "latency")
         if {"from", "to"} - set(node):
             self.problem(document, "latency", "latency: needs `from` (a timed transition) and `to` (a place)")
             return None
         start = node["from"]
         names = tuple(str(name) for name in start) if isinstance(start, list) else (str(start),)
-        return Latency(start=names, end=str(node["to"]))
+        copies = self.whole(node, "copies", node["copies"], "latency, copies") if "copies" in node else None
+        return Latency(start=names, end=str(node["to"]), copies=copies)
 
 
 def net_document(net: Net) -> dict[str, Any]:
@@ -289,6 +290,8 @@ def net_document(net: Net) -> dict[str, Any]:
     if net.latency:
         start = net.latency.start
         document["latency"] = {"from": start[0] if len(start) == 1 else list(start), "to": net.latency.end}
+        if net.latency.copies is not None:
+            document["latency"]["copies"] = net.latency.copies
     return document
 
 

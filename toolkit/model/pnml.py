@@ -35,7 +35,10 @@ def pnml_text(net: Net) -> str:
             measure.expression
         )
     if net.latency is not None:
-        ET.SubElement(about, "latency", {"from": " ".join(net.latency.start), "to": net.latency.end})
+        way = {"from": " ".join(net.latency.start), "to": net.latency.end}
+        if net.latency.copies is not None:
+            way["copies"] = str(net.latency.copies)
+        ET.SubElement(about, "latency", way)
     page = ET.SubElement(element, "page", id="page")
     for place, tokens in net.places.items():
         node = ET.SubElement(page, "place", id=f"p_{place}")
@@ -186,7 +189,12 @@ def _measures(own: ET.Element | None) -> dict[str, Measure]:
 
 def _latency(own: ET.Element | None) -> Latency | None:
     node = own.find("latency") if own is not None else None
-    return Latency(start=tuple(node.get("from", "").split()), end=node.get("to", "")) if node is not None else None
+    if node is None:
+        return None
+    copies = node.get("copies")
+    return Latency(
+        start=tuple(node.get("from", "").split()), end=node.get("to", ""), copies=int(copies) if copies else None
+    )
 
 
 def _transition(file: Path, name: str, node: ET.Element, arcs: dict[str, dict[str, int]]) -> Transition:

@@ -14,12 +14,12 @@ from toolkit.model.analyse import Effort, Spread, solve
 from toolkit.model.distributions import Empirical, FloatArray, Loglogistic, Lognormal, Shifted, Weibull
 from toolkit.model.net import Net, Timed
 from toolkit.model.netfile import read_net
-from toolkit.model.simulate import BATCH, mean_interval, simulate, why_not_followed
+from toolkit.model.simulate import BATCH, mean_interval, message_places, simulate, why_not_followed
 
 _QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 _TRIALS = 24
 _LATENCIES = 60_000
-_LEAST_REPLICATIONS = 256
+_LEAST_REPLICATIONS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +85,28 @@ def sweep(
 def latencies(net: Net, *, seed: int = 1, most_seconds: float = 60.0) -> FloatArray:
     """Simulated latencies of messages: shape (replications, messages); completion times where none is followed.
 
-    Of many messages the second half counts: by then queues have filled as far as they will.
+    Of many messages the second half counts.
     """
-    tokens = max(sum(net.places.values()), 1)
-    wanted = _LATENCIES if tokens == 1 else max(_LATENCIES // tokens // 2, _LEAST_REPLICATIONS)
+    messages, copies = messages_of(net)
+    wanted = max(_LATENCIES // copies if messages == 1 else _LATENCIES // messages // copies // 2, _LEAST_REPLICATIONS)
     outcome = simulate(net, seed=seed, least=min(wanted, BATCH), most=wanted, precision=1e-9, most_seconds=most_seconds)
     if outcome.latency is None:
         return outcome.completed[np.isfinite(outcome.completed)][:, None]
-    late = outcome.latency[:, outcome.latency.shape[1] // 2 :]
+    late = _settled(outcome.latency, copies)
     return np.asarray(late[np.isfinite(late).all(axis=1)], dtype=np.float64)
+
+
+def messages_of(net: Net) -> tuple[int, int]:
+    """How many messages a net sends, and how often each arrives."""
+    if why_not_followed(net) is not None or net.latency is None:
+        return max(sum(net.places.values()), 1), 1
+    return max(sum(net.places[place] for place in message_places(net)), 1), net.latency.arrivals
+
+
+def _settled(latency: FloatArray, copies: int) -> FloatArray:
+    """The second half of the messages: by then queues have filled as far as they will."""
+    messages = latency.shape[1] // copies
+    return latency[:, messages // 2 * copies :]
 
 
 def _simulated(net: Net, settings: dict[str, float], seed: int, most_seconds: float) -> Point:
@@ -124,9 +137,7 @@ def capacity(
         outcome = simulate(net, seed=seed, least=64, most=64)
         if outcome.latency is None:
             raise ModelError(f"net {net.name}: messages cannot be followed: {why_not_followed(net)}")
-        # The second half of the messages: by then queues have filled as far as they will.
-        late = outcome.latency[:, outcome.latency.shape[1] // 2 :]
-        return float(np.quantile(late, 0.99))
+        return float(np.quantile(_settled(outcome.latency, messages_of(net)[1]), 0.99))
 
     trials = 1
     low, high = 0.1, 1.0

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import ModelError
+from toolkit.model import cables
+from toolkit.model.cables import Cables, Freed
 from toolkit.model.distributions import FloatArray
 from toolkit.model.steps import delays_of_steps
 
@@ -38,6 +40,8 @@ class RunSamples:
     """From the publisher's write (T1) to the subscriber's read (T4): the KPI `transport`; or a request's steps."""
     parts: tuple[FloatArray, ...]
     """`end_to_end` of each run."""
+    part_subscribers: tuple[int, ...] = (0,)
+    """Deliveries of a message in each run."""
     rate_per_s: float = 1.0
     """Messages a second."""
     steps: dict[str, FloatArray] = field(default_factory=dict)
@@ -47,8 +51,8 @@ class RunSamples:
     arrivals: FloatArray = field(default_factory=lambda: np.zeros((0, 1)))
     """Shape (messages, subscribers): from a message's first sending to the arrival at the subscriber that was sent to
     first, second, ...; NaN where there is none."""
-    gap_ms: float = 0.0
-    """Mean time between the broker's sendings of one message."""
+    freed: Freed | None = None
+    """The hops of messages without the cables; there is one where `messages` are known."""
     in_broker: int = 0
     """How many messages were in the broker at once (99th percentile at arrival)."""
     left_out: int = 0
@@ -65,6 +69,14 @@ class RunSamples:
     def subscribers(self) -> int:
         """Deliveries of a message."""
         return int(self.arrivals.shape[1])
+
+    @property
+    def cable_load(self) -> float:
+        """The share of its time for which the cable to the subscribers is busy; 0 where its rate is not known."""
+        if self.freed is None:
+            return 0.0
+        copies = float(np.mean(np.sum(~np.isnan(self.arrivals), axis=1)))
+        return self.rate_per_s * copies * self.freed.cables.out_ms / 1000
 
     def setting(self, *names: str) -> float | None:
         """The first number found under any of these names, anywhere in the manifest."""
@@ -105,6 +117,7 @@ def pool(runs: Sequence[RunSamples]) -> RunSamples:
     if len(runs) == 1:
         return runs[0]
     width = max(run.subscribers for run in runs)
+    freed = [run.freed for run in runs if run.freed is not None]
     widened = [np.pad(run.arrivals, ((0, 0), (0, width - run.subscribers)), constant_values=np.nan) for run in runs]
     return RunSamples(
         folder=runs[0].folder,
@@ -113,11 +126,12 @@ def pool(runs: Sequence[RunSamples]) -> RunSamples:
         hops=_joined([run.hops for run in runs]),
         end_to_end=np.concatenate([run.end_to_end for run in runs]),
         parts=tuple(part for run in runs for part in run.parts),
+        part_subscribers=tuple(count for run in runs for count in run.part_subscribers),
         rate_per_s=float(np.mean([run.rate_per_s for run in runs])),
         steps=_joined([run.steps for run in runs]),
         messages=_joined([run.messages for run in runs]),
         arrivals=np.concatenate(widened),
-        gap_ms=float(np.mean([run.gap_ms for run in runs])),
+        freed=cables.pool(freed) if len(freed) == len(runs) else None,
         in_broker=max(run.in_broker for run in runs),
         left_out=sum(run.left_out for run in runs),
         schedule_ms=float(np.mean([run.schedule_ms for run in runs])),
@@ -166,7 +180,9 @@ def _deliveries(folder: Path, manifest: dict[str, Any], samples: Path) -> RunSam
     hops = {hop: (kept[b] - kept[a]) / 1e6 for hop, (a, b) in HOPS.items() if a in used and b in used}
     whole = (kept["t4_ns"] - kept["t1_ns"]) / 1e6
     first = _first_of_message(kept, list(map(str, keys)))
-    parted = _by_message(kept, first) if len(hops) == len(HOPS) else {}
+    parted = {}
+    if len(hops) == len(HOPS):
+        parted = _by_message(kept, first, _answered(folder, kept, first), cables.cables_of(manifest))
     return RunSamples(
         folder=folder,
         manifest=manifest,
@@ -177,6 +193,7 @@ def _deliveries(folder: Path, manifest: dict[str, Any], samples: Path) -> RunSam
         rate_per_s=_rate(kept["t1_ns"][first], samples),
         left_out=int((~complete).sum()),
         schedule_ms=float(np.mean(kept["t1_ns"] - kept["t0_ns"]) / 1e6) if "t0_ns" in kept else 0.0,
+        part_subscribers=(parted["arrivals"].shape[1],) if parted else (0,),
         **parted,
     )
 
@@ -187,7 +204,21 @@ def _first_of_message(times: dict[str, Any], keys: Sequence[str]) -> Any:
     return np.concatenate([[True], changed])
 
 
-def _by_message(times: dict[str, Any], first: Any) -> dict[str, Any]:
+def _answered(folder: Path, times: dict[str, Any], first: Any) -> FloatArray:
+    """How long each message's answer took from its sending, ms; NaN where there was none."""
+    sent = times["t1_ns"][first]
+    file = folder / "messages.parquet"
+    if len(sent) < 2 or not file.is_file() or "t5_ns" not in _columns(file):
+        return np.full(len(sent), np.nan)
+    table = _query("SELECT t1_ns, t5_ns FROM read_parquet(?) WHERE t5_ns > 0 ORDER BY t1_ns", file)
+    begun, ended = (np.asarray(table[name], dtype=np.int64) for name in ("t1_ns", "t5_ns"))
+    if not len(begun):
+        return np.full(len(sent), np.nan)
+    at = np.minimum(np.searchsorted(begun, sent), len(begun) - 1)
+    return np.where(begun[at] == sent, (ended[at] - sent) / 1e6, np.nan)
+
+
+def _by_message(times: dict[str, Any], first: Any, answered: FloatArray, known: Cables) -> dict[str, Any]:
     """Hops up to a message's first sending, its arrivals from there, and how full the broker was."""
     starts = np.flatnonzero(first)
     counts = np.diff(np.append(starts, len(first)))
@@ -197,11 +228,17 @@ def _by_message(times: dict[str, Any], first: Any) -> dict[str, Any]:
     arrivals = np.full((len(starts), int(counts.max())), np.nan)
     arrivals[np.cumsum(first) - 1, rank] = (times["t4_ns"] - np.repeat(sent, counts)) / 1e6
     held = np.arange(1, len(starts) + 1) - np.searchsorted(np.sort(last_sent), np.sort(received))
-    several = counts > 1
+    begin = int(times["t1_ns"][starts[0]])
+    out, arrived = (np.full(arrivals.shape, np.nan) for _ in range(2))
+    for instants, name in ((out, "t3_ns"), (arrived, "t4_ns")):
+        instants[np.cumsum(first) - 1, rank] = (times[name] - begin) / 1e6
+    sent_ms, received_ms = ((times[name][starts] - begin) / 1e6 for name in ("t1_ns", "t2_ns"))
     return {
         "messages": {"publish": (received - times["t1_ns"][starts]) / 1e6, "broker": (sent - received) / 1e6},
         "arrivals": arrivals,
-        "gap_ms": float(((last_sent - sent)[several] / (counts[several] - 1)).mean() / 1e6) if several.any() else 0.0,
+        "freed": cables.freed(
+            known, sent=sent_ms, received=received_ms, out=out, arrived=arrived, answered=sent_ms + answered
+        ),
         "in_broker": int(np.quantile(held, 0.99)),
     }
 

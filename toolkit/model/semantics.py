@@ -69,7 +69,7 @@ class Rules:
             degree = np.ones(markings.shape[1], dtype=np.int64)
         for place, count in transition.inhibitors.items():
             degree = np.where(markings[self.row[place]] < count, degree, 0)
-        if transition.guard is not None:
+        if transition.guard is not None and degree.any():
             degree = np.where(self.holds(transition.guard, markings), degree, 0)
         return np.asarray(degree)
 

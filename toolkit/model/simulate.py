@@ -58,9 +58,10 @@ class Outcome:
     averages: FloatArray
     """Shape (replications, places): tokens averaged over the time from the warm-up to the horizon."""
     latency: FloatArray | None
-    """Shape (replications, messages): each message's latency, in order of setting out; None if not followed."""
+    """Shape (replications, messages x copies): each message's latency, in order of setting out and, of its copies, of
+    arrival; None if not followed."""
     delivered: FloatArray | None
-    """Shape (replications, messages): when the first, second, ... message arrived."""
+    """Shape (replications, messages x copies): when the first, second, ... message (or copy) arrived."""
     firings: int
     seconds: float
 
@@ -73,8 +74,8 @@ class Outcome:
 def why_not_followed(net: Net) -> str | None:
     """Why tokens cannot be told apart in this net, or None if they can.
 
-    A message goes from a transition's first input place to its first output place; what else a transition puts
-    somewhere is no message (a thread that is held, say), and nobody asks for its latency.
+    A message goes from a transition's first input place to its first output place. What else a transition puts
+    somewhere is a copy where the net has those and the place lies on the way, else no message (a thread that is held).
     """
     if net.latency is None:
         return "the net has no `latency:`"
@@ -100,9 +101,15 @@ def message_places(net: Net) -> set[str]:
     assert net.latency is not None
     start = {next(iter(net.transition(name).inputs), "") for name in net.latency.start}
     onward: dict[str, set[str]] = {}
-    for transition in net.transitions:
-        if transition.inputs and transition.outputs:
-            onward.setdefault(next(iter(transition.inputs)), set()).add(next(iter(transition.outputs)))
+    back: dict[str, set[str]] = {}
+    moving = [t for t in net.transitions if t.inputs and t.outputs]
+    for transition in moving:
+        onward.setdefault(next(iter(transition.inputs)), set()).add(next(iter(transition.outputs)))
+        back.setdefault(next(iter(transition.outputs)), set()).add(next(iter(transition.inputs)))
+    if net.latency.copies is not None:
+        leading = _closure(back, {net.latency.end})
+        for transition in moving:
+            onward[next(iter(transition.inputs))] |= leading & set(transition.outputs)
     reached = _closure(onward, {place for place, tokens in net.places.items() if tokens})
     before = {place for place in reached if _closure(onward, {place}) & start}
     return before | _closure(onward, start)
@@ -176,9 +183,11 @@ class _Batch:
         assert self.net.latency is not None
         self.way = message_places(self.net)
         on_way = np.array([place in self.way for place in self.rules.places])
+        self.copies = self.net.latency.arrivals
         self.total = int(self.rules.initial[on_way].sum())
+        self.room = self.total * self.copies
         places = len(self.rules.places)
-        self.ring = np.zeros((places, self.total, self.count), dtype=np.int32)
+        self.ring = np.zeros((places, self.room, self.count), dtype=np.int32)
         self.head = np.zeros((places, self.count), dtype=np.int32)
         self.waiting = np.zeros((places, self.count), dtype=np.int32)
         token = 0
@@ -190,52 +199,60 @@ class _Batch:
         self.since = np.full((self.total, self.count), math.nan)
         self.set_out = np.full((self.total, self.count), -1, dtype=np.int32)
         """The order in which tokens set out; -1 before."""
-        self.is_home = np.zeros((self.total, self.count), dtype=bool)
+        self.home = np.zeros((self.total, self.count), dtype=np.int32)
+        """How many copies of each token have arrived."""
         self.gone = np.zeros(self.count, dtype=np.int32)
         self.arrived = np.zeros(self.count, dtype=np.int32)
-        self.latency = np.full((self.count, self.total), math.inf)
-        self.delivered = np.full((self.count, self.total), math.inf)
+        self.latency = np.full((self.count, self.room), math.inf)
+        self.delivered = np.full((self.count, self.room), math.inf)
         self.end = self.rules.row[self.net.latency.end]
         self.starts = self.net.latency.start
+        self.moves = {t.name: self._rows(t) for t in self.net.transitions}
+
+    def _rows(self, transition: Transition) -> tuple[int | None, tuple[int, ...]]:
+        """The row of the place that a message is taken from, if one is, and of those it and its copies are put into."""
+        assert self.net.latency is not None
+        place = next(iter(transition.inputs), "")
+        if place not in self.way:
+            return None, ()
+        places = list(transition.outputs)[: 1 if self.net.latency.copies is None else None]
+        return self.rules.row[place], tuple(self.rules.row[to] for to in places if to in self.way)
 
     def _message_in(self, transition: Transition) -> Any:
-        """The row of the place that a transition takes a message from, if it takes one."""
-        place = next(iter(transition.inputs), "")
-        return self.rules.row[place] if place in self.way else None
+        return self.moves[transition.name][0]
 
-    def _message_out(self, transition: Transition) -> Any:
-        """The row of the place that a transition puts the message into."""
-        place = next(iter(transition.outputs), "")
-        return self.rules.row[place] if self._message_in(transition) is not None and place in self.way else None
+    def _messages_out(self, transition: Transition) -> tuple[int, ...]:
+        return self.moves[transition.name][1]
 
     def _push(self, place: int, index: IntArray, token: NDArray[np.int32]) -> None:
-        slot = (self.head[place, index] + self.waiting[place, index]) % self.total
+        slot = (self.head[place, index] + self.waiting[place, index]) % self.room
         self.ring[place, slot, index] = token
         self.waiting[place, index] += 1
         if place == self.end:
             # A token that comes back and arrives again is no other message.
-            first = ~self.is_home[token, index]
+            first = self.home[token, index] < self.copies
             self._arrive(index[first], token[first])
 
     def _arrive(self, index: IntArray, token: NDArray[np.int32]) -> None:
         assert self.latency is not None
         assert self.delivered is not None
         replication, order = self.alive[index], self.set_out[token, index]
-        self.is_home[token, index] = True
+        column = order * self.copies + self.home[token, index]
+        self.home[token, index] += 1
         self.delivered[replication, self.arrived[index]] = self.now[index]
         self.arrived[index] += 1
         known = order >= 0
         taken = self.now[index] - self.since[token, index]
-        self.latency[replication[known], order[known]] = taken[known]
+        self.latency[replication[known], column[known]] = taken[known]
 
     def _pop(self, place: int, index: IntArray) -> NDArray[np.int32]:
         token: NDArray[np.int32] = self.ring[place, self.head[place, index], index]
-        self.head[place, index] = (self.head[place, index] + 1) % self.total
+        self.head[place, index] = (self.head[place, index] + 1) % self.room
         self.waiting[place, index] -= 1
         return token
 
     def _push_back(self, place: int, index: IntArray, token: NDArray[np.int32]) -> None:
-        self.head[place, index] = (self.head[place, index] - 1) % self.total
+        self.head[place, index] = (self.head[place, index] - 1) % self.room
         self.ring[place, self.head[place, index], index] = token
         self.waiting[place, index] += 1
 
@@ -257,8 +274,9 @@ class _Batch:
                 self.marking[self.rules.row[place], index] -= count
             for place, count in transition.outputs.items():
                 self.marking[self.rules.row[place], index] += count
-            if self.follow and (ends_at := self._message_out(transition)) is not None:
-                self._push(ends_at, index, clocks.token[slot, index])
+            if self.follow:
+                for ends_at in self._messages_out(transition):
+                    self._push(ends_at, index, clocks.token[slot, index])
             self.firings += index.size
 
     def fire_immediate(self) -> None:
@@ -309,7 +327,7 @@ class _Batch:
         if self.follow and self._message_in(transition) is not None:
             index = np.flatnonzero(on)
             token = self._pop(self._message_in(transition), index)
-            if (ends_at := self._message_out(transition)) is not None:
+            for ends_at in self._messages_out(transition):
                 self._push(ends_at, index, token)
 
     def set_clocks(self) -> None:
@@ -393,11 +411,8 @@ class _Batch:
             clocks.keep(index)
         if self.follow:
             self.ring, self.head, self.waiting = self.ring[:, :, index], self.head[:, index], self.waiting[:, index]
-            self.since, self.set_out, self.is_home = (
-                self.since[:, index],
-                self.set_out[:, index],
-                self.is_home[:, index],
-            )
+            self.since, self.set_out = self.since[:, index], self.set_out[:, index]
+            self.home = self.home[:, index]
             self.gone, self.arrived = self.gone[index], self.arrived[index]
 
     def run(  # noqa: C901 - one step after the other
@@ -505,7 +520,8 @@ def simulate(  # noqa: C901 - one step after the other
     if target is None and not horizon < math.inf:
         raise ModelError(f"net {net.name}: without a first_passage measure the simulator needs a horizon")
     started = time.monotonic()
-    cells = len(net.places) * max(sum(net.places.values()), 1)
+    copies = net.latency.arrivals if net.latency is not None else 1
+    cells = len(net.places) * max(sum(net.places.values()), 1) * copies
     per_batch = max(min(BATCH, least, _MOST_CELLS // cells), 2)
     instants = np.sort(np.asarray(at, dtype=np.float64))
     follow = follow and why_not_followed(net) is None

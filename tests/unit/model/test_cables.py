@@ -1,0 +1,218 @@
+"""Cables as servers: what they take of measured hops, copies of a message in the simulator, and the nets they make."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from toolkit.model.broker import run_settings
+from toolkit.model.build import net_from_run
+from toolkit.model.cables import QUANTUM_BYTES, Cables, cables_of, departures, freed
+from toolkit.model.curves import transient
+from toolkit.model.net import NetBuilder
+from toolkit.model.netfile import net_document, read_net
+from toolkit.model.pnml import load_pnml, pnml_text
+from toolkit.model.predict import latencies, messages_of
+from toolkit.model.samples import read_run
+from toolkit.model.simulate import simulate, why_not_followed
+from toolkit.model.structure import analyse_structure
+from toolkit.model.validate import validate
+
+duckdb = pytest.importorskip("duckdb")
+MBIT = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch):
+    monkeypatch.setattr("toolkit.model.delays.FAMILIES", ("gamma", "lognormal"))
+    monkeypatch.setattr("toolkit.model.predict._LATENCIES", 20_000)
+
+
+def manifest(*, payload=16_384, subscribers=2, nodes=1, arrivals="closed", rate_mbps=100, mode="enhanced"):
+    link = {"rate_bps": rate_mbps * MBIT}
+    places = [f"sub-{n % nodes}" for n in range(subscribers)]
+    return {
+        "workload": {
+            "payload_bytes": payload, "broker": "broker", "connections": 1, "arrivals": {"kind": arrivals},
+        },
+        "services": [{"name": "broker", "nodes": ["eh"]}],
+        "settings": {"broker": {"mode": mode, "thread_pool_size": 8}},
+        "nodes": {
+            "eh": {"link": link, "provider": "container"},
+            "pub": {"link": {"rate_bps": 1000 * MBIT}, "provider": "container"},
+            **{place: {"link": link, "provider": "container"} for place in places},
+        },
+        "streams": [{"process": "pub/publisher-0"}],
+        "subscribers": [{"process": f"{place}/subscriber-0"} for place in places],
+        "orders": {"eh/broker-0": {"role": "broker", "protocol": "sse"}},
+    }  # fmt: skip
+
+
+def make_run(folder, *, subscribers, seed=1, n=500, payload=16_384, period_ms=60.0):
+    """One message at a time; 0.02 ms are between sendings, and copies leave as they do on a cable."""
+    folder.mkdir()
+    document = manifest(payload=payload, subscribers=subscribers)
+    cables = replace(cables_of(document), quantum_bytes=QUANTUM_BYTES * subscribers**0.5)
+    rng = np.random.Generator(np.random.Philox(seed))
+    columns = {
+        name: [] for name in ("stream", "seq", "subscriber", "t0_ns", "t1_ns", "t2_ns", "t3_ns", "t4_ns", "late")
+    }
+    for seq in range(n):
+        sent = seq * period_ms
+        received = sent + rng.gamma(3, 0.05) + cables.in_ms
+        first = received + rng.gamma(4, 0.1)
+        left = departures(first + 0.02 * np.arange(subscribers)[None, :], cables.part_ms(subscribers))[0]
+        for rank in range(subscribers):
+            arrived = left[rank] + rng.gamma(2, 0.1)
+            instants = (sent, sent, received, first + rank * 0.02, arrived)
+            row = (0, seq, rank, *(10**18 + int(t * 1e6) for t in instants), False)
+            for name, value in zip(columns, row, strict=True):
+                columns[name].append(value)
+    with duckdb.connect() as connection:
+        connection.register("given", {name: np.asarray(values) for name, values in columns.items()})
+        connection.execute(f"COPY given TO '{folder / 'samples.parquet'}' (FORMAT parquet)")
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_bytes_on_the_wire_follow_from_the_payload_and_the_protocol():
+    cables = cables_of(manifest(payload=65_536))
+    # Base64, the request around it, and 66 bytes for each of 61 frames.
+    assert cables.in_bytes == 4 * 21_846 + 330 + 61 * 66
+    assert cables.in_ms == pytest.approx(7.34, abs=0.01)
+    assert cables.out_ms == pytest.approx(7.32, abs=0.01)
+    assert cables_of(manifest() | {"nodes": {}}) != cables
+    assert cables_of({}) == Cables()
+
+
+def test_the_busiest_cable_is_the_one_that_counts():
+    assert cables_of(manifest(subscribers=4, nodes=4)).out_mbps == 100
+    slow = manifest(subscribers=4, nodes=2)
+    slow["nodes"]["sub-0"]["link"] = {"rate_bps": 10 * MBIT}
+    # Half of all copies go over the slow cable: as a server for all of them it does 20 Mbit/s.
+    assert cables_of(slow).out_mbps == 20
+    on_the_broker = manifest(subscribers=2)
+    on_the_broker["subscribers"] = [{"process": "eh/subscriber-0"}]
+    assert cables_of(on_the_broker).out_mbps == 0
+
+
+def test_copies_leave_one_after_the_other_and_large_ones_take_turns():
+    sent = np.array([[0.0, 0.1, 0.2], [10.0, 10.0, np.nan]])
+    assert departures(sent, [2.0]).tolist()[0] == [2.0, 4.0, 6.0]
+    assert departures(sent, [2.0])[1, :2].tolist() == [12.0, 14.0]
+    assert departures(sent, [1.5, 0.5]).tolist()[0] == [5.0, 5.5, 6.0]
+    # A connection keeps its order: the second message waits for the first to have left it.
+    assert departures(np.array([[0.0], [0.5]]), [1.0, 1.0])[:, 0].tolist() == [2.0, 4.0]
+
+
+def test_what_is_left_of_a_hop_is_what_was_added_to_the_cable():
+    rng = np.random.Generator(np.random.Philox(3))
+    n, cables = 4000, Cables(in_bytes=12_500, in_mbps=100, out_bytes=12_500, out_mbps=100)
+    sent = np.cumsum(rng.exponential(2.2, n))
+    queue = departures(sent[:, None], [1.0])[:, 0]
+    rest = rng.gamma(4, 0.05, (n, 2))
+    received = queue + rest[:, 0]
+    out = np.sort(received + 0.1)[:, None]
+    arrived = departures(out, [1.0]) + rest[:, 1:]
+    found = freed(cables, sent=sent, received=received, out=out, arrived=arrived, answered=np.full(n, np.nan))
+    assert found.cables == cables
+    assert np.abs(found.publish - rest[:, 0]).max() < 1e-9
+    assert np.abs(found.deliver - rest[:, 1:]).max() < 1e-9
+    # A message that has to wait is one that comes while the one before leaves.
+    waited = departures(out, [1.0])[:, 0] - out[:, 0] > 1 + 1e-9
+    assert (found.is_idle == ~waited).all()
+
+
+def test_a_cable_that_is_faster_than_computed_is_taken_as_it_is():
+    n = 200
+    cables = Cables(in_bytes=12_500, in_mbps=100, out_bytes=12_500, out_mbps=100)
+    sent = np.arange(n) * 20.0
+    out = np.stack([sent + 1.0, sent + 1.1], axis=1)
+    arrived = departures(out, [0.98])
+    found = freed(cables, sent=sent, received=sent + 0.97, out=out, arrived=arrived, answered=np.full(n, np.nan))
+    assert found.cables.in_ms == pytest.approx(0.97)
+    assert found.cables.out_ms == pytest.approx(0.98, rel=0.005)
+    assert np.abs(found.deliver).max() < 0.02
+
+
+def copying(copies):
+    """A message is copied twice and each copy takes its own time over one server."""
+    builder = NetBuilder("copying").place("Start", 30).place("A").place("B").place("Done")
+    for place in ("Fork", "Rest"):
+        builder.place(place)
+    builder.timed("go", "Start", "Fork", "exponential(0.01)", servers=1)
+    builder.immediate("first", "Fork", ["A", "Rest"]).immediate("second", "Rest", "B")
+    builder.timed("a", "A", "Done", "deterministic(1)", servers=None)
+    builder.timed("b", "B", "Done", "deterministic(3)", servers=None)
+    return builder.measure("done", first_passage="Done == 60").latency("go", "Done", copies=copies).build()
+
+
+def test_copies_are_followed_to_their_own_arrivals():
+    net = copying(2)
+    outcome = simulate(net, least=64, most=64)
+    assert outcome.latency.shape == (64, 60)
+    own = outcome.latency.reshape(64, 30, 2)
+    # Of each message one copy arrives 1 ms after the fork and the other 2 ms later.
+    assert np.diff(own, axis=2).ravel() == pytest.approx(2.0, abs=1e-2)
+    assert messages_of(net) == (30, 2)
+    assert latencies(net).shape[1] == 30
+    assert why_not_followed(copying(None)) == "transition b does not move exactly one token"
+
+
+def test_copies_survive_both_formats(tmp_path):
+    net = copying(2)
+    assert read_net(net_document(net)).latency == net.latency
+    file = tmp_path / "net.pnml"
+    file.write_text(pnml_text(net))
+    assert load_pnml(file).latency == net.latency
+
+
+def test_a_run_with_few_subscribers_on_a_cable_tells_of_many(tmp_path):
+    fitted = read_run(make_run(tmp_path / "f", subscribers=2))
+    document = net_from_run(fitted, subscribers=7)
+    assert document["params"]["out_mbps"] == pytest.approx(100, rel=0.01)
+    assert document["params"]["N"] == 1
+    for subscribers in (1, 7):
+        result = validate(fitted, read_run(make_run(tmp_path / f"j{subscribers}", subscribers=subscribers, seed=9)))
+        assert result.is_good, result.lines()
+    faster = latencies(read_net(document, {"S": 7, "link_mbps": 1000})).mean()
+    assert faster < latencies(read_net(document, {"S": 7})).mean() - 3 * fitted.freed.cables.out_ms
+
+
+def test_the_net_of_large_copies_has_one_cable_and_answers_on_it(tmp_path):
+    samples = read_run(make_run(tmp_path / "f", subscribers=2, payload=65_536, n=60))
+    document = net_from_run(samples)
+    net = read_net(document, {"N": 2})
+    cable = {place for place in net.places if place.startswith(("Cable", "On_Cable"))}
+    assert "On_Cable_Answer" in cable
+    assert dict.fromkeys(cable, 1) in [dict(i) for i in analyse_structure(net).place_invariants]
+    assert why_not_followed(net) is None
+    followed = transient(net.with_messages(1), 40.0)
+    shares = np.sum([values for stage, values in followed["places"].items()], axis=0)
+    assert "Cable" not in followed["places"]
+    assert shares[[0, -1]] == pytest.approx(1, abs=0.02)
+
+
+def test_a_full_cable_makes_a_blocking_broker_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("toolkit.model.predict._LEAST_REPLICATIONS", 32)
+    monkeypatch.setattr("toolkit.model.predict._LATENCIES", 1)
+    samples = read_run(make_run(tmp_path / "f", subscribers=2, payload=65_536, n=100))
+    # An answer that leaves early makes the publisher faster than the cable: what the kernel holds decides the latency.
+    cables = replace(samples.freed.cables, quantum_bytes=25_000 * 2**0.5)
+    document = net_from_run(replace(samples, freed=replace(samples.freed, cables=cables)))
+    assert {"pass_4_2"} == {name for name in document["transitions"] if name in {"pass_4_2", "pass_5_2"}}
+    nets = [read_net(document, {"N": 30, "buffer": held}) for held in (100_000, 300_000)]
+    small, large = (latencies(net).mean() for net in nets)
+    assert large > small + 2 * cables.out_ms
+
+
+def test_an_event_loop_is_one_thread_on_one_core(tmp_path):
+    folder = make_run(tmp_path / "f", subscribers=2, n=60)
+    document = json.loads((folder / "manifest.json").read_text())
+    assert run_settings(read_run(folder))["K"] == 8
+    document["settings"]["broker"]["mode"] = "direct"
+    (folder / "manifest.json").write_text(json.dumps(document))
+    assert run_settings(read_run(folder)) == {"K": 1, "C": 1, "S": 2, "W": 1}

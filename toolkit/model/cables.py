@@ -1,0 +1,319 @@
+"""The cables at a broker: how long a frame keeps one busy, and what is left of a measured hop without them.
+
+A cable is one server: frames leave one after the other. An event comes in whole, in the order of sending. Copies go
+out on one connection for each subscriber, and the kernel lets each have only so many bytes in the cable's queue at a
+time, so large copies alternate: the first parts of all, then the second ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.model.distributions import FloatArray
+
+QUANTUM_BYTES = 45 * 1514
+"""The most that Linux hands over in one piece (64 KiB), in frames of Ethernet."""
+_SEGMENT_BYTES = 1448
+_SHAPED_FRAME_BYTES = 66
+"""Ethernet, IP and TCP headers: what the rate of a virtual node counts."""
+_REAL_FRAME_BYTES = 90
+"""With preamble, checksum and the gap between two frames."""
+_BASE64 = {"sse", "http", "rest", "xmpp"}
+_AROUND_BYTES = {"sse": (330, 40), "http": (330, 350), "rest": (330, 350), "xmpp": (400, 400), "stomp": (150, 200)}
+"""What a protocol puts around a payload on the way in and out; 60 for those that are not here."""
+_MOST_COPIES = 30_000
+_FEW = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cables:
+    """Bytes of an event on the wire and the rate of the cable that is busiest with them; a rate of 0 is unknown."""
+
+    in_bytes: float = 0.0
+    in_mbps: float = 0.0
+    out_bytes: float = 0.0
+    """Of one copy."""
+    out_mbps: float = 0.0
+    quantum_bytes: float = QUANTUM_BYTES
+    """What a connection may have in the cable's queue where it is alone, see `quantum`."""
+
+    @property
+    def in_ms(self) -> float:
+        """How long an event keeps the cable to the broker busy."""
+        return self.in_bytes * 8 / 1000 / self.in_mbps if self.in_mbps else 0.0
+
+    @property
+    def out_ms(self) -> float:
+        """How long a copy keeps the cable to the subscribers busy."""
+        return self.out_bytes * 8 / 1000 / self.out_mbps if self.out_mbps else 0.0
+
+    def quantum(self, copies: int) -> float:
+        """Bytes that each of several connections may have in the queue.
+
+        A stand-in for TCP small queues, which allow what a connection sends in a millisecond at the rate it believes
+        in; that goes with the inverse of its round trip, and so of the queue itself, which gives the root.
+        """
+        return min(QUANTUM_BYTES, self.quantum_bytes / math.sqrt(copies))
+
+    def parts(self, copies: int) -> int:
+        """In how many turns a copy leaves beside others."""
+        return max(math.ceil(self.out_bytes / self.quantum(copies) - 1e-9), 1)
+
+    def part_ms(self, copies: int) -> list[float]:
+        """How long each turn takes."""
+        quantum, parts = self.quantum(copies), self.parts(copies)
+        sizes = [quantum] * (parts - 1) + [self.out_bytes - (parts - 1) * quantum]
+        return [size * 8 / 1000 / self.out_mbps for size in sizes]
+
+
+def cables_of(manifest: Mapping[str, Any]) -> Cables:
+    """From the links that the testbed's file declares, the payload and the protocol.
+
+    Of the cables that an event crosses, the one with the most to carry counts (a broker's carries every copy, a
+    subscriber's those for that node); the others pass frames on while they come in.
+    """
+    nodes = manifest.get("nodes") or {}
+    workload = manifest.get("workload") or {}
+    brokers = {
+        node
+        for service in manifest.get("services") or ()
+        if service.get("name") == workload.get("broker")
+        for node in service.get("nodes") or ()
+    }
+    if len(brokers) != 1 or not workload.get("payload_bytes"):
+        return Cables()
+    (broker,) = brokers
+    orders = manifest.get("orders") or {}
+    protocol = next((str(order.get("protocol")) for order in orders.values() if order.get("role") == "broker"), "")
+    sizes = _sizes(manifest.get("streams") or ()), _sizes(manifest.get("subscribers") or ())
+    in_mbps, out_mbps = (_rate(nodes, broker, places) for places in sizes)
+    node = nodes.get(broker) or {}
+    frame = _SHAPED_FRAME_BYTES if node.get("provider") == "container" else _REAL_FRAME_BYTES
+    around = _AROUND_BYTES.get(protocol, (60, 60))
+    text = float(workload["payload_bytes"])
+    text = 4 * math.ceil(text / 3) if protocol in _BASE64 else text
+    in_bytes, out_bytes = (_on_the_wire(text + extra, frame) for extra in around)
+    return Cables(in_bytes=in_bytes, in_mbps=in_mbps, out_bytes=out_bytes, out_mbps=out_mbps)
+
+
+def _sizes(ends: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many publishers' streams or subscribers each node has."""
+    places: dict[str, int] = {}
+    for end in ends:
+        node = str(end.get("process", "")).partition("/")[0]
+        places[node] = places.get(node, 0) + 1
+    return places
+
+
+def _rate(nodes: Mapping[str, Any], broker: str, places: Mapping[str, int]) -> float:
+    """Mbit/s of the busiest cable, as a server of all that goes between the broker and these nodes; 0 if not known."""
+    remote = {node: count for node, count in places.items() if node != broker}
+    total = sum(remote.values())
+    declared = [_mbps(nodes, broker), *(_mbps(nodes, node) * total / count for node, count in remote.items())]
+    known = [rate for rate in declared if rate]
+    return min(known) if remote and known else 0.0
+
+
+def _mbps(nodes: Mapping[str, Any], name: str) -> float:
+    return float(((nodes.get(name) or {}).get("link") or {}).get("rate_bps") or 0) / 1e6
+
+
+def _on_the_wire(text: float, frame: int) -> float:
+    return text + frame * math.ceil(text / _SEGMENT_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """A run's hops with the waiting for cables and the passing over them taken out: what a net adds to its servers."""
+
+    cables: Cables
+    publish: FloatArray
+    """ms, a value for each message."""
+    deliver: FloatArray
+    """ms, shape (messages, subscribers): from leaving the cable to the arrival, in the order of sending."""
+    is_idle: NDArray[np.bool_]
+    """Whether a message found the way out empty: what is left of its hops depends on no queue."""
+    gap_ms: float = 0.0
+    """Between two sendings of a message where nothing held the broker up."""
+    held_copies: float = 0.0
+    """How many copies the kernel holds for a subscriber when it makes the broker wait; 0 where it never did."""
+    answer_ms: float = 0.0
+    """From the last sending to the publisher's next message, without the cable; 0 where answers are not known."""
+
+
+def freed(
+    cables: Cables,
+    *,
+    sent: FloatArray,
+    received: FloatArray,
+    out: FloatArray,
+    arrived: FloatArray,
+    answered: FloatArray,
+) -> Freed:
+    """Of one run: T1, T2, T3 and T4 in ms, those of copies with a column for each place in the order of sending.
+
+    Exact where the cables serve as supposed. A copy cannot arrive before it has passed: where the typical one does,
+    the cable is taken to be that much faster (a token bucket's burst; a rate that was declared too low).
+    """
+    most = max(_MOST_COPIES // out.shape[1], 1)
+    used = slice(0, most)
+    publish = received - sent
+    if cables.in_mbps:
+        left = publish[used] - _sojourn(sent[used], cables.in_ms)
+        cables = replace(cables, in_mbps=cables.in_mbps / _scale(left, cables.in_ms))
+        publish = np.full(len(sent), np.nan)
+        publish[used] = received[used] - sent[used] - _sojourn(sent[used], cables.in_ms)
+    leaving = out
+    first = out[:, 0]
+    copies = out.shape[1]
+    cables = replace(cables, quantum_bytes=QUANTUM_BYTES * math.sqrt(copies))
+    is_idle = np.ones(len(out), dtype=bool)
+    if cables.out_mbps:
+        leaving = np.full(out.shape, np.nan)
+        leaving[used] = departures(out[used], cables.part_ms(copies))
+        is_idle = _is_idle(first, leaving)
+        if cables.parts(copies) > 1:
+            cables = replace(cables, quantum_bytes=_quantum(cables, out, answered, is_idle))
+            leaving[used] = departures(out[used], cables.part_ms(copies))
+            is_idle = _is_idle(first, leaving)
+        passing = leaving - out
+        if is_idle.sum() >= _FEW:
+            typical = float(np.nanmedian(passing[is_idle]))
+            scale = _scale((arrived - leaving)[is_idle], typical)
+            cables = replace(cables, out_mbps=cables.out_mbps / scale)
+            leaving[used] = departures(out[used], cables.part_ms(copies))
+            is_idle = _is_idle(first, leaving)
+    gaps = np.diff(out, axis=1)
+    free_gaps = gaps[is_idle] if is_idle.sum() >= _FEW else gaps
+    typical_gap = np.nanmean(free_gaps) if is_idle.sum() >= _FEW and free_gaps.size else 0.0
+    if free_gaps.size and is_idle.sum() < _FEW:
+        typical_gap = float(np.nanquantile(free_gaps, 0.25))
+    return Freed(
+        cables=cables,
+        publish=publish,
+        deliver=arrived - leaving,
+        is_idle=is_idle,
+        gap_ms=float(typical_gap),
+        held_copies=_held(out, arrived, cables.out_ms / 4) if cables.out_mbps else 0.0,
+        answer_ms=_answer(cables, out, answered, is_idle),
+    )
+
+
+def pool(runs: Sequence[Freed]) -> Freed:
+    """Several runs as one."""
+    width = max(run.deliver.shape[1] for run in runs)
+    wide = [np.pad(r.deliver, ((0, 0), (0, width - r.deliver.shape[1])), constant_values=np.nan) for r in runs]
+    held = [run.held_copies for run in runs if run.held_copies]
+    several = [run for run in runs if run.deliver.shape[1] > 1] or list(runs)
+    answers = [run.answer_ms for run in runs if run.answer_ms]
+    return Freed(
+        cables=replace(
+            runs[0].cables,
+            in_mbps=float(np.mean([run.cables.in_mbps for run in runs])),
+            out_mbps=float(np.mean([run.cables.out_mbps for run in runs])),
+            quantum_bytes=float(np.mean([run.cables.quantum_bytes for run in runs])),
+        ),
+        publish=np.concatenate([run.publish for run in runs]),
+        deliver=np.concatenate(wide),
+        is_idle=np.concatenate([run.is_idle for run in runs]),
+        gap_ms=float(np.mean([run.gap_ms for run in several])),
+        held_copies=float(np.mean(held)) if held else 0.0,
+        answer_ms=float(np.mean(answers)) if answers else 0.0,
+    )
+
+
+def departures(out: FloatArray, part_ms: Sequence[float]) -> FloatArray:
+    """When each copy has left a cable that serves the parts of copies one after the other: shape as `out` (ms).
+
+    A connection's copies leave in order. First parts go before later ones, the earliest sent first.
+    """
+    left = np.full(out.shape, np.nan)
+    lanes = [[(t, int(i)) for i, t in enumerate(column.tolist()) if not math.isnan(t)] for column in out.T]
+    for lane in lanes:
+        lane.sort(reverse=True)
+    part = [0] * len(lanes)
+    turn = [0] * len(lanes)
+    now, count = -math.inf, 0
+    open_ = [j for j, lane in enumerate(lanes) if lane]
+    while open_:
+        ready = [j for j in open_ if part[j] or lanes[j][-1][0] <= now]
+        if not ready:
+            now = min(lanes[j][-1][0] for j in open_)
+            continue
+        chosen = min(ready, key=lambda j: (part[j], lanes[j][-1][0] if part[j] == 0 else turn[j], j))
+        now += part_ms[part[chosen]]
+        count += 1
+        turn[chosen] = count
+        part[chosen] += 1
+        if part[chosen] == len(part_ms):
+            part[chosen] = 0
+            left[lanes[chosen].pop()[1], chosen] = now
+            if not lanes[chosen]:
+                open_.remove(chosen)
+    return left
+
+
+def _sojourn(begun: FloatArray, service: float) -> FloatArray:
+    """Waiting and service of each at one server, first come first served (Lindley); `begun` ascends."""
+    steps = np.arange(len(begun)) * service
+    ended: FloatArray = np.maximum.accumulate(begun - steps) + steps + service
+    return ended - begun
+
+
+def _scale(left: FloatArray, typical_ms: float) -> float:
+    """By how much a cable is faster than computed: what is left of the typical hop must not be below 0."""
+    middle = float(np.nanmedian(left))
+    return max(1 + middle / typical_ms, 0.01) if middle < 0 else 1.0
+
+
+def _is_idle(first: FloatArray, leaving: FloatArray) -> NDArray[np.bool_]:
+    """Whether all copies of the messages before had left when a message was first sent; False where not followed."""
+    last = np.fmax.reduce(leaving, axis=1)
+    before = np.concatenate([[-np.inf], np.fmax.accumulate(last)[:-1]])
+    return np.asarray((first >= before) & ~np.isnan(last), dtype=bool)
+
+
+def _held(out: FloatArray, arrived: FloatArray, least_ms: float) -> float:
+    """Copies a connection holds when its broker is let go on: those sent and not arrived, one of them half gone."""
+    found = []
+    for lane in range(out.shape[1] - 1):
+        begun, ended = np.sort(out[:, lane]), np.sort(arrived[:, lane])
+        after = out[:, lane + 1]
+        blocked = after[(after - out[:, lane]) > least_ms]
+        inside = np.searchsorted(begun, blocked, side="right") - np.searchsorted(ended, blocked, side="right")
+        found += inside[inside > 1].tolist()
+    return float(np.mean(found)) - 0.5 if len(found) >= _FEW else 0.0
+
+
+def _quantum(cables: Cables, out: FloatArray, answered: FloatArray, is_idle: NDArray[np.bool_]) -> float:
+    """Of copies that leave in several turns: an answer leaves when the first parts of all have.
+
+    Where the cable is hardly ever empty, the quarter of the answers that were fastest did not wait for room.
+    """
+    copies = out.shape[1]
+    waited = answered - out[:, 0]
+    known = waited[is_idle & ~np.isnan(waited)]
+    if len(known) >= _FEW:
+        first_ms = float(np.median(known)) / copies
+    elif np.isfinite(waited).sum() >= _FEW:
+        first_ms = float(np.nanquantile(waited, 0.25)) / copies
+    else:
+        return cables.quantum_bytes
+    return float(min(first_ms * cables.out_mbps * 1000 / 8, QUANTUM_BYTES) * math.sqrt(copies))
+
+
+def _answer(cables: Cables, out: FloatArray, answered: FloatArray, is_idle: NDArray[np.bool_]) -> float:
+    """Typical time from the last sending to the next message, less what the first parts of all copies take to leave."""
+    last = np.fmax.reduce(out, axis=1)
+    known = is_idle & ~np.isnan(answered)
+    if known.sum() < _FEW:
+        return 0.0
+    parts = cables.part_ms(out.shape[1])[0] * np.sum(~np.isnan(out), axis=1) if cables.out_mbps else 0.0
+    busy_until = out[:, 0] + parts
+    return float(max(np.median((answered - np.maximum(last, busy_until))[known]), 0.0))
