@@ -46,11 +46,7 @@ class Panel:
     per_run: bool = False
     """Each series is one run's: it leads to that run's page and report in the console."""
     slow: bool = False
-<<<<<<< HEAD
     """Drawn at the pace of node_exporter: it comes from there, or has a line for each process."""
-=======
-    """Drawn at node_exporter's pace, which is scraped less often: it comes from there, or has a line per process."""
->>>>>>> 2d02f2d (Let axe look at every page, and mend what a person stumbles over on phones, walls and in the dark)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
