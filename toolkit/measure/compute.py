@@ -197,6 +197,7 @@ def kpi_document(
         "faults": faults,
         "notes": [
             *joining_notes(manifest, joined_ns),
+            *rejections(files),
             *blind_spots([(file.process, file.role, file.counts) for file in files]),
         ],
         "way": way_of(files),
@@ -314,13 +315,32 @@ def process_faults(files: Sequence[StampsFile]) -> list[str]:
     ]
     failed = [f"{file.process}: {file.info.error}" for file in files if file.info and file.info.error]
     cut = [_lost_connections(file) for file in files if file.counts.get("reconnects")]
-    return [*killed, *weak, *failed, *cut]
+    blocked = [
+        f"{file.process} was told {_times(facts['blocked'])} by the broker to wait ({facts.get('last_blocked')}): what "
+        "waited for that is in its delays"
+        for file in files
+        if file.info and (facts := file.info.facts).get("blocked")
+    ]
+    return [*killed, *weak, *failed, *cut, *blocked]
+
+
+def rejections(files: Sequence[StampsFile]) -> list[str]:
+    """Messages that brokers answered with a no: never delivered, and no promise broken."""
+    return [
+        f"{file.process}: the broker rejected {file.counts['rejected']} messages, the last because "
+        f"{file.info.facts.get('last_rejection', 'of a reason it did not tell')}; they count as unconfirmed"
+        for file in files
+        if file.info and file.counts.get("rejected")
+    ]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _lost_connections(file: StampsFile) -> str:
     count, last = file.counts["reconnects"], (file.info.facts if file.info else {}).get("last_lost")
-    times = "once" if count == 1 else f"{count} times"
-    return f"{file.process} lost its connection {times} during the run" + (f": {last}" if last else "")
+    return f"{file.process} lost its connection {_times(count)} during the run" + (f": {last}" if last else "")
 
 
 def clock_faults(clocks: Mapping[str, NodeClock], summaries: Mapping[str, HopSummary], joined: Joined) -> list[str]:
