@@ -156,9 +156,9 @@ def prune(
     names = {run.name for run in gone}
     for experiment in list_experiments(testbed):
         if lacks := len(names & {entry["run"] for entry in experiment.document()["runs"]}):
+            verb = "would lack" if dry_run else "lacks"
             typer.echo(
-                f"{experiment.name} {'would lack' if dry_run else 'lacks'} {lacks} of its runs: its page stays as it is, "
-                "and one made again says so",
+                f"{experiment.name} {verb} {lacks} of its runs: its page stays as it is, and one made again says so",
                 err=True,
             )
     if not gone:
