@@ -94,6 +94,23 @@ def unpack_header(payload: bytes | memoryview) -> Header | None:
     return Header(stream=stream, seq=seq, t0_ns=t0, t1_ns=t1, flags=flags)
 
 
+_SENT_FROM_HEADER = ((1, 5, 1), (4, 8, 4), (8, 12, 8), (16, 28, 8), (24, 20, 8))
+"""(place in a stamp, place in a header, bytes): flags, stream, seq, T1, T0."""
+
+
+def sent_stamps(headers: bytes | bytearray, peer: int) -> bytearray:
+    """Stamps of messages sent, made of their headers one after the other.
+
+    Byte by byte of all messages at once, since taking each message apart would take ten times as long.
+    """
+    count = len(headers) // HEADER_BYTES
+    stamps = bytearray(STAMP.pack(Point.SENT, 0, peer, 0, 0, 0, 0) * count)
+    for to, source, size in _SENT_FROM_HEADER:
+        for byte in range(size):
+            stamps[to + byte :: STAMP_BYTES] = headers[source + size - 1 - byte :: HEADER_BYTES]
+    return stamps
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StampsInfo:
     """Who wrote a file of stamps; the JSON document beside it."""

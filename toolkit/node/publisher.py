@@ -40,7 +40,7 @@ _PROBE_WITHIN_S = 5.0
 _CONNECT_WITHIN_S = 30.0
 _SECOND_NS = 1_000_000_000
 _MOST_BACKLOG_BYTES = 1 << 20
-_SENT, _ACKED, _REFUSED = int(Point.SENT), int(Point.ACKED), int(Point.REFUSED)
+_ACKED, _REFUSED = int(Point.ACKED), int(Point.REFUSED)
 _WARMUP, _PROBE = int(Flag.WARMUP), int(Flag.PROBE)
 _time_ns = time.time_ns
 
@@ -62,6 +62,8 @@ class _Link:
     streams: list[_Stream]
     connection: PublishingConnection | None = None
     peer: int = 0
+    sent: bytearray | None = None
+    """Headers of the messages handed over, in runs that record; see `StampWriter.sent`."""
     fd: int = -1
     outstanding: int = 0
     turn: int = 0
@@ -127,7 +129,10 @@ class Publishing:
             self._order,
             live=LiveSender.from_environment(self._settings) if self._order.record else None,
         )
-        self._note = self._writer.add if self._order.record else None
+        if self._order.record:
+            self._note = self._writer.add
+            for link in self._links:
+                link.sent = self._writer.sent(link.peer)
         self._writer.flows_for_live(self._flows.by_peer)
 
     def play(self) -> None:
@@ -199,6 +204,8 @@ class Publishing:
         link.connection = connection
         link.fd = connection.fileno()
         link.peer = self._flows.add(link.index, *connection.local())
+        if link.sent is not None and self._writer is not None:
+            link.sent = self._writer.sent(link.peer)
         link.outstanding = 0
         self._by_fd[link.fd] = link
         self._waiter.watch(link.fd)
@@ -302,7 +309,7 @@ class Publishing:
         t1_ns = _time_ns()
         if t0_ns is None:
             t0_ns = t1_ns
-        point = _REFUSED
+        handed_over = False
         if connection is not None and connection.backlog() <= self._most_backlog:
             header = self._maker.header(stream.number, seq, t0_ns, t1_ns, flags)
             try:
@@ -310,23 +317,32 @@ class Publishing:
                     connection.publish(stream.topic, header, (stream.number, seq, flags))
                 else:
                     self._publish(connection, stream, header, (stream.number, seq, flags))
-                point = _SENT
+                handed_over = True
+                if link.sent is not None:
+                    link.sent += header
                 if self._answered:
                     link.outstanding += 1
                 self._watch_writing(link, connection)
             except ConnectionError as error:
                 self._lost(link, error)
-        if self._note is not None:
-            self._note(point, flags, link.peer, stream.number, seq, t1_ns, t0_ns)
-        if flags:
+        if not handed_over:
+            self._refuse((_REFUSED, flags, link.peer, stream.number, seq, t1_ns, t0_ns))
+        elif flags:
             counts.warmup += 1
-        elif point == _SENT:
-            counts.sent += 1
         else:
-            counts.refused += 1
+            counts.sent += 1
         if counts.first_sent_ns is None:
             counts.first_sent_ns = t1_ns
         counts.last_ns = t1_ns
+
+    def _refuse(self, stamp: tuple[int, ...]) -> None:
+        """One message that was not handed over."""
+        if self._note is not None:
+            self._note(*stamp)
+        if stamp[1]:
+            self._counts.warmup += 1
+        else:
+            self._counts.refused += 1
 
     def _publish(self, connection: PublishingConnection, stream: _Stream, header: bytes, key: Key) -> None:
         """One message of its own size, where sizes differ."""

@@ -1,8 +1,9 @@
 """Writes the stamps of one process in one run, without a system call beside the measured socket.
 
-The hot thread packs 32 bytes into memory that is there already, and does nothing else; a background thread saves them,
-watches the clock for steps, and sends some to the hop exporter. Beside the stamps a JSON document (`StampsInfo`) says
-who wrote them.
+The hot thread packs 32 bytes into memory that is there already, and does nothing else; of a message that it sends it
+keeps the header, in which all is said already. A background thread makes stamps of headers, saves all of them, watches
+the clock for steps, and sends some to the hop exporter. Beside the stamps a JSON document (`StampsInfo`) says who wrote
+them.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import STAMP, STAMP_BYTES, StampsInfo
+from toolkit.contract.samples import HEADER_BYTES, STAMP, STAMP_BYTES, StampsInfo, sent_stamps
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node.live import LiveSender
 
 _CHUNK_BYTES = 16_384 * STAMP_BYTES
 _MOST_WAITING_CHUNKS = 64
 """32 MiB: what a stalled disk may cost in memory before stamps are given up."""
+_HEADERS_AT_ONCE = 512 * HEADER_BYTES
+"""Made into stamps in one go, for which the interpreter is held: some 50 us."""
+_MANY_HEADERS = 16_384 * HEADER_BYTES
+_MOST_WAITING_HEADERS = 64 * _MANY_HEADERS
 _PERIOD_S = 0.2
 _PERIODS_PER_SAVE = 5
 _STEP_NS = 100_000
@@ -56,6 +61,9 @@ class StampWriter:
         self.info_path = self.path.with_suffix(".json")
         # The document's blocks are taken now, so that a disk that fills up can still be told about.
         self.info_path.write_bytes(b" " * _PLACEHOLDER_BYTES)
+        self._headers: list[tuple[int, bytearray]] = []
+        self._from_headers = 0
+        """Stamps that were made of headers, saved or given up."""
         self._full: collections.deque[bytearray] = collections.deque()
         self._spare: collections.deque[bytearray] = collections.deque((bytearray(_CHUNK_BYTES),))
         self._saved_turns = 0
@@ -74,6 +82,12 @@ class StampWriter:
         self._background = threading.Thread(target=self._work, name="stamps", daemon=True)
         self._background.start()
 
+    def sent(self, peer: int) -> bytearray:
+        """Where the thread that sends over a connection appends the header of each message that it has handed over."""
+        headers = bytearray()
+        self._headers.append((peer, headers))
+        return headers
+
     def close(
         self, *, counts: dict[str, int], flows: dict[str, list[Any]], facts: dict[str, Any], error: str | None = None
     ) -> StampsInfo:
@@ -85,13 +99,13 @@ class StampWriter:
         if self._live is not None:
             self._live.close()
         turns, _, offset = self._position()
-        total = turns * _CHUNK_BYTES + offset
+        total = (turns * _CHUNK_BYTES + offset) // STAMP_BYTES + self._from_headers
         saved = self._saved_bytes // STAMP_BYTES
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, saved * STAMP_BYTES)
             os.fsync(self._file)
         os.close(self._file)
-        lost = total // STAMP_BYTES - saved
+        lost = total - saved
         problems = [
             text for text in (error, self._error and f"{self._error}; {saved} stamps saved, {lost} lost") if text
         ]
@@ -121,11 +135,14 @@ class StampWriter:
         while not self._closing.wait(_PERIOD_S):
             period += 1
             self._clock.look()
-            if self._full or self._live_every > 0 or period % _PERIODS_PER_SAVE == 0:
+            many = any(len(headers) >= _MANY_HEADERS for _, headers in self._headers)
+            if many or self._full or self._live_every > 0 or period % _PERIODS_PER_SAVE == 0:
                 self._save()
             self._send_sampled(self._live_flows)
 
     def _save(self) -> None:
+        for peer, headers in self._headers:
+            self._save_headers(peer, headers)
         while self._full:
             chunk = self._full.popleft()
             self._saved_turns += 1
@@ -141,6 +158,14 @@ class StampWriter:
         if turns == self._saved_turns and offset > self._saved_offset:
             self._write(memoryview(chunk)[self._saved_offset : offset])
             self._saved_offset = offset
+
+    def _save_headers(self, peer: int, headers: bytearray) -> None:
+        if len(headers) > _MOST_WAITING_HEADERS:
+            self._error = self._error or f"the disk under {self.path.parent} is too slow"
+        while taken := headers[:_HEADERS_AT_ONCE]:  # a copy: a view would forbid the other thread to append
+            del headers[: len(taken)]
+            self._from_headers += len(taken) // HEADER_BYTES
+            self._write(memoryview(sent_stamps(taken, peer)))
 
     def _write(self, data: memoryview) -> None:
         if self._live_every > 0:

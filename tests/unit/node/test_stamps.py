@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import STAMP, StampsInfo
+from toolkit.contract.samples import HEADER_BYTES, STAMP, Header, Point, StampsInfo, pack_header
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node import stamps
 from toolkit.node.live import LiveSender, read_datagram
@@ -47,6 +47,28 @@ def test_every_stamp_comes_back_in_order_across_chunks(tmp_path: Path, monkeypat
     assert StampsInfo(**json.loads((tmp_path / "r" / "pub-2.json").read_text())) == info
 
 
+def test_headers_of_what_was_sent_become_stamps_of_their_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamps, "_HEADERS_AT_ONCE", 3 * HEADER_BYTES)
+    monkeypatch.setattr(stamps, "_MANY_HEADERS", 4 * HEADER_BYTES)
+    monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
+    writer = StampWriter(settings(tmp_path), order())
+    first, second = writer.sent(1), writer.sent(0x1234)
+    for seq in range(20_000):
+        buffer = second if seq % 3 else first
+        buffer += pack_header(Header(stream=7, seq=seq, t0_ns=-seq, t1_ns=1000 + seq, flags=seq & 1))
+    writer.add(Point.REFUSED, 0, 1, 7, 20_000, 5)
+    info = close(writer)
+    found = sorted(STAMP.iter_unpack((tmp_path / "r" / "pub-2.stamps").read_bytes()), key=lambda stamp: stamp[4])
+    assert found == [
+        *((Point.SENT, seq & 1, 0x1234 if seq % 3 else 1, 7, seq, 1000 + seq, -seq) for seq in range(20_000)),
+        (Point.REFUSED, 0, 1, 7, 20_000, 5, 0),
+    ]
+    assert info.stamps == 20_001
+    assert info.error is None
+
+
 def test_a_full_disk_ends_in_a_named_error_with_whole_stamps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, left = os.write, [3 * STAMP.size + 5]
 
@@ -60,8 +82,10 @@ def test_a_full_disk_ends_in_a_named_error_with_whole_stamps(tmp_path: Path, mon
         return done
 
     writer = StampWriter(settings(tmp_path), order())
-    for seq in range(10):
+    sent = writer.sent(0)
+    for seq in range(5):
         writer.add(1, 0, 0, 7, seq, seq)
+        sent += pack_header(Header(stream=7, seq=5 + seq, t0_ns=seq, t1_ns=seq))
     monkeypatch.setattr(stamps.os, "write", write)
     info = close(writer)
     monkeypatch.undo()
