@@ -160,6 +160,7 @@ class TestPeersAway:
         try:
             cloud.await_ready("service_registry")
             wait_for_port(cloud.ports["orchestrator"])
+            wait_for_port(cloud.metrics["orchestrator"])
             health = ask(cloud.metrics["orchestrator"], "GET", "/healthz")
             assert health.status == 503
             answer = cloud.orchestrator("POST", ORCHESTRATE, request_form())
