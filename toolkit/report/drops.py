@@ -86,22 +86,25 @@ def plot_drops(plot: Mapping[str, Any], to: Path) -> Path:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from toolkit.report.plots import STYLE, save
+    from toolkit.report.plots import STYLE, are_long, name_places, save, size_for
 
     names = plot["names"]
+    flat = are_long(names)
     with rc_context(STYLE):
-        figure = Figure(figsize=(max(4.4, 2.4 + 0.5 * len(names)), 2.8), layout="constrained")
+        figure = Figure(figsize=size_for(names, flat=flat), layout="constrained")
         axis = figure.add_subplot()
         floor = [0.0] * len(names)
         for title, shares in plot["places"].items():
             heights = [100 * share for share in shares]
-            axis.bar(range(len(names)), heights, bottom=floor, label=title, width=0.6, color=_colour_of(title))
+            how: Any = {"left": floor, "height": 0.6} if flat else {"bottom": floor, "width": 0.6}
+            (axis.barh if flat else axis.bar)(range(len(names)), heights, **how, label=title, color=_colour_of(title))
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
-        axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
-        axis.set(ylabel="deliveries lost (%)", title=f"QoS {plot['qos']}")
-        axis.set_ylim(bottom=0, top=None if any(floor) else 1)
+        name_places(axis, names, flat=flat)
+        lost, most = "deliveries lost (%)", None if any(floor) else 1
+        axis.set(xlabel=lost if flat else "", ylabel="" if flat else lost, title=f"QoS {plot['qos']}")
+        axis.set_xlim(0, most) if flat else axis.set_ylim(0, most)
         if plot["places"]:
-            figure.legend(fontsize=7, loc="outside right upper")
+            figure.legend(fontsize=7, loc="outside upper center", ncols=3)
         save(figure, to)
     return to
 

@@ -16,72 +16,106 @@ STYLE: Any = {
 """Text stays text, and equal figures are equal files."""
 SHORT_NAME = 6
 """Names up to so many letters stand level below an axis."""
+LONG_NAME = 20
+"""Names of more letters stand level beside an axis."""
 WIDE_RANGE = 30
 """From this ratio of largest to smallest a logarithmic axis shows more."""
 
 
 def plot_sweep(document: Mapping[str, Any], to: Path, hop: str = "end_to_end") -> Path:
-    """Mean with its interval, p99 and max of every point, published figures hollow beside them."""
+    """Mean with its interval, p99 and max of every point, published figures hollow beside them.
+
+    Points stand beside each other; where their names are long, below each other.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     points = [point for point in document["points"] if hop in point["hops"]]
     names = [point["name"] or point["workload"] for point in points]
+    flat = are_long(names)
     with rc_context(STYLE):
-        figure = Figure(figsize=(max(3.4, 1.2 + 0.45 * len(points)), 2.8), layout="constrained")
+        figure = Figure(figsize=size_for(names, flat=flat), layout="constrained")
         axis = figure.add_subplot()
-        values = _ours(axis, points, hop)
-        values += _published(axis, points, hop)
+        values = _ours(axis, points, hop, flat=flat)
+        values += _published(axis, points, hop, flat=flat)
         if values and min(values) > 0 and max(values) / min(values) > WIDE_RANGE:
-            axis.set_yscale("log")
+            axis.set_xscale("log") if flat else axis.set_yscale("log")
         elif values:
-            axis.set_ylim(bottom=0)
-        slanted: Any = {"rotation": 30, "ha": "right"} if max(map(len, names), default=0) > SHORT_NAME else {}
-        axis.set_xticks(range(len(points)), names, **slanted)
-        axis.set(ylabel=f"{HOP_TITLES[hop]} (ms)", title=document["experiment"])
-        axis.legend(fontsize=7)
+            axis.set_xlim(left=0) if flat else axis.set_ylim(bottom=0)
+        name_places(axis, names, flat=flat)
+        measured = f"{HOP_TITLES[hop]} (ms)"
+        axis.set(xlabel=measured if flat else "", ylabel="" if flat else measured, title=document["experiment"])
+        if points:
+            figure.legend(fontsize=7, loc="outside upper center", ncols=3)
         save(figure, to)
     return to
 
 
-def _ours(axis: Any, points: list[Mapping[str, Any]], hop: str) -> list[float]:
+def are_long(names: Sequence[str]) -> bool:
+    """Whether names would leave no room for the figure above them."""
+    return max(map(len, names), default=0) > LONG_NAME
+
+
+def size_for(names: Sequence[str], *, flat: bool) -> tuple[float, float]:
+    """Width and height in inches of a figure with a place for each name."""
+    if flat:
+        return 3.2 + 0.06 * max(map(len, names)), 1.3 + 0.24 * len(names)
+    return max(3.4, 1.2 + 0.45 * len(names)), 3.0
+
+
+def name_places(axis: Any, names: Sequence[str], *, flat: bool) -> None:
+    """Write a name at each place, the first one leftmost, or topmost."""
+    if flat:
+        axis.set_yticks(range(len(names)), names)
+        axis.invert_yaxis()
+    else:
+        slanted: Any = {"rotation": 30, "ha": "right"} if max(map(len, names), default=0) > SHORT_NAME else {}
+        axis.set_xticks(range(len(names)), names, **slanted)
+
+
+def _ours(axis: Any, points: list[Mapping[str, Any]], hop: str, *, flat: bool) -> list[float]:
     values = []
     for name, colour, marker in (("mean_ms", "C0", "o"), ("p99_ms", "C1", "^"), ("max_ms", "C3", "s")):
-        heights = [point["hops"][hop][name]["value"] for point in points]
+        found = [point["hops"][hop][name]["value"] for point in points]
         label = name.removesuffix("_ms")
+        across, up = _turned(range(len(points)), found, flat=flat)
         if name == "mean_ms":
             spans = [point["hops"][hop][name] for point in points]
             low = [s["value"] - s["low"] if s["low"] is not None else 0.0 for s in spans]
             high = [s["high"] - s["value"] if s["high"] is not None else 0.0 for s in spans]
-            axis.errorbar(range(len(points)), heights, (low, high), fmt=marker, color=colour, capsize=3, label=label)
+            spread: Any = {"xerr" if flat else "yerr": (low, high)}
+            axis.errorbar(across, up, **spread, fmt=marker, color=colour, capsize=3, label=label)
         else:
-            axis.plot(range(len(points)), heights, marker, color=colour, markersize=4, label=label)
-        values += heights
+            axis.plot(across, up, marker, color=colour, markersize=4, label=label)
+        values += found
     return values
 
 
-def _published(axis: Any, points: list[Mapping[str, Any]], hop: str) -> list[float]:
+def _published(axis: Any, points: list[Mapping[str, Any]], hop: str, *, flat: bool) -> list[float]:
     values: list[float] = []
     for name, colour, marker in (("mean", "C0", "o"), ("p99", "C1", "^"), ("max", "C3", "s")):
         given = [
-            (x, figure)
-            for x, point in enumerate(points)
+            (place + 0.18, figure)
+            for place, point in enumerate(points)
             for reference in point["reference"]
             if reference["hop"] == hop and (figure := reference["figures"].get(name)) is not None
         ]
-        for x, figure in given:
-            if isinstance(figure, list | tuple):
-                axis.vlines(x + 0.18, *figure, color=colour, linewidth=1)
-                values += figure
+        ranges = [(place, figure) for place, figure in given if isinstance(figure, list | tuple)]
+        for place, (low, high) in ranges:
+            axis.plot(*_turned((place, place), (low, high), flat=flat), color=colour, linewidth=1)
         where = [
-            (x + 0.18, f) for x, figure in given for f in (figure if isinstance(figure, list | tuple) else [figure])
+            (place, f) for place, figure in given for f in (figure if isinstance(figure, list | tuple) else [figure])
         ]
         if where:
-            axis.plot(
-                *zip(*where, strict=True), marker, markerfacecolor="none", color=colour, label=f"{name}, published"
-            )
-            values += [height for _, height in where]
+            ends = _turned([place for place, _ in where], [f for _, f in where], flat=flat)
+            axis.plot(*ends, marker, markerfacecolor="none", color=colour, label=f"{name}, published")
+            values += [figure for _, figure in where]
     return values
+
+
+def _turned(places: Sequence[float], values: Sequence[float], *, flat: bool) -> tuple[Sequence[float], Sequence[float]]:
+    """Places across and values up, or the other way round."""
+    return (values, places) if flat else (places, values)
 
 
 def plot_run(figures: Mapping[str, Any], folder: Path, *, form: str) -> list[Path]:
