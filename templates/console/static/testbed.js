@@ -12,26 +12,25 @@ const wired = new Map();
 // A column of many nodes has one wire for all of them.
 const anchor = (node) => document.getElementById(`node-${node}`).closest(".column.many .stack") ?? document.getElementById(`node-${node}`);
 
+for (const [from, to] of links) {
+  const [left, right] = [anchor(from), anchor(to)];
+  const key = `${left.id || left.parentElement.dataset.column}>${right.id || right.parentElement.dataset.column}`;
+  if (!wired.has(key)) wired.set(key, { left, right, pairs: [], path: document.createElementNS("http://www.w3.org/2000/svg", "path") });
+  wired.get(key).pairs.push([from, to]);
+}
+wires?.append(...[...wired.values()].map(({ path }) => path));
+
+/** First all is measured, then all is drawn: the browser lays the page out once. */
 function place() {
   const home = picture.getBoundingClientRect();
-  const drawn = new Map();
-  for (const [from, to] of links) {
-    const [left, right] = [anchor(from), anchor(to)];
-    const key = `${left.id || left.parentElement.dataset.column}>${right.id || right.parentElement.dataset.column}`;
-    drawn.set(key, [...(drawn.get(key) ?? []), [from, to]]);
-    if (drawn.get(key).length > 1) continue;
+  const ways = [...wired.values()].map(({ left, right, path }) => {
     const [a, b] = [left.getBoundingClientRect(), right.getBoundingClientRect()];
-    if (!wired.has(key)) {
-      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      wires.append(path);
-      wired.set(key, { path });
-    }
     const [x1, y1] = [a.right - home.left, a.top + a.height / 2 - home.top];
     const [x2, y2] = [b.left - home.left, b.top + b.height / 2 - home.top];
     const bend = Math.max(20, (x2 - x1) / 2);
-    wired.get(key).path.setAttribute("d", `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`);
-  }
-  for (const [key, pairs] of drawn) wired.get(key).pairs = pairs;
+    return [path, `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`];
+  });
+  for (const [path, way] of ways) path.setAttribute("d", way);
 }
 
 const healthOf = (services) => {
@@ -110,8 +109,7 @@ function paint(card, health, hot) {
 }
 
 if (picture) {
-  place();
-  new ResizeObserver(place).observe(picture);
+  new ResizeObserver(place).observe(picture); // at once, when it is laid out, and whenever it is another size
   if (picture.dataset.live) {
     let source;
     const open = () => {
