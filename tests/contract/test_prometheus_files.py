@@ -204,6 +204,15 @@ def test_recorded_pages_keep_prometheus_conventions(page: Path) -> None:
     promtool("check", "metrics", stdin=page.read_text())
 
 
+def test_labels_name_nothing_of_which_there_are_as_many_as_clients_or_messages() -> None:
+    few = {
+        "run": "the hop exporter keeps 16", "hop": "ten", "qos": "three", "stage": "places", "reason": "causes",
+        "policy": "three", "state": "two", "since": "two", "phase": "six", "operation": "routes of a core system",
+        "status": "HTTP", "outcome": "three", "port": "two of a core system",
+    }  # fmt: skip
+    assert {label for metric in metrics.ALL for label in metric.labels} <= set(few)
+
+
 def test_names_follow_the_conventions_and_kinds() -> None:
     for metric in metrics.ALL:
         assert metric.name.startswith("toolkit_"), metric

@@ -126,7 +126,7 @@ def export(
     ] = None,
     testbed: NameOption = None,
 ) -> None:
-    """Pack a run's folder for somebody else, who unpacks it and makes a report of it: toolkit report FOLDER.
+    """Pack a run's folder for somebody else. Unpacked, it makes a report there: toolkit report FOLDER.
 
     Example: toolkit results export latest --to run.tar.gz
     """

@@ -21,7 +21,8 @@ TestbedArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[TESTBED]",
-        help="A testbed file, or the name of a deployed testbed. Default: ./testbed.yml, else the only one deployed.",
+        help="A testbed file, its folder, or the name of a deployed testbed. "
+        "Default: ./testbed.yml, else the only one deployed.",
     ),
 ]
 TestbedOption = Annotated[

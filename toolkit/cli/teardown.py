@@ -76,4 +76,6 @@ def _tear_down(name: str, *, quiet: bool) -> Removal:
 
 
 def _in_short(name: str, removal: Removal) -> str:
+    if not removal.removed:
+        return f"nothing to do: looked, and nothing of a testbed {name} is there, {removal.seconds:.1f} s"
     return f"testbed {name} is gone: {len(removal.removed)} things removed, {removal.seconds:.1f} s"

@@ -69,7 +69,7 @@ def test_teardown_of_what_is_there(
     assert Actions().latest() == []
     teardown.teardown("small")
     assert load_deployment("small") == small
-    assert only_action().outcome["message"] == "testbed small is gone: 0 things removed, 0.5 s"
+    assert only_action().outcome["message"] == "nothing to do: looked, and nothing of a testbed small is there, 0.5 s"
     assert only_action().outcome["message"] in capsys.readouterr().out
 
 
