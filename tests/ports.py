@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import subprocess
+import time
+from typing import Any
 
 FIRST, SPAN = 20_000, 3_000
 """Each parallel worker has a span of its own; the kernel's own ports begin at 32768."""
@@ -26,3 +29,16 @@ def free_port() -> int:
                 continue
         return port
     raise AssertionError("no free port")
+
+
+def await_port(port: int, *, process: subprocess.Popen[Any] | None = None, within_s: float = 30.0) -> None:
+    """Return as soon as something listens there; raises AssertionError where nothing does, or `process` has ended."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        ended = process and process.poll()
+        assert ended is None, f"the process that was to listen on {port} ended with {ended}"
+        time.sleep(0.02)
+    raise AssertionError(f"nothing listens on {port} within {within_s} s")

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.ports import free_port
+from tests.ports import await_port, free_port
 from toolkit.contract.settings import ProcessSettings
 from toolkit.controller.control import HttpControl
 from toolkit.controller.experiment import run_experiment
@@ -121,12 +120,7 @@ def running(home: Path, *, broker: int | None = None) -> Iterator[Loopback]:
             )
         ports[name] = control
     for port in [*ports.values(), broker_port]:
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        await_port(port)
     try:
         yield Loopback(home, processes, ports, broker_port, "somebody/else" if broker else "event-handler")
     finally:

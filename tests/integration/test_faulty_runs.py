@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.integration.loopback import Loopback, running
-from tests.ports import free_port
+from tests.ports import await_port, free_port
 from tests.relay import Relay
 from tests.unit.node.conftest import find_mosquitto
 from toolkit.contract.orders import Arrivals
@@ -51,16 +51,6 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     yield port
     process.terminate()
     process.wait(10)
-
-
-def await_port(port: int) -> None:
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"nothing listens on {port}")
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.loopback import Loopback, running
-from tests.integration.test_faulty_runs import RATE, SENT, STEADY, await_port, checked, during
+from tests.integration.test_faulty_runs import RATE, SENT, STEADY, checked, during
 from tests.integration.test_faulty_runs import lab as lab  # noqa: PLC0414  a fixture
 from tests.integration.test_faulty_runs import mosquitto as mosquitto  # noqa: PLC0414
-from tests.ports import free_port
+from tests.ports import await_port, free_port
 from tests.unit.node.conftest import find_mosquitto
 from toolkit.contract.orders import Arrivals
 from toolkit.measure.store import list_runs

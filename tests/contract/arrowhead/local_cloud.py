@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -22,16 +21,6 @@ SYSTEMS = ("service_registry", "authorization", "gatekeeper", "orchestrator")
 NODE_PYTHON = os.environ.get("TOOLKIT_NODE_PYTHON", sys.executable)
 """Set it to Debian's python3 to run the systems on the packages of the nodes."""
 SOURCE = Path(__file__).parents[3]
-
-
-def wait_for_port(port: int, patience_s: float = 30.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"nothing listens on {port}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, ask, free_port, request_form, wait_for_port
+from tests.ports import await_port
+
+from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, ask, free_port, request_form
 
 REGISTER, QUERY, ORCHESTRATE = (
     "/serviceregistry/register",
@@ -159,8 +161,8 @@ class TestPeersAway:
         cloud.start("service_registry", "orchestrator")
         try:
             cloud.await_ready("service_registry")
-            wait_for_port(cloud.ports["orchestrator"])
-            wait_for_port(cloud.metrics["orchestrator"])
+            await_port(cloud.ports["orchestrator"])
+            await_port(cloud.metrics["orchestrator"])
             health = ask(cloud.metrics["orchestrator"], "GET", "/healthz")
             assert health.status == 503
             answer = cloud.orchestrator("POST", ORCHESTRATE, request_form())

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import await_port
 from tests.unit.node.processes import Bench, NodeProcess
 from tests.unit.node.test_event_handler import SOURCE, Consumer, ask, count, publish
 
 from .database_servers import PASSWORD, DatabaseServer
-from .local_cloud import NODE_PYTHON, wait_for_port
+from .local_cloud import NODE_PYTHON
 
 COUNT_LOGS = """
 import sys
@@ -66,7 +67,7 @@ def wait_for(consumer: Consumer, name: str, times: int) -> None:
 @pytest.mark.databases
 def test_events_wait_for_a_server_that_is_away_or_hangs(database: DatabaseServer, tmp_path: Path) -> None:
     database.start()
-    wait_for_port(database.port, 60)
+    await_port(database.port, 60)
     bench, consumer = Bench(tmp_path, NODE_PYTHON), Consumer()
     try:
         handler = start(bench, database, tmp_path)

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, ask, free_port, request_form, wait_for_port
+from tests.ports import await_port
+
+from .local_cloud import ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, ask, free_port, request_form
 
 QUERY = "/serviceregistry/query"
 ORCHESTRATE = "/orchestrator/orchestration"
@@ -221,7 +223,7 @@ def test_neighbours_that_hang(tmp_path: Path, gsd: str, other_cloud: LocalCloud)
         # Its outbound side needs nobody else.
         cloud.start("gatekeeper", extra={"gatekeeper": {"TOOLKIT_ARROWHEAD_PEER_TIMEOUT_S": "1.5"}})
         try:
-            wait_for_port(cloud.ports["outbound"])
+            await_port(cloud.ports["outbound"])
             form = {"requestedService": {"serviceDefinition": "IndoorTemperature", "interfaces": ["json"]}}
             answers: list[Any] = []
             started = time.monotonic()

@@ -2,13 +2,13 @@ import contextlib
 import getpass
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.ports import await_port
 
 from .processes import Bench, free_port
 
@@ -38,12 +38,7 @@ def running_mosquitto(folder: Path) -> Iterator[int]:
         f"user {getpass.getuser()}\n"
     )
     process = subprocess.Popen([program, "-c", str(configuration)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.02)
+    await_port(port, process=process)
     yield port
     process.terminate()
     process.wait(10)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.ports import free_port
+from tests.ports import await_port, free_port
 from toolkit.contract.orders import RunOrder, RunStatus, status_from_json, to_json
 from toolkit.contract.samples import STAMP, Point, StampsInfo
 from toolkit.contract.settings import ProcessSettings
@@ -183,16 +182,11 @@ class Bench:
                 raise
 
     def _await_port(self, node_process: NodeProcess, port: int) -> None:
-        until = time.monotonic() + 15
-        while True:
-            assert node_process.process.poll() is None, self.log(
-                node_process.settings.service, node_process.settings.instance
-            )
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        try:
+            await_port(port, process=node_process.process)
+        except AssertionError as error:
+            settings = node_process.settings
+            raise AssertionError(self.log(settings.service, settings.instance)) from error
 
 
 def play(

@@ -6,7 +6,6 @@ import getpass
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.clouds_on_loopback import hosts_on_loopback
-from tests.ports import free_port
+from tests.ports import await_port, free_port
 from tests.unit.node.conftest import find_mosquitto
 from tests.unit.node.platform.test_platform import play as play_chain
 from tests.unit.node.processes import Bench, Front, NodeProcess, of_point, play
@@ -133,12 +132,7 @@ def guarded_mosquitto(tmp_path: Path, bench: Bench) -> Iterator[tuple[Place, dic
     with (tmp_path / "mosquitto.conf").open("a") as file:
         file.write(f"user {getpass.getuser()}\n")
     with subprocess.Popen([find_mosquitto(), "-c", str(tmp_path / "mosquitto.conf")]) as process:
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.02)
+        await_port(port, process=process)
         yield place, {"TOOLKIT_UPSTREAM": f"127.0.0.1:{port}"}
         process.terminate()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.ports import await_port
 from toolkit.contract import metrics
 from toolkit.contract.samples import STAMP, Flag, Point
 from toolkit.node import hop_exporter
@@ -164,7 +165,7 @@ def test_the_process_serves_what_it_was_sent(tmp_path: Path) -> None:
     environ = {**os.environ, "TOOLKIT_METRICS_PORT": str(metrics_port), "TOOLKIT_STAMPS_PORT": str(stamps_port)}
     process = subprocess.Popen([sys.executable, "-m", "toolkit.node.hop_exporter"], env=environ)
     try:
-        wait_for(metrics_port)
+        await_port(metrics_port)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for data in one_message(0, 10**18):
                 sender.sendto(data, ("127.0.0.1", stamps_port))
@@ -179,15 +180,6 @@ def test_the_process_serves_what_it_was_sent(tmp_path: Path) -> None:
     finally:
         process.terminate()
     assert process.wait(10) == 0
-
-
-def wait_for(port: int) -> None:
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(port)
 
 
 def fetch(port: int, path: str) -> str:

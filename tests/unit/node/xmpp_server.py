@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
+from tests.ports import await_port, free_port
 from toolkit.provisioning.prosody import prosody_config
 
 MODULES = Path(__file__).resolve().parents[3] / "images" / "prosody" / "files"
@@ -49,13 +47,10 @@ class Prosody:
             self.process = subprocess.Popen(
                 [self._program, "--config", str(self._config), "-F"], stdout=log, stderr=log, env=self._environment
             )
-        until = time.monotonic() + 20
-        while time.monotonic() < until and self.process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(self.log())
+        try:
+            await_port(self.port, process=self.process)
+        except AssertionError as error:
+            raise AssertionError(self.log()) from error
 
     def log(self) -> str:
         return (self._folder / "log").read_text()

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import lacking
+from tests.ports import await_port, free_port
 from toolkit.provisioning.brokers import mosquitto_config
 
 
@@ -51,22 +50,13 @@ def test_mosquitto_itself_takes_it(tmp_path: Path, settings: dict[str, Any]) -> 
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
     if program is None:
         lacking("mosquitto (apt-get install mosquitto)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = mosquitto_config(settings, port=port).replace("/var/lib/mosquitto/", f"{tmp_path}/")
     file = tmp_path / "mosquitto.conf"
     file.write_text(config + f"user {Path('/proc/self').owner()}\n")
     process = subprocess.Popen([program, "-c", str(file)], stderr=subprocess.PIPE, text=True)
     try:
-        for _ in range(50):
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-            assert process.poll() is None, process.communicate()[1]
-        else:
-            pytest.fail("mosquitto does not listen")
+        await_port(port, process=process)
     finally:
         process.terminate()
         process.communicate(timeout=10)
