@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from oracle import START_NS, Fate, Message, Oracle
 
 from toolkit.contract.orders import Arrivals
-from toolkit.contract.samples import STAMP_DTYPE
+from toolkit.contract.samples import STAMP_DTYPE, Point
 from toolkit.measure.compute import compute
 from toolkit.measure.kpis import HOPS, nearest_rank
 from toolkit.measure.ledger import CLASSES
@@ -200,6 +201,24 @@ def test_rates_of_a_stepped_clock_are_unknown(tmp_path: Path) -> None:
     assert throughput["sent_per_s"] is throughput["delivered_per_s"] is None
     assert set(throughput["delivered"]) == {"count", "stepped"}
     assert "mean_per_s" in throughput["sent"]
+
+
+def test_a_broker_of_two_nodes_has_the_clock_bound_of_both(tmp_path: Path) -> None:
+    """A cluster: each message comes in at one node and leaves at the other."""
+    run = measured(played(400), tmp_path)
+    alone = run.kpis()["hops"]["broker"]
+    shutil.copytree(run.raw / "eh", run.raw / "eh-2")
+    for node, point in (("eh", Point.BROKER_RECEIVED), ("eh-2", Point.BROKER_SENT)):
+        file = run.raw / node / "broker-0.stamps"
+        stamps = np.fromfile(file, dtype=STAMPS)
+        stamps[stamps["point"] == point].tofile(file)
+    manifest = run.manifest() | {"services": [{"image": "rabbitmq", "nodes": ["eh", "eh-2"]}]}
+    run.write("manifest.json", manifest)
+    clustered = compute(run)["hops"]["broker"]
+    assert (clustered["count"], clustered["p50_ms"]) == (alone["count"], alone["p50_ms"])
+    of_each_ns = DISPERSION_NS + ROOT_DELAY_NS / 2
+    assert clustered["clock_bound_ms"] == pytest.approx(2 * of_each_ns / 1e6, abs=1e-4)
+    assert alone["clock_bound_ms"] < 1e-4
 
 
 def test_a_step_before_the_run_leaves_out_nothing(tmp_path: Path) -> None:
