@@ -41,7 +41,7 @@ def execute(
     documents: dict[str, dict[str, object]] = {}
     for node, result in results.items():
         if isinstance(result, ToolkitError):
-            failed.append(f"node {node}: {result}")
+            failed.append(str(result))
             documents[node] = {"error": str(result)}
             continue
         documents[node] = {"status": result.status, "stdout": result.stdout, "stderr": result.stderr}
@@ -101,9 +101,9 @@ def logs(
         for container in what.containers.values()
         if service in {None, container.service}
     ]
-    for node, what in seen.items():
+    for what in seen.values():
         if isinstance(what, ToolkitError):
-            typer.echo(f"{node}: {what}", err=True)
+            typer.echo(str(what), err=True)
     if not found:
         raise UsageError(f"no container of {service or 'any service'} on {nodes}; see: toolkit status")
     if follow and len(found) > 1:

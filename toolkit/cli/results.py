@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -75,16 +75,22 @@ def listing(
     if json_output:
         typer.echo(json.dumps(rows))
         return
-    for row in rows:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["started_at"])) if row["started_at"] else "-"
-        ended = f"{row['status'] or '-'}" + (
-            f", {row['faults']} fault{'s' * (row['faults'] > 1)}" * bool(row["faults"])
-        )
-        typer.echo(f"{row['run']:<44} {row['testbed']:<16} {ended:<22} {when}  {row['bytes'] / 1e6:6.1f} MB")
+    cells = [(row["run"], row["testbed"], *_ending(row), f"{row['bytes'] / 1e6:.1f} MB") for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for *words, size in cells:
+        named = "  ".join(f"{word:<{width}}" for word, width in zip(words, widths, strict=False))
+        typer.echo(f"{named}  {size:>{widths[-1]}}")
     if not rows:
         filtered = any((workload, experiment, status, since))
         of = f" of testbed {testbed}" if testbed else ""
         typer.echo(f"no runs{of} are so" if filtered else f"no runs{of} yet; try: toolkit run", err=True)
+
+
+def _ending(row: dict[str, Any]) -> tuple[str, str]:
+    """How a run ended, and when it began."""
+    faults = f", {row['faults']} fault{'s' * (row['faults'] > 1)}" if row["faults"] else ""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["started_at"])) if row["started_at"] else "-"
+    return f"{row['status'] or '-'}{faults}", when
 
 
 @app.command("show")

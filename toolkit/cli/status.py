@@ -79,12 +79,20 @@ def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]],
             row["kind"],
             row["address"] or "-",
             row["state"],
-            services or (row["error"] or "-"),
+            services or "-",
             _clock(row),
         )
     console.print(table)
+    for row in rows:
+        if row["error"]:
+            console.print(_trouble(row["node"], row["error"]), soft_wrap=True, highlight=False, markup=False)
     if link := watching_link(testbed, deployment):
         console.print(f"console  {link}   (read-only)", soft_wrap=True, highlight=False, markup=False)
+
+
+def _trouble(node: str, words: str) -> str:
+    """With the node's name once."""
+    return words if words.startswith(f"node {node}") else f"node {node}: {words}"
 
 
 def _clock(row: dict[str, Any]) -> str:

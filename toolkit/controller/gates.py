@@ -32,7 +32,7 @@ class Refusal:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.gate}: node {self.node}: {self.why}"
+        return f"{self.gate}: node {self.node}: {self.why.removeprefix(f'node {self.node}: ')}"
 
 
 def check_gates(
@@ -69,7 +69,7 @@ def check_gates(
         emit(
             Event(
                 stage="gate",
-                message=f"{gate}: {_verdict(gate, testbed, hosts, refused)}",
+                message=f"{gate}: {_verdict(gate, testbed, hosts, refused, _unreached(latest))}",
                 state="failed" if refused else "done",
                 level="error" if refused else "info",
                 duration_s=time.monotonic() - started,
@@ -79,9 +79,15 @@ def check_gates(
         raise GateError("\n".join(map(str, refusals)))
 
 
-def _verdict(gate: str, testbed: Testbed, hosts: Mapping[str, Host], refused: list[Refusal]) -> str:
+def _unreached(seen: Mapping[str, Observed | ToolkitError] | None) -> int:
+    return sum(isinstance(what, ToolkitError) for what in (seen or {}).values())
+
+
+def _verdict(gate: str, testbed: Testbed, hosts: Mapping[str, Host], refused: list[Refusal], unreached: int) -> str:
     if refused:
         return f"{len({r.node for r in refused})} of {len(hosts)} nodes do not pass"
+    if unreached and gate != "metrics":
+        return f"{len(hosts) - unreached} of {len(hosts)} nodes pass, the others were not reached"
     if gate == "clock" and all(host.facts.get("shared_clock") for host in hosts.values()):
         return "all nodes share this machine's clock; their offset is 0 by construction"
     if gate == "metrics" and not testbed.service_of_role("monitor"):

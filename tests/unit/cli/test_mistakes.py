@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tests.unit.report.test_report import make_run
 from toolkit.cli import main
 from toolkit.cli.files import _EXAMPLE
 from toolkit.cli.main import application
-from toolkit.state import Deployment, save_deployment
+from toolkit.errors import UnreachableError
+from toolkit.state import Deployment, Host, SshAccess, save_deployment
 
 from tests.unit.cli.test_commands import commands  # isort: skip
 
@@ -149,6 +151,28 @@ def test_a_run_that_is_not_there_names_those_that_are(here: Path, shell: Shell, 
     code, told = shell("report latest --to lab.yml/report.html")
     assert code == 2
     assert "lab.yml: File exists" in told
+
+
+def test_nodes_that_are_not_reached_are_named_once_and_below_the_table(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("base", "eh", "pub", "sub-1", "sub-2")
+    access = SshAccess(address="10.0.0.9", known_hosts="/dev/null")
+    one = Host(node="eh", provider="container", type="container", address="10.0.0.9", ssh=access, architecture="amd64")
+    hosts = {name: dataclasses.replace(one, node=name) for name in names}
+    save_deployment(Deployment(name="lab", file=str(here / "lab.yml"), stage="deployed", hosts=hosts))
+    why = "10.0.0.9:22 refuses SSH; is sshd running there?"
+    gone = {name: UnreachableError(f"node {name}: {why}") for name in names}
+    monkeypatch.setattr("toolkit.provisioning.observe.observe", lambda *_: gone)
+    monkeypatch.setattr("toolkit.controller.gates.observe", lambda *_: gone)
+    code, told = shell("status lab")
+    assert code == 0
+    assert told.splitlines()[-5:] == [f"node {name}: {why}" for name in names]
+    assert shell("logs -t lab")[1].count(f"node eh: {why}") == 1
+    code, told = shell("verify lab --gate engine --gate images")
+    assert code == 6
+    assert "images: 0 of 5 nodes pass, the others were not reached" in told
+    assert f"engine: node eh: {why}" in told
 
 
 def test_a_workspace_that_may_not_be_written_is_named_and_another_is_proposed(
