@@ -162,6 +162,7 @@ def render_report(runs: Sequence[RunFolder], *, comparisons: Sequence[Comparison
             comparisons=comparisons,
             drops=drops,
             columns=[name for name, _ in COLUMNS],
+            titles=dict(HOP_TITLES),
             tables={"Markdown": markdown(documents), "CSV": comma_separated(documents), "LaTeX": latex(documents)},
             data=_script_safe({"titles": dict(HOP_TITLES), "runs": figures, "drops": drops}),
             style=(HOME / "report.css").read_text(),
