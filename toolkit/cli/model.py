@@ -36,6 +36,9 @@ SecondsOption = Annotated[float, typer.Option(metavar="SECONDS", help="Most seco
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw into a .svg, .pdf or .png file.")]
 
 
+_LONG = 90
+
+
 def register(parent: typer.Typer) -> None:
     """Add the commands."""
     parent.add_typer(app, name="model")
@@ -78,18 +81,23 @@ def solve(
 
 @app.command("show")
 def show(
-    net: NetArgument,
+    source: Annotated[
+        str, typer.Argument(metavar="NET|RUN", help="A net, .yml, .pnml or .xpn, or a run to build it from.")
+    ],
     tokens: TokensOption = None,
     set_: SetOption = None,
     plot: PlotOption = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the net as .yml or .pnml.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """A net's parts and what its shape tells. Drawn or converted on request. Example: toolkit model show net.yml"""
+    """Parts and parameters of a net, and what its shape tells. Drawn or converted on request.
+
+    Example: toolkit model show latest --set threads=4
+    """
     from toolkit.model.netfile import net_document
     from toolkit.model.structure import analyse_structure, check
 
-    loaded = _net(net, set_, tokens)
+    loaded, aliases = _net_or_run(source, set_, tokens)
     if plot is not None:
         from toolkit.model.draw import net_svg
 
@@ -98,10 +106,14 @@ def show(
         plot.write_text(net_svg(loaded), encoding="utf-8")
     if write is not None:
         _write_net(loaded, write)
-    found = analyse_structure(loaded)
-    notes = check(loaded)
+    # Two messages show the shape of a run's net; its sixty have more markings than anybody waits for.
+    looked_at = loaded if Path(source).is_file() else loaded.with_messages(2)
+    found = analyse_structure(looked_at)
+    notes = check(looked_at)
     if json_output:
         document = net_document(loaded) | {
+            "params": dict(loaded.params),
+            "aliases": aliases,
             "structure": {
                 "place_invariants": list(found.place_invariants),
                 "transition_invariants": list(found.transition_invariants),
@@ -117,13 +129,17 @@ def show(
         typer.echo(json.dumps(document))
         return
     typer.echo(f"net {loaded.name}, times in {loaded.unit}")
+    for name, value in loaded.params.items():
+        also = ", ".join(alias for alias, meant in aliases.items() if meant == name)
+        typer.echo(f"  parameter {name}: {value:g}{f' (also {also})' if also else ''}")
     for place, count in loaded.places.items():
         typer.echo(f"  place {place}: {count} at the start, at most {found.bounds[place]} seen")
     for name, node in net_document(loaded)["transitions"].items():
-        what = node.get("delay") or "immediate"
-        typer.echo(
-            f"  {name}: {node.get('in', '-')} -> {node.get('out', '-')}  {what}  {node.get('server', '')}".rstrip()
-        )
+        what = str(node.get("delay") or "immediate")
+        what = what if len(what) <= _LONG else f"{what[:_LONG]}..."
+        guard = f"  if {node['guard']}" if "guard" in node else ""
+        arcs = f"{_arcs(node.get('in'))} -> {_arcs(node.get('out'))}"
+        typer.echo(f"  {name}: {arcs}  {what}  {node.get('server', '')}".rstrip() + guard)
     for weights in found.place_invariants:
         typer.echo("  constant: " + " + ".join(p if w == 1 else f"{w} {p}" for p, w in weights.items()))
     typer.echo(f"  {found.markings} markings{'' if found.is_complete else ' or more'}")
@@ -348,6 +364,31 @@ def _net(file: Path, set_: list[str] | None, tokens: int | None) -> Any:
         net = load_xpn(file) if file.suffix == ".xpn" else load_pnml(file)
         return net if tokens is None else net.with_tokens(tokens)
     return load_net(file, settings, tokens=tokens)
+
+
+def _net_or_run(source: str, set_: list[str] | None, tokens: int | None) -> tuple[Any, dict[str, str]]:
+    """A net from a file, or the one that a run makes, and the other names of its parameters."""
+    from toolkit.model.netfile import load_document, read_net
+
+    file = Path(source)
+    if file.suffix in {".pnml", ".xpn", ".xml"}:
+        return _net(file, set_, tokens), {}
+    if file.suffix in {".yml", ".yaml"} or file.is_file():
+        document = load_document(file)
+        loaded = _net(file, set_, tokens)
+    else:
+        grid = _grid(set_)
+        subscribers = int(max([*grid.get("S", ()), *grid.get("subscribers", ()), 0]))
+        document, _ = _document(source, subscribers=subscribers, at_a_rate="rate" in grid)
+        loaded = read_net(document, {name: values[0] for name, values in grid.items()}, tokens=tokens, file=source)
+    return loaded, {str(alias): str(name) for alias, name in (document.get("aliases") or {}).items()}
+
+
+def _arcs(given: Any) -> str:
+    """Places of an arc inscription for people."""
+    if not isinstance(given, dict):
+        return str(given or "-")
+    return " + ".join(place if count == 1 else f"{count} {place}" for place, count in given.items())
 
 
 def _write_net(net: Any, file: Path) -> None:

@@ -59,6 +59,7 @@ def broker_document(samples: RunSamples, subscribers: int, *, at_a_rate: bool = 
     """
     assert samples.freed is not None
     settings = run_settings(samples)
+    settings["S"] = min(settings["S"], subscribers)
     if at_a_rate and "W" in settings:
         del settings["W"]
         settings["rate"] = samples.rate_per_s
@@ -147,6 +148,8 @@ class _Broker:
             made |= {"in_bytes": round(cables.in_bytes), "in_mbps": _short(cables.in_mbps)}
         if cables.out_mbps:
             made |= {"out_bytes": round(cables.out_bytes), "out_mbps": _short(cables.out_mbps)}
+            if cables.burst_bytes:
+                made["burst"] = round(cables.burst_bytes)
             if self.parts > 1:
                 made["quantum"] = round(cables.quantum_bytes)
             if not self.is_alone:
@@ -235,6 +238,20 @@ class _Broker:
             size = _left(part) if part == parts else f"min({_left(part)}, {_QUANTUM})"
             delay = _lasting(f"{size} * 8 / 1000 / out_mbps")
             self.transitions[f"pass_{name}"] = _timed(on_cable, [after, "Cable"], delay)
+            if part == 1 and self.cables.burst_bytes:
+                self.put_burst(lane, take, after, size)
+
+    def put_burst(self, lane: int, take: dict[str, Any], after: str, size: str) -> None:
+        """After a pause the cable's bucket is full: the first copy leaves sooner by what it holds."""
+        on_cable = f"On_Cable_Fresh_{lane}"
+        self.places |= {"Full_Bucket": 1, "Empty_Bucket": 0, on_cable: 0}
+        first = {**take["immediate"], "priority": take["immediate"]["priority"] + 1}
+        node = {**take, "in": [*take["in"], "Full_Bucket"], "out": on_cable, "immediate": first}
+        self.transitions[f"take_fresh_{lane}"] = node
+        delay = _lasting(f"({size} - burst) * 8 / 1000 / out_mbps")
+        self.transitions[f"pass_fresh_{lane}"] = _timed(on_cable, [after, "Cable", "Empty_Bucket"], delay)
+        refill = _timed("Empty_Bucket", "Full_Bucket", _lasting("burst * 8 / 1000 / out_mbps"))
+        self.transitions["refill"] = {**refill, "guard": "Cable == 1"}
 
     def put_lag(self, lane: int) -> str:
         """The place that a copy reaches when it has left the cable, and what the reading process adds."""
@@ -248,10 +265,12 @@ class _Broker:
 
     def room(self, lane: int) -> str:
         """Whether the kernel takes another copy for a subscriber; until then the broker waits."""
+        whole = [f"Waiting_{lane}", f"On_Cable_{lane}" if self.parts == 1 else f"On_Cable_1_{lane}"]
+        whole += [f"On_Cable_Fresh_{lane}"] if self.cables.burst_bytes else []
         if self.parts == 1:
-            bytes_held = f"(Waiting_{lane} + On_Cable_{lane}) * out_bytes"
+            bytes_held = f"({' + '.join(whole)}) * out_bytes"
         else:
-            terms = [f"(Waiting_{lane} + On_Cable_1_{lane}) * out_bytes"]
+            terms = [f"({' + '.join(whole)}) * out_bytes"]
             terms += [
                 f"(Begun_{part - 1}_{lane} + On_Cable_{part}_{lane}) * max({_left(part)}, 0)"
                 for part in range(2, self.parts + 1)

@@ -18,11 +18,11 @@ _STEP_CLASSES = 3
 def net_from_run(samples: RunSamples, *, subscribers: int = 0, at_a_rate: bool = False) -> dict[str, Any]:
     """A net document (see docs/models.md) for the latency of one message or request, with what-if parameters.
 
-    `subscribers`: the most that the net will be asked for, where that is more than the run had. `at_a_rate`: messages
+    `subscribers`: the most that the net will be asked for, where that is not what the run had. `at_a_rate`: messages
     come at a rate also where those of the run waited for each other.
     """
     if samples.messages:
-        return broker_document(samples, max(subscribers, samples.subscribers), at_a_rate=at_a_rate)
+        return broker_document(samples, subscribers or samples.subscribers, at_a_rate=at_a_rate)
     delays = samples.steps or (samples.hops if len(samples.hops) == len(HOPS) else {"end_to_end": samples.end_to_end})
     return sequence_document(samples, delays)
 

@@ -27,6 +27,8 @@ _REAL_FRAME_BYTES = 90
 _BASE64 = {"sse", "http", "rest", "xmpp"}
 _AROUND_BYTES = {"sse": (330, 40), "http": (330, 350), "rest": (330, 350), "xmpp": (400, 400), "stomp": (150, 200)}
 """What a protocol puts around a payload on the way in and out; 60 for those that are not here."""
+_BURST_BYTES = {"container": 3028.0, "vm": 32.0 * 1024}
+"""Of the token buckets that limit virtual nodes; in containers a quarter of a millisecond, at least two frames."""
 _MOST_COPIES = 30_000
 _FEW = 20
 
@@ -42,6 +44,8 @@ class Cables:
     out_mbps: float = 0.0
     quantum_bytes: float = QUANTUM_BYTES
     """What a connection may have in the cable's queue where it is alone, see `quantum`."""
+    burst_bytes: float = 0.0
+    """What leaves at once after a pause: the bucket of a virtual node's cable; a real one has none."""
 
     @property
     def in_ms(self) -> float:
@@ -52,6 +56,11 @@ class Cables:
     def out_ms(self) -> float:
         """How long a copy keeps the cable to the subscribers busy."""
         return self.out_bytes * 8 / 1000 / self.out_mbps if self.out_mbps else 0.0
+
+    @property
+    def burst_ms(self) -> float:
+        """How much sooner copies have left that found a full bucket."""
+        return self.burst_bytes * 8 / 1000 / self.out_mbps if self.out_mbps else 0.0
 
     def quantum(self, copies: int) -> float:
         """Bytes that each of several connections may have in the queue.
@@ -99,7 +108,10 @@ def cables_of(manifest: Mapping[str, Any]) -> Cables:
     text = float(workload["payload_bytes"])
     text = 4 * math.ceil(text / 3) if protocol in _BASE64 else text
     in_bytes, out_bytes = (_on_the_wire(text + extra, frame) for extra in around)
-    return Cables(in_bytes=in_bytes, in_mbps=in_mbps, out_bytes=out_bytes, out_mbps=out_mbps)
+    burst = _BURST_BYTES.get(str(node.get("provider")), 0.0)
+    if node.get("provider") == "container":
+        burst = max(burst, out_mbps * 1e6 / 8 / 4000)
+    return Cables(in_bytes=in_bytes, in_mbps=in_mbps, out_bytes=out_bytes, out_mbps=out_mbps, burst_bytes=burst)
 
 
 def _sizes(ends: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -176,18 +188,18 @@ def freed(
     is_idle = np.ones(len(out), dtype=bool)
     if cables.out_mbps:
         leaving = np.full(out.shape, np.nan)
-        leaving[used] = departures(out[used], cables.part_ms(copies))
+        leaving[used] = departures(out[used], cables.part_ms(copies), cables.burst_ms)
         is_idle = _is_idle(first, leaving)
         if cables.parts(copies) > 1:
             cables = replace(cables, quantum_bytes=_quantum(cables, out, answered, is_idle))
-            leaving[used] = departures(out[used], cables.part_ms(copies))
+            leaving[used] = departures(out[used], cables.part_ms(copies), cables.burst_ms)
             is_idle = _is_idle(first, leaving)
         passing = leaving - out
         if is_idle.sum() >= _FEW:
             typical = float(np.nanmedian(passing[is_idle]))
             scale = _scale((arrived - leaving)[is_idle], typical)
             cables = replace(cables, out_mbps=cables.out_mbps / scale)
-            leaving[used] = departures(out[used], cables.part_ms(copies))
+            leaving[used] = departures(out[used], cables.part_ms(copies), cables.burst_ms)
             is_idle = _is_idle(first, leaving)
     gaps = np.diff(out, axis=1)
     free_gaps = gaps[is_idle] if is_idle.sum() >= _FEW else gaps
@@ -228,8 +240,10 @@ def pool(runs: Sequence[Freed]) -> Freed:
     )
 
 
-def departures(out: FloatArray, part_ms: Sequence[float]) -> FloatArray:
+def departures(out: FloatArray, part_ms: Sequence[float], burst_ms: float = 0.0) -> FloatArray:
     """When each copy has left a cable that serves the parts of copies one after the other: shape as `out` (ms).
+
+    After a pause of `burst_ms` and more the first `burst_ms` take no time.
 
     A connection's copies leave in order. First parts go before later ones, the earliest sent first.
     """
@@ -239,15 +253,17 @@ def departures(out: FloatArray, part_ms: Sequence[float]) -> FloatArray:
         lane.sort(reverse=True)
     part = [0] * len(lanes)
     turn = [0] * len(lanes)
-    now, count = -math.inf, 0
+    now, credit, count = -math.inf, 0.0, 0
     open_ = [j for j, lane in enumerate(lanes) if lane]
     while open_:
         ready = [j for j in open_ if part[j] or lanes[j][-1][0] <= now]
         if not ready:
-            now = min(lanes[j][-1][0] for j in open_)
+            begin = min(lanes[j][-1][0] for j in open_)
+            now, credit = begin, min(burst_ms, credit + begin - now)
             continue
         chosen = min(ready, key=lambda j: (part[j], lanes[j][-1][0] if part[j] == 0 else turn[j], j))
-        now += part_ms[part[chosen]]
+        saved = min(credit, part_ms[part[chosen]])
+        now, credit = now + part_ms[part[chosen]] - saved, credit - saved
         count += 1
         turn[chosen] = count
         part[chosen] += 1
@@ -297,7 +313,7 @@ def _quantum(cables: Cables, out: FloatArray, answered: FloatArray, is_idle: NDA
     Where the cable is hardly ever empty, the quarter of the answers that were fastest did not wait for room.
     """
     copies = out.shape[1]
-    waited = answered - out[:, 0]
+    waited = answered - out[:, 0] + cables.burst_ms
     known = waited[is_idle & ~np.isnan(waited)]
     if len(known) >= _FEW:
         first_ms = float(np.median(known)) / copies
@@ -315,5 +331,5 @@ def _answer(cables: Cables, out: FloatArray, answered: FloatArray, is_idle: NDAr
     if known.sum() < _FEW:
         return 0.0
     parts = cables.part_ms(out.shape[1])[0] * np.sum(~np.isnan(out), axis=1) if cables.out_mbps else 0.0
-    busy_until = out[:, 0] + parts
+    busy_until = out[:, 0] + parts - cables.burst_ms
     return float(max(np.median((answered - np.maximum(last, busy_until))[known]), 0.0))

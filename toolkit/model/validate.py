@@ -258,7 +258,9 @@ def explain(
     found = _noise(fitted, judged, missed)
     if own:
         found += [_structure(figure, _figure(own, figure.name)) for figure, _ in missed]
-    found += _changes(fitted, judged) + _full_cable(fitted, judged, params)
+    for figure, _ in missed:
+        found += _changes(fitted, judged, figure.name)
+    found += _full_cable(fitted, judged, params)
     if judged.subscribers > 1 and "S" in params and fitted.subscribers == 1:
         found.append(
             "the run of the fit had one subscriber: it does not tell what a further one costs beside the cable"
@@ -321,14 +323,15 @@ def _figure_of(name: str, values: FloatArray) -> float:
     return float(values.mean() if name == "mean" else np.quantile(values, 0.99))
 
 
-def _changes(fitted: RunSamples, judged: RunSamples) -> list[str]:
-    """Hops whose mean is another one in the judged run, largest first: what a net cannot know."""
-    total = float(judged.end_to_end.mean())
-    here, there = _hops(judged), _hops(fitted)
-    pairs = [(hop, float(np.nanmean(here[hop])), float(np.nanmean(there[hop]))) for hop in here if hop in there]
+def _changes(fitted: RunSamples, judged: RunSamples, name: str) -> list[str]:
+    """Hops whose mean (or p99) is another one in the judged run, largest first: what a net cannot know."""
+    total = _figure_of(name, judged.end_to_end)
+    here, there = ({hop: v[~np.isnan(v)] for hop, v in _hops(run).items()} for run in (judged, fitted))
+    pairs = [(hop, _figure_of(name, here[hop]), _figure_of(name, there[hop])) for hop in here if hop in there]
     pairs.sort(key=lambda pair: -abs(pair[1] - pair[2]))
+    what = "" if name == "mean" else f" ({name})"
     return [
-        f"{hop}: {a:.4g} ms here, {b:.4g} ms in the run of the fit ({(a - b) / total * 100:+.1f} % of the whole)"
+        f"{hop}{what}: {a:.4g} ms here, {b:.4g} ms in the run of the fit ({(a - b) / total * 100:+.1f} % of the whole)"
         for hop, a, b in pairs
         if abs(a - b) > 0.01 * total
     ][:4]

@@ -64,7 +64,8 @@ def make_run(folder, *, subscribers, seed=1, n=500, payload=16_384, period_ms=60
         sent = seq * period_ms
         received = sent + rng.gamma(3, 0.05) + cables.in_ms
         first = received + rng.gamma(4, 0.1)
-        left = departures(first + 0.02 * np.arange(subscribers)[None, :], cables.part_ms(subscribers))[0]
+        out = first + 0.02 * np.arange(subscribers)[None, :]
+        left = departures(out, cables.part_ms(subscribers), cables.burst_ms)[0]
         for rank in range(subscribers):
             arrived = left[rank] + rng.gamma(2, 0.1)
             instants = (sent, sent, received, first + rank * 0.02, arrived)
@@ -104,6 +105,9 @@ def test_copies_leave_one_after_the_other_and_large_ones_take_turns():
     assert departures(sent, [2.0]).tolist()[0] == [2.0, 4.0, 6.0]
     assert departures(sent, [2.0])[1, :2].tolist() == [12.0, 14.0]
     assert departures(sent, [1.5, 0.5]).tolist()[0] == [5.0, 5.5, 6.0]
+    # A full bucket lets 0.5 ms through at once; it takes a pause of as long to fill again.
+    assert departures(sent[:, :2], [2.0], 0.5)[0].tolist() == [1.5, 3.5]
+    assert departures(np.array([[0.0], [2.0], [3.7]]), [2.0], 0.5)[:, 0].tolist() == [1.5, 3.5, 5.5]
     # A connection keeps its order: the second message waits for the first to have left it.
     assert departures(np.array([[0.0], [0.5]]), [1.0, 1.0])[:, 0].tolist() == [2.0, 4.0]
 

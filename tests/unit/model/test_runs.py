@@ -333,3 +333,15 @@ def test_a_thread_is_held_until_the_last_subscriber_was_sent_to(tmp_path):
     writing = [place.startswith("Writing") for place in document["places"]]
     # Little's law: 500 messages a second, each 3 x 0.05 ms after the first sending.
     assert held.averages[:, writing].sum(axis=1).mean() == pytest.approx(0.5 * 0.15, rel=0.05)
+
+
+def test_show_tells_the_parameters_of_a_runs_net_and_takes_others(tmp_path):
+    folder = make_run(tmp_path / "r", n=200, subscribers=2)
+    shown = run("show", str(folder), "--set", "threads=3", "--set", "subscribers=1").stdout
+    assert "parameter K: 3 (also threads, thread_pool_size)" in shown
+    assert "Active_Threads + Executing + To_Write_1 < 3" in shown
+    assert "write_2" not in shown
+    document = json.loads(run("show", str(folder), "--json").stdout)
+    assert document["params"]["S"] == 2
+    assert document["aliases"]["subscribers"] == "S"
+    assert "write_last_2" in document["transitions"]
