@@ -45,9 +45,30 @@ install_packages() { # Names in one word; `update` refreshes the package lists b
   say "Debian packages to install: $1"
   confirm "Install them with apt-get?"
   [ "${2:-}" != update ] || as_root apt-get update -qq
-  # Packages that start services when installed are kept from doing so: toolkit starts what it needs itself.
+  local clock=no
+  ! service is-active systemd-timesyncd ntpsec || clock=yes
+  # Services of packages are not started: toolkit starts what it needs itself. Debian asks this file.
+  local policy=/usr/sbin/policy-rc.d
+  if [ -e $policy ]; then policy=; else
+    printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin $policy
+    trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
   # shellcheck disable=SC2086
-  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $1 >/dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $1 >/dev/null
+  [ -z "$policy" ] || { as_root rm -f $policy; trap - EXIT; }
+  local name
+  for name in mosquitto prometheus chrony; do
+    case " $1 " in *" $name "*) ;; *) continue ;; esac
+    if [ $name = chrony ] && [ $clock = yes ]; then
+      service start chrony || true # Debian has one time daemon at a time: it has taken the other's place.
+    else
+      service disable $name || true
+    fi
+  done
+}
+
+service() { # systemctl, where systemd runs.
+  [ -d /run/systemd/system ] && as_root systemctl -q "$@" 2>/dev/null
 }
 
 python_ok() {
