@@ -26,3 +26,8 @@ class Event:
 
 
 Emit = Callable[[Event], None]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, for messages: `1 node`, `2 nodes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

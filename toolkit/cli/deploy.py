@@ -18,6 +18,7 @@ from toolkit.cli.target import (
     settings,
     testbed_file,
 )
+from toolkit.events import counted
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -61,7 +62,7 @@ def plan(
     elif found:
         for action in found.actions:
             typer.echo(str(action))
-        typer.echo(f"{len(found.actions)} differences; next: toolkit deploy", err=True)
+        typer.echo(f"{counted(len(found.actions), 'difference')}; next: toolkit deploy", err=True)
     else:
         typer.echo("nothing to do: the testbed is as its file says")
     if found and detailed_exitcode:

@@ -10,6 +10,7 @@ import typer
 
 from toolkit.cli.target import DEFAULT_FILE, JsonOption, ProviderOption
 from toolkit.errors import UsageError
+from toolkit.events import counted
 
 _EXAMPLE = """\
 # A testbed: machines, what runs on them, and the traffic to measure. `toolkit validate` checks it.
@@ -76,7 +77,8 @@ def validate(
         )
         if not json_output:
             typer.echo(
-                f"{file}: valid: testbed {testbed.name}, {len(testbed.nodes)} nodes, {len(testbed.services)} services"
+                f"{file}: valid: testbed {testbed.name}, "
+                f"{counted(len(testbed.nodes), 'node')}, {counted(len(testbed.services), 'service')}"
                 + (", as a local twin" if testbed.twin else "")
             )
     if json_output:

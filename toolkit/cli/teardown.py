@@ -10,6 +10,7 @@ import typer
 
 from toolkit.cli.progress import progress
 from toolkit.cli.target import JsonOption, TestbedArgument, name_of
+from toolkit.events import counted
 
 if TYPE_CHECKING:
     from toolkit.controller.teardown import Removal
@@ -78,4 +79,4 @@ def _tear_down(name: str, *, quiet: bool) -> Removal:
 def _in_short(name: str, removal: Removal) -> str:
     if not removal.removed:
         return f"nothing to do: looked, and nothing of a testbed {name} is there, {removal.seconds:.1f} s"
-    return f"testbed {name} is gone: {len(removal.removed)} things removed, {removal.seconds:.1f} s"
+    return f"testbed {name} is gone: {counted(len(removal.removed), 'thing')} removed, {removal.seconds:.1f} s"

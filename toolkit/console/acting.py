@@ -12,7 +12,7 @@ from toolkit.console.actions import INTERRUPTS, Order, Verb, release
 from toolkit.console.journal import INTERRUPTED, journal, read_json
 from toolkit.controller.asked import as_deployed
 from toolkit.errors import ToolkitError, UsageError
-from toolkit.events import Emit
+from toolkit.events import Emit, counted
 from toolkit.spec.load import Asked
 from toolkit.state import load_deployment
 
@@ -70,7 +70,7 @@ def _teardown(order: Order, emit: Emit) -> dict[str, Any]:
     from toolkit.controller.teardown import teardown
 
     removal = teardown(order.testbed, emit=emit)
-    things = f"{len(removal.removed)} things removed, nothing is left, {removal.seconds:.1f} s"
+    things = f"{counted(len(removal.removed), 'thing')} removed, nothing is left, {removal.seconds:.1f} s"
     return {"message": f"testbed {order.testbed} is gone: {things}"}
 
 

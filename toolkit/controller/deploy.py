@@ -15,7 +15,7 @@ from toolkit.contract.bundle import Bundle
 from toolkit.controller.gates import check_gates
 from toolkit.controller.teardown import remove_nodes, teardown
 from toolkit.errors import DeployIncompleteError, ToolkitError, UnreachableError
-from toolkit.events import Emit, Event
+from toolkit.events import Emit, Event, counted
 from toolkit.plan import Plan, Running, make_plan, node_hash, plan_nodes, plan_services
 from toolkit.providers import provider_for
 from toolkit.providers.base import NodeImage, Request
@@ -60,7 +60,8 @@ class Outcome:
     def in_short(self) -> str:
         """In a line."""
         what = "is up" if self.changed else "is up already; nothing changed"
-        return f"testbed {self.deployment.name} {what}: {len(self.deployment.hosts)} nodes, {self.seconds:.1f} s"
+        nodes = counted(len(self.deployment.hosts), "node")
+        return f"testbed {self.deployment.name} {what}: {nodes}, {self.seconds:.1f} s"
 
 
 def deploy(asked: Asked, emit: Emit) -> Outcome:
@@ -153,8 +154,9 @@ def bundles_of(testbed: Testbed, deployment: Deployment) -> dict[str, Bundle]:
 
 def build_images(testbed: Testbed, hosts: Mapping[str, Host], emit: Emit) -> Images:
     """Every image the testbed needs on these hosts, built where its content has changed."""
-    with _step(emit, "images", "images are built") as say:
-        built = _builder(testbed, emit).build(_wanted_images(testbed, hosts))
+    wanted = _wanted_images(testbed, hosts)
+    with _step(emit, "images", counted(len(wanted), "image")) as say:
+        built = _builder(testbed, emit).build(wanted)
         say(f"{len(built)} images are there")
     return built
 
@@ -182,7 +184,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
     failed: dict[str, str] = {}
     directory = paths.testbed_dir(testbed.name)
     wanted = images_of(testbed)
-    with _step(emit, "acquire", f"{len(testbed.nodes)} nodes") as say:
+    with _step(emit, "acquire", counted(len(testbed.nodes), "node")) as say:
         for name, settings in testbed.providers.items():
             nodes = [node for node in testbed.nodes if node.provider == name]
             if not nodes:
@@ -222,7 +224,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
 
 def preflight(testbed: Testbed, deployment: Deployment, emit: Emit) -> dict[str, Observed | ToolkitError]:
     """What every machine is and runs, all at the same time; raises UnreachableError where none of them answers."""
-    with _step(emit, "preflight", f"{len(deployment.hosts)} nodes") as say:
+    with _step(emit, "preflight", counted(len(deployment.hosts), "node")) as say:
         seen = observe(deployment.hosts, testbed.name)
         silent = {node: str(error) for node, error in seen.items() if isinstance(error, UnreachableError)}
         say(f"{len(seen) - len(silent)} of {len(seen)} nodes answer")
@@ -244,7 +246,7 @@ def provision(
     touched = tuple(sorted(nodes))
     lacking = [node for node in touched if not _holds_images(seen.get(node), bundles[node], deployment.hosts[node])]
     use = registry_in_use() if lacking else contextlib.nullcontext()
-    with _step(emit, "provision", f"{len(touched)} nodes") as say, use:
+    with _step(emit, "provision", counted(len(touched), "node")) as say, use:
         registry = _builder(testbed, emit).registry(_references(bundles, lacking)) if lacking else None
         inventory = make_inventory(
             testbed,

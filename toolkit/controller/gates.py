@@ -11,7 +11,7 @@ from typing import Any
 from toolkit import ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.errors import GateError, ToolkitError
-from toolkit.events import Emit, Event
+from toolkit.events import Emit, Event, counted
 from toolkit.provisioning.observe import Observed, observe
 from toolkit.provisioning.render import PROMETHEUS_PORT
 from toolkit.spec.testbed import Testbed
@@ -92,7 +92,7 @@ def _verdict(gate: str, testbed: Testbed, hosts: Mapping[str, Host], refused: li
         return "all nodes share this machine's clock; their offset is 0 by construction"
     if gate == "metrics" and not testbed.service_of_role("monitor"):
         return "no monitor in this testbed"
-    return f"{len(hosts)} nodes pass"
+    return f"{counted(len(hosts), 'node')} {'passes' if len(hosts) == 1 else 'pass'}"
 
 
 _Judge = Callable[[Testbed, Bundle, Observed | ToolkitError, str], list[Refusal]]

@@ -16,7 +16,7 @@ function follow(home) {
   const outcome = element("p", "outcome");
   outcome.setAttribute("role", "status");
   const elapsed = element("p", "elapsed soft");
-  home.append(steps, nodes, elapsed, outcome);
+  home.append(outcome, elapsed, nodes, steps); // what matters most stays in sight, however long the list grows
   let lost = false;
   const tick = () => {
     const passed = Math.max(0, Math.round(Date.now() / 1000 - started));
@@ -50,11 +50,11 @@ function follow(home) {
       words,
     );
     if (event.duration_s !== null) line.append(element("span", "took", `${event.duration_s.toFixed(1)} s`));
-    // A stage that says again how far it is takes the place of what it said before.
-    const last = steps.lastElementChild;
-    const same = last?.dataset.key === `${event.stage}/note` && event.state === "note" && event.level === "info";
-    line.dataset.key = event.level === "info" ? `${event.stage}/${event.state}` : "kept";
-    if (same && event.stage === "run") last.replaceWith(line);
+    // Who says again how far it is (a run; each image while it is built) takes the place of what it said before.
+    const again = event.level === "info" && event.state === "note" && { run: "run", images: event.message.split(":")[0] }[event.stage];
+    if (again) line.dataset.key = `${event.stage}/${again}`;
+    const before = again && [...steps.children].findLast((other) => other.dataset.key === line.dataset.key);
+    if (before) before.replaceWith(line);
     else steps.append(line);
   };
 
