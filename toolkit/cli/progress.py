@@ -43,9 +43,9 @@ def progress(*, as_json: bool = False, quiet: bool = False, also: Emit | None = 
 def _locked(show: Emit, lock: threading.Lock, also: Emit | None) -> Iterator[Emit]:
     def emit(event: Event) -> None:
         with lock:
-            show(event)
-            if also:
+            if also:  # whoever has seen it finds it written down
                 also(event)
+            show(event)
 
     yield emit
 
