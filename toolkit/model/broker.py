@@ -151,7 +151,7 @@ class _Broker:
             if cables.burst_bytes:
                 made["burst"] = round(cables.burst_bytes)
             if self.parts > 1:
-                made["quantum"] = round(cables.quantum_bytes)
+                made["quantum"] = round(min(cables.quantum_bytes, QUANTUM_BYTES * self.lanes**0.5))
             if not self.is_alone:
                 known = max(held, 1.0) * cables.out_bytes if held else max(BUFFER_BYTES, cables.out_bytes)
                 made["buffer"] = round(known) if _mode(self.samples) in _BLOCKING_MODES else _NEVER
@@ -238,6 +238,10 @@ class _Broker:
             size = _left(part) if part == parts else f"min({_left(part)}, {_QUANTUM})"
             delay = _lasting(f"{size} * 8 / 1000 / out_mbps")
             self.transitions[f"pass_{name}"] = _timed(on_cable, [after, "Cable"], delay)
+            if part < parts:  # nothing is left of a small copy
+                gone = _at_once(after, arrived, guard=f"{_left(part + 1)} <= 0")
+                gone["immediate"]["priority"] = parts + 4
+                self.transitions[f"gone_{name}"] = gone
             if part == 1 and self.cables.burst_bytes:
                 self.put_burst(lane, take, after, size)
 

@@ -42,8 +42,8 @@ class Cables:
     out_bytes: float = 0.0
     """Of one copy."""
     out_mbps: float = 0.0
-    quantum_bytes: float = QUANTUM_BYTES
-    """What a connection may have in the cable's queue where it is alone, see `quantum`."""
+    quantum_bytes: float = math.inf
+    """What a connection may have in the cable's queue where it is alone, see `quantum`; infinite where not known."""
     burst_bytes: float = 0.0
     """What leaves at once after a pause: the bucket of a virtual node's cable; a real one has none."""
 
@@ -184,7 +184,6 @@ def freed(
     leaving = out
     first = out[:, 0]
     copies = out.shape[1]
-    cables = replace(cables, quantum_bytes=QUANTUM_BYTES * math.sqrt(copies))
     is_idle = np.ones(len(out), dtype=bool)
     if cables.out_mbps:
         leaving = np.full(out.shape, np.nan)
@@ -223,13 +222,14 @@ def pool(runs: Sequence[Freed]) -> Freed:
     wide = [np.pad(r.deliver, ((0, 0), (0, width - r.deliver.shape[1])), constant_values=np.nan) for r in runs]
     held = [run.held_copies for run in runs if run.held_copies]
     several = [run for run in runs if run.deliver.shape[1] > 1] or list(runs)
+    quanta = [run.cables.quantum_bytes for run in runs if math.isfinite(run.cables.quantum_bytes)]
     answers = [run.answer_ms for run in runs if run.answer_ms]
     return Freed(
         cables=replace(
             runs[0].cables,
             in_mbps=float(np.mean([run.cables.in_mbps for run in runs])),
             out_mbps=float(np.mean([run.cables.out_mbps for run in runs])),
-            quantum_bytes=float(np.mean([run.cables.quantum_bytes for run in runs])),
+            quantum_bytes=float(np.mean(quanta)) if quanta else math.inf,
         ),
         publish=np.concatenate([run.publish for run in runs]),
         deliver=np.concatenate(wide),

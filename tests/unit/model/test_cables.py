@@ -200,6 +200,16 @@ def test_the_net_of_large_copies_has_one_cable_and_answers_on_it(tmp_path):
     assert shares[[0, -1]] == pytest.approx(1, abs=0.02)
 
 
+def test_small_copies_leave_whole_also_in_a_net_that_has_turns(tmp_path):
+    samples = read_run(make_run(tmp_path / "f", subscribers=3, n=100))
+    whole = latencies(read_net(net_from_run(samples))).mean()
+    turns = replace(samples.freed.cables, quantum_bytes=40_000.0)
+    document = net_from_run(replace(samples, freed=replace(samples.freed, cables=turns)), subscribers=4)
+    assert "pass_2_1" in document["transitions"]
+    apart = {"N": 1, "S": 3, "quantum": 40_000}
+    assert latencies(read_net(document, apart)).mean() == pytest.approx(whole, rel=0.01)
+
+
 def test_a_full_cable_makes_a_blocking_broker_wait(tmp_path, monkeypatch):
     monkeypatch.setattr("toolkit.model.predict._LEAST_REPLICATIONS", 32)
     monkeypatch.setattr("toolkit.model.predict._LATENCIES", 1)
