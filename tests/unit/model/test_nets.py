@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from toolkit.errors import ModelError
 from toolkit.model.analyse import solve
-from toolkit.model.expressions import parse_expression
+from toolkit.model.expressions import bind, parse_expression
 from toolkit.model.net import NetBuilder
 from toolkit.model.netfile import dump_net, load_net, net_document, read_net
 from toolkit.model.pnml import load_pnml, load_xpn, pnml_text
@@ -248,3 +248,12 @@ def test_expressions_work_on_arrays_and_numbers():
     for bad in ("A if B else 1", "[A]", "lambda: 1", "A and", "f(A)", "'x'", "A[0]", "2 ** A", "x" * 3000):
         with pytest.raises(ModelError):
             parse_expression(bad)
+
+
+def test_what_reads_no_places_is_worked_out_once():
+    bound = bind(parse_expression("S > 2 and A + 2 * B < 3"), {"S": 3, "B": 4})
+    assert (str(bound), bound.names) == ("3 > 2 and A + 2 * 4 < 3", {"A"})
+    assert not bound({"A": 0})
+    assert not bind(parse_expression("S > 2 and A < 3"), {"S": 2})({"A": 0})
+    assert bind(parse_expression("S > 2 or A < 3"), {"S": 3})({"A": 9})
+    assert bind(parse_expression("min(S, 4) ** 0.5 + A"), {"S": 9})({"A": 1}) == 3
