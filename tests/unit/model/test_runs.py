@@ -179,7 +179,7 @@ def test_solve_prints_one_document():
 
 
 def test_the_commands_on_a_run_write_into_its_folder(tmp_path):
-    folder = make_run(tmp_path / "r", n=400)
+    folder = make_run(tmp_path / "r", n=250)
     only = ("--hop", "publish", "--families", "gamma,erlang")
     run("fit", str(folder), *only, "--plots", str(tmp_path / "plots"))
     shown = run("fit", str(folder), *only, "--round-shapes", "--bootstrap", "5")
@@ -200,12 +200,12 @@ QUEUE = """\
 net: queue
 unit: ms
 params: {rate: 10, threads: 1}
-places: {Source: 200, Way: 0, Queue: 0, Done: 0}
+places: {Source: 100, Way: 0, Queue: 0, Done: 0}
 transitions:
   arrive: {in: Source, out: Way, delay: "exponential(rate / 1000)"}
   send: {in: Way, out: Queue, delay: deterministic(1), server: infinite}
   serve: {in: Queue, out: Done, delay: "exponential(0.1)", server: threads}
-measures: {done: {first_passage: Done == 200}}
+measures: {done: {first_passage: Done == 100}}
 latency: {from: send, to: Done}
 """
 
