@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -208,33 +207,6 @@ def _topic(lab: Loopback) -> str:
     return str(json.loads(manifest.read_text())["streams"][0]["topic"])
 
 
-def test_two_clients_of_one_id_do_not_push_each_other_out_for_ever(lab: Loopback, mosquitto: int) -> None:
-    """Somebody enters with the id of a subscriber, and comes back whenever that one does."""
-    over = threading.Event()
-
-    def intrude() -> None:
-        while not over.is_set():
-            with socket.create_connection(("127.0.0.1", mosquitto)) as stranger:
-                stranger.settimeout(0.5)
-                stranger.sendall(mqtt_packets.connect(4, "tk-sub-sub-1-subscriber-0-0", keep_alive_s=0, clean=True))
-                with contextlib.suppress(OSError):
-                    while stranger.recv(16) and not over.is_set():
-                        pass
-
-    intruder = threading.Thread(target=intrude)
-    try:
-        run = during(lab, dataclasses.replace(STEADY, messages=700), (0.5, intruder.start))
-    finally:
-        over.set()
-        intruder.join()
-    kpis = checked(run, fault="10 connections in a row were lost within 1 s of being taken")
-    [fault] = [words for words in kpis["faults"] if "10 connections in a row" in words]
-    assert "by the name tk-sub-sub-1-subscriber-0-0" in fault
-    pushed, other = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
-    assert other["delivered"] == other["expected"] == pushed["expected"] == 700
-    assert pushed["dropped"] > 0
-
-
 def test_subscribers_that_share_get_each_message_once_together(lab: Loopback) -> None:
     workload = dataclasses.replace(STEADY, options={**STEADY.options, "share": True}, subscriber_connections=2)
     [run] = lab.run(workload)
@@ -319,7 +291,10 @@ def test_a_way_that_goes_dead_without_a_word_is_noticed(tmp_path: Path, monkeypa
                 run = during(
                     lab,
                     dataclasses.replace(
-                        STEADY, messages=600, drain_s=4.0, options={**STEADY.options, "dead_after_s": 1}
+                        STEADY,
+                        messages=600,
+                        drain_s=4.0,
+                        options={**STEADY.options, "session": "persistent", "dead_after_s": 1},
                     ),
                     (1.0, lambda: subprocess.run(["iptables", "-A", *rule], check=True)),
                     (3.5, lambda: subprocess.run(["iptables", "-D", *rule], check=True)),
