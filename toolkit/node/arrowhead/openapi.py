@@ -14,25 +14,15 @@ from typing import Any
 
 from toolkit import __version__
 from toolkit.node.arrowhead.fields import Rules, json_name, rules_of
+from toolkit.node.arrowhead.refusals import ERROR_MESSAGE
 from toolkit.node.arrowhead.routes import Route
 
-_ERROR = {
-    "type": "object",
-    "required": ["errorMessage", "errorCode", "exceptionType", "origin"],
-    "properties": {
-        "errorMessage": {"type": "string"},
-        "errorCode": {"type": "integer"},
-        "exceptionType": {"type": "string"},
-        "origin": {"type": "string"},
-        "documentation": {"type": "string"},
-    },
-}
 _NAME_PATTERN = "^[A-Za-z0-9\\-_:]+$"
 
 
 def describe(title: str, routes: Iterable[Route]) -> dict[str, Any]:
     """The document, as JSON values."""
-    schemas: dict[str, Any] = {"ErrorMessage": _ERROR}
+    schemas: dict[str, Any] = {"ErrorMessage": ERROR_MESSAGE}
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)

@@ -21,6 +21,18 @@ DEFAULT_STATUS = {
     "GENERIC": 500,
 }
 """HTTP status of an exception type that came without a code of its own."""
+ERROR_MESSAGE = {
+    "type": "object",
+    "required": ["errorMessage", "errorCode", "exceptionType", "origin"],
+    "properties": {
+        "errorMessage": {"type": "string"},
+        "errorCode": {"type": "integer"},
+        "exceptionType": {"type": "string"},
+        "origin": {"type": "string"},
+        "documentation": {"type": "string"},
+    },
+}
+"""The schema of the body that says no, in OpenAPI 3.1."""
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of the protocol, not a fault of the program

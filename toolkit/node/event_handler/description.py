@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit import __version__
+from toolkit.node.arrowhead.refusals import ERROR_MESSAGE
 
 _SHORT, _LONG = 255, 2047
 _TEXT: dict[str, Any] = {"type": "string", "maxLength": _SHORT}
@@ -58,17 +59,7 @@ _SCHEMAS: dict[str, Any] = {
             "matchMetadata": {"type": "boolean"},
         },
     },
-    "ErrorMessage": {
-        "type": "object",
-        "required": ["errorMessage", "errorCode", "exceptionType", "origin"],
-        "properties": {
-            "errorMessage": {"type": "string"},
-            "errorCode": {"type": "integer"},
-            "exceptionType": {"type": "string"},
-            "origin": {"type": "string"},
-            "documentation": {"type": "string"},
-        },
-    },
+    "ErrorMessage": ERROR_MESSAGE,
 }
 _STREAM = {
     "200": {
