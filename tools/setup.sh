@@ -36,15 +36,15 @@ system_packages() {
   [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus mosquitto mosquitto-clients qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
   local lacking
   lacking=$(missing_packages "${wanted[@]}")
-  [ -z "$lacking" ] || install_packages "$lacking" update
+  [ -z "$lacking" ] || install_packages "$lacking"
   # From Debian 13 on the engine's command is a package of its own.
   command -v docker >/dev/null || install_packages docker-cli
 }
 
-install_packages() { # Names in one word; `update` refreshes the package lists before.
+install_packages() { # Names in one word.
   say "Debian packages to install: $1"
   confirm "Install them with apt-get?"
-  [ "${2:-}" != update ] || as_root apt-get update -qq
+  as_root apt-get update -qq
   local clock=no
   ! service is-active systemd-timesyncd ntpsec || clock=yes
   # Services of packages are not started: toolkit starts what it needs itself. Debian asks this file.

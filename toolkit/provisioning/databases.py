@@ -14,7 +14,7 @@ from toolkit.spec.testbed import Cloud, Service, Testbed
 from toolkit.state import Host
 
 DATA_DIR = "/var/lib/toolkit/data"
-"""Where the containers of one node share their cloud's SQLite file."""
+"""Where the containers of one node share their cloud's SQLite file, and an Event Handler keeps its own."""
 USER = "arrowhead"
 SERVER_PASSWORD = "MARIADB_PASSWORD_FILE"  # noqa: S105 - a variable's name
 """The database server's variable; a secret of the file's by this name goes before the one that toolkit makes."""

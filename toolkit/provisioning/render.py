@@ -52,7 +52,6 @@ ROLE_PORTS = {
 }
 """First metrics port of each role; the control port is the next one, each replica takes two."""
 FIRST_FREE_PORT = 10000
-"""Where the Event Handler keeps subscriptions that are to outlive its container."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
