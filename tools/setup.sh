@@ -102,7 +102,13 @@ virtual_environment() {
   .venv/bin/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'
   .venv/bin/uv pip install -q --python .venv/bin/python --require-hashes -r "$lock"
   .venv/bin/uv pip install -q --python .venv/bin/python --no-deps -e .
+  compile_modules
   echo "$lock $digest" >"$mark"
+}
+
+compile_modules() { # Where Python is told to keep no bytecode, each start would compile all that it imports, half a second of it.
+  .venv/bin/python -m compileall -q -j 0 -x '/(ansible_collections|ansible_test|pip|setuptools|mypy|tests?)/' \
+    .venv/lib/python*/site-packages toolkit || true # Some packages carry files for another Python.
 }
 
 command_on_path() { # So that `toolkit teardown` works as it is written in the README.
