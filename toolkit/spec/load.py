@@ -18,6 +18,7 @@ from toolkit.spec import rules, yaml
 from toolkit.spec.clouds import DEFAULT_CLOUD, resolve_clouds
 from toolkit.spec.experiment_file import join_experiments
 from toolkit.spec.findings import Findings
+from toolkit.spec.names import NAMED, did_you_mean
 from toolkit.spec.nodes import Machines, resolve_machines
 from toolkit.spec.placing import resolve_services
 from toolkit.spec.quantities import duration_s
@@ -135,6 +136,7 @@ def _override(document: yaml.Document, overrides: Mapping[str, str]) -> yaml.Doc
         variables = document.root.get("variables") if isinstance(document.root, dict) else None
         if len(parts) == 1 and isinstance(variables, dict) and key in variables:
             parts = ("variables", key)
+        _check_entry(document, parts, where)
         place = document.root
         for part in parts[:-1]:
             if isinstance(place, dict) and place.get(str(part)) is None:
@@ -148,6 +150,20 @@ def _override(document: yaml.Document, overrides: Mapping[str, str]) -> yaml.Doc
             raise UsageError(f"{where}: {text!r} is not a value: {error.problems[0].message}") from None
         document.overridden[parts] = where
     return document
+
+
+def _check_entry(document: yaml.Document, parts: yaml.Path, where: str) -> None:
+    """A key of an entry that the file does not have would make a new entry, of nothing but this key."""
+    section, *inside = map(str, parts)
+    if section not in NAMED or len(inside) < 2 or not isinstance(document.root, dict):  # noqa: PLR2004
+        return
+    there = document.root.get(section)
+    entries = there if isinstance(there, dict) else {}
+    if inside[0] not in entries:
+        raise UsageError(
+            f"{where}: {document.file} has no {inside[0]!r} in `{section}`{did_you_mean(inside[0], entries)}; "
+            f"to add one, write all of it: --set '{section}.{inside[0]}={{…}}'"
+        )
 
 
 def _check_shape(document: yaml.Document, findings: Findings) -> Mapping[str, Any]:

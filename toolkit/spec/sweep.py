@@ -12,7 +12,7 @@ from pydantic_core import ValidationError
 
 from toolkit.spec.experiment import Cell, Experiment
 from toolkit.spec.findings import Findings
-from toolkit.spec.names import did_you_mean
+from toolkit.spec.names import NAMED, did_you_mean
 from toolkit.spec.schema import compiled, validator
 from toolkit.spec.services import settings_name
 from toolkit.spec.testbed import Service
@@ -59,7 +59,7 @@ def resolve_experiments(
             [_Written(key=key, value=value, place=(*here, "vary", key, i)) for i, value in enumerate(values)]
             for key, values in entry.get("vary", {}).items()
         ]
-        good = [_is_good(parameter, entries, services, findings) for parameter in _each(points, axes)]
+        good = [_is_good(parameter, entries, services, file, findings) for parameter in _each(points, axes)]
         given = references(entry.get("reference", []))
         cells: list[Cell] = []
         size = len(points)
@@ -102,12 +102,18 @@ def _each(points: list[tuple[str, list[_Written]]], axes: list[list[_Written]]) 
 
 
 def _is_good(
-    written: _Written, workloads: Mapping[str, Any], services: tuple[Service, ...], findings: Findings
+    written: _Written,
+    workloads: Mapping[str, Any],
+    services: tuple[Service, ...],
+    file: Mapping[str, Any],
+    findings: Findings,
 ) -> bool:
     """Whether there is such a key and the value may stand where it is going to stand."""
     first, _, rest = written.key.partition(".")
     if first in PLACES and rest:
-        return first != "services" or _is_good_setting(written, services, findings)
+        return (
+            _is_good_setting(written, services, findings) if first == "services" else _is_there(written, file, findings)
+        )
     if written.key == "workload":
         if written.value in workloads:
             return True
@@ -127,6 +133,17 @@ def _is_good(
         findings.add(_key_of(written.place), f"cannot vary {written.key!r}{hint}", at_key=True)
         return False
     return _fits("workload", {first: {rest: written.value}} if rest else {first: written.value}, written, findings)
+
+
+def _is_there(written: _Written, file: Mapping[str, Any], findings: Findings) -> bool:
+    """Whether a place lies in an entry that the file has; a point adds none."""
+    section, name, *_ = written.key.split(".")
+    entries = file.get(section) or {}
+    if section not in NAMED or name in entries:
+        return True
+    message = f"undefined {section.removesuffix('s')} {name!r}{did_you_mean(name, entries)}"
+    findings.add(_key_of(written.place), message, at_key=True)
+    return False
 
 
 def _is_good_setting(written: _Written, services: tuple[Service, ...], findings: Findings) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -371,6 +372,23 @@ class TestOverrides:
     def test_that_cannot_be_are_a_wrong_command(self, load, key, text):
         with pytest.raises(UsageError, match=f"--set {key}"):
             load("nodes: {sub: {memory: 1G}}", overrides={key: text})
+
+    @pytest.mark.parametrize(
+        ("key", "hint"),
+        [
+            ("nodes.subb.count", "no 'subb' in `nodes`; did you mean 'sub'?"),
+            ("services.brker.settings.mode", "did you mean 'broker'?"),
+            ("workloads.w.qos", "to add one, write all of it: --set 'workloads.w={…}'"),
+        ],
+    )
+    def test_of_an_entry_that_is_not_there_make_none(self, load, key, hint):
+        with pytest.raises(UsageError, match=f"--set {key}: .*{re.escape(hint)}"):
+            load("nodes: {sub: {}}\nservices: {broker: {on: sub}}", overrides={key: "1"})
+
+    def test_may_add_what_is_written_whole_and_change_what_is_there_unwritten(self, load):
+        overrides = {"nodes.extra": "{kind: pi3}", "kinds.pi3.memory": "2G", "providers.ssh.user": "pi"}
+        testbed = load("nodes: {sub: {}}", overrides=overrides)
+        assert [(n.name, n.memory_bytes) for n in testbed.nodes] == [("sub", 1 << 30), ("extra", 2 << 30)]
 
 
 @pytest.mark.parametrize(
