@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UnreachableError
+from toolkit.spec.testbed import architecture_of
 
 if TYPE_CHECKING:
     import docker
@@ -22,17 +23,6 @@ CONNECTIONS = 32
 USUAL_SOCKET = "unix:///var/run/docker.sock"
 _KNOWS_ITS_OWN_CAPABILITIES = (1, 42)
 """API of Docker 23.0."""
-ARCHITECTURES = {
-    "x86_64": "amd64",
-    "amd64": "amd64",
-    "aarch64": "arm64",
-    "arm64": "arm64",
-    "armv8l": "arm/v7",
-    "armv7l": "arm/v7",
-    "armv6l": "arm/v6",
-    "arm": "arm/v7",
-}
-"""What an engine calls its machine -> Docker's platform word."""
 
 
 @functools.cache
@@ -61,8 +51,7 @@ def connect(docker_host: str | None = None, timeout_s: int = TIMEOUT_S) -> docke
 
 def architecture(docker_host: str | None = None) -> str:
     """The engine's own architecture in Docker's words."""
-    machine = str(connect(docker_host).info()["Architecture"])
-    return ARCHITECTURES.get(machine, machine)
+    return architecture_of(connect(docker_host).info()["Architecture"])
 
 
 def machine_powers(api: APIClient) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Event:
 Emit = Callable[[Event], None]
 
 
+def ignore(_: Event) -> None:
+    """For stories that nobody watches."""
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things, for messages: `1 node`, `2 nodes`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

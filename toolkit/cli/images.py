@@ -9,6 +9,7 @@ import typer
 
 from toolkit.cli.progress import progress
 from toolkit.cli.target import JsonOption, TestbedArgument, testbed_file
+from toolkit.events import ignore
 
 app = typer.Typer(help="Build and list the images that nodes run.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -28,9 +29,10 @@ def build(
 ) -> None:
     """Build images whose content changed; the others cost nothing. Example: toolkit images build mosquitto"""
     from toolkit.provisioning.images import Builder, available_images
+    from toolkit.spec.testbed import operator_architecture
 
     with progress(quiet=json_output) as emit:
-        wanted = {(name, architecture or _local()) for name in names or available_images()}
+        wanted = {(name, architecture or str(operator_architecture())) for name in names or available_images()}
         built = Builder(emit).build(wanted)
     _print({name: reference.reference for (name, _), reference in sorted(built.items())}, as_json=json_output)
 
@@ -39,8 +41,9 @@ def build(
 def listing(json_output: JsonOption = False) -> None:
     """List toolkit's images, each with its name on this machine. Example: toolkit images list"""
     from toolkit.provisioning.images import Builder, available_images
+    from toolkit.spec.testbed import operator_architecture
 
-    found = Builder(lambda _: None).references({(name, _local()) for name in available_images()})
+    found = Builder(ignore).references({(name, str(operator_architecture())) for name in available_images()})
     _print({name: reference.reference for (name, _), reference in sorted(found.items())}, as_json=json_output)
 
 
@@ -52,12 +55,6 @@ def needed(testbed: TestbedArgument = None, json_output: JsonOption = False) -> 
 
     wanted = images_of(load_testbed(testbed_file(testbed)))
     _print({node: " ".join(sorted(images)) for node, images in wanted.items()}, as_json=json_output)
-
-
-def _local() -> str:
-    from toolkit.controller.deploy import local_architecture
-
-    return local_architecture()
 
 
 def _print(rows: dict[str, str], *, as_json: bool) -> None:

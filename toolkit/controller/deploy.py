@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import platform
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,7 +14,7 @@ from toolkit.contract.bundle import Bundle
 from toolkit.controller.gates import check_gates
 from toolkit.controller.teardown import remove_nodes, teardown
 from toolkit.errors import DeployIncompleteError, ToolkitError, UnreachableError
-from toolkit.events import Emit, Event, counted
+from toolkit.events import Emit, Event, counted, ignore
 from toolkit.plan import Plan, Running, make_plan, node_hash, plan_nodes, plan_services
 from toolkit.providers import provider_for
 from toolkit.providers.base import NodeImage, Request
@@ -38,7 +37,7 @@ from toolkit.provisioning.render import (
 from toolkit.provisioning.watching import console_link, console_node, console_secrets
 from toolkit.spec.load import Asked
 from toolkit.spec.secrets import read_secrets
-from toolkit.spec.testbed import Testbed
+from toolkit.spec.testbed import Testbed, operator_architecture
 from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
 
 MACHINE_IMAGES = {"container": "node", "vm": "vm"}
@@ -203,7 +202,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
                     for node in nodes
                 },
                 directory=directory,
-                node_image=images[machine, local_architecture()].reference if machine else "",
+                node_image=images[machine, str(operator_architecture())].reference if machine else "",
             )
             got = provider_for(settings).acquire(request, emit)
             hosts |= got.hosts
@@ -345,7 +344,7 @@ def _expected_host(testbed: Testbed, node: str) -> Host:
         type=kind,
         address=asked.address or "0.0.0.0",  # noqa: S104 - not known before the machine is there
         ssh=SshAccess(address=asked.address or "", known_hosts=""),
-        architecture=local_architecture()
+        architecture=str(operator_architecture())
         if kind in MACHINE_IMAGES or asked.architecture is None
         else str(asked.architecture),
         facts={"shared_clock": virtual},
@@ -359,13 +358,13 @@ def _wanted_images(testbed: Testbed, hosts: Mapping[str, Host]) -> set[tuple[str
         (image, hosts[node].architecture) for node, images in by_node.items() if node in hosts for image in images
     }
     types = {testbed.providers[node.provider].type for node in testbed.nodes}
-    return wanted | {(image, local_architecture()) for kind, image in MACHINE_IMAGES.items() if kind in types}
+    return wanted | {(image, str(operator_architecture())) for kind, image in MACHINE_IMAGES.items() if kind in types}
 
 
 def _bundles(testbed: Testbed, hosts: Mapping[str, Host], notes: Mapping[str, str]) -> dict[str, Bundle]:
     wanted = _wanted_images(testbed, hosts)
     grafana = None if "grafana" in notes else _grafana_image(testbed)
-    references = _builder(testbed, _silent).references(wanted | ({grafana} if grafana else set()))
+    references = _builder(testbed, ignore).references(wanted | ({grafana} if grafana else set()))
     return render_bundles(testbed, hosts, references, grafana=references[grafana] if grafana else None)
 
 
@@ -379,15 +378,6 @@ def _grafana_image(testbed: Testbed) -> tuple[str, str] | None:
 
 def _builder(testbed: Testbed, emit: Emit) -> Builder:
     return Builder(emit, {service.image for service in testbed.services})
-
-
-def _silent(_: Event) -> None:
-    pass
-
-
-def local_architecture() -> str:
-    """The operator's architecture in Docker's words."""
-    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6"}[platform.machine()]
 
 
 def _holds_images(seen: Observed | ToolkitError | None, bundle: Bundle, host: Host) -> bool:

@@ -24,7 +24,7 @@ from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
 from toolkit.providers import engine_store, keys, subnets
 from toolkit.providers.base import Acquired, NodeImage, Request, Resource
-from toolkit.spec.testbed import Link, Node, ProviderSettings
+from toolkit.spec.testbed import Link, Node, ProviderSettings, architecture_of
 from toolkit.state import LABEL, Host, SshAccess
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class ContainerProvider:
                 found=found,
                 cpus=float(info["NCPU"]),
                 memory_bytes=int(info["MemTotal"]),
-                architecture=engine.ARCHITECTURES.get(info["Architecture"], info["Architecture"]),
+                architecture=architecture_of(info["Architecture"]),
             )
             outcomes = _each(machines, lambda machine: self._acquire(machine, ground, emit))
         hosts = {m.node.name: o for m, o in zip(machines, outcomes, strict=True) if isinstance(o, Host)}

@@ -21,11 +21,9 @@ from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
 from toolkit.providers.base import Acquired, Request, Resource
 from toolkit.providers.keys import KNOWN_HOSTS, know_hosts
-from toolkit.spec.testbed import Node, ProviderSettings
+from toolkit.spec.testbed import Architecture, Node, ProviderSettings, architecture_of
 from toolkit.state import Host, SshAccess
 
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6"}
-"""`uname -m` in Docker's words. A 32-bit system on a 64-bit kernel is told apart by the preflight."""
 SYSTEMS = ("debian", "raspbian", "ubuntu")
 SSH_PORT = 22
 MIN_FREE_BYTES = 1 << 30
@@ -235,7 +233,7 @@ def _facts(host: Host, node: Node, answer: str) -> Host:
             f"node {host.node} ({host.ssh.address}): its shell does not say {', '.join(lacking)}; is it Linux? "
             f"try: ssh -p {host.ssh.port} {host.ssh.user}@{host.ssh.address} uname -a"
         )
-    architecture = ARCHITECTURES.get(said["machine"], said["machine"])
+    architecture = architecture_of(said["machine"])
     if architecture == "arm64" and said["bits"] == "32":
         architecture = "arm/v7"  # a 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it on a Pi 3
     problems = []
@@ -249,7 +247,7 @@ def _facts(host: Host, node: Node, answer: str) -> Host:
             f"its architecture is {architecture}, the file says {node.architecture}; "
             f"write `architecture: {architecture}` at node {node.name}"
         )
-    if architecture not in ARCHITECTURES.values():
+    if architecture not in set(Architecture):
         problems.append(f"its architecture {architecture} is not one that toolkit has images for")
     if said["os_id"] not in SYSTEMS and not said["engine"]:
         problems.append(f"{said['os'] or 'its system'} is not Debian, Raspberry Pi OS or Ubuntu, and it has no engine")

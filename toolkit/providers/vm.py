@@ -31,7 +31,7 @@ from toolkit.events import Emit, Event
 from toolkit.providers import firewall, keys, subnets
 from toolkit.providers.base import Acquired, Request, Resource
 from toolkit.providers.ssh import look_at
-from toolkit.spec.testbed import Node, ProviderSettings
+from toolkit.spec.testbed import Node, ProviderSettings, operator_architecture
 from toolkit.state import Host, SshAccess
 
 DISK_BYTES = 8 << 30
@@ -39,7 +39,6 @@ DISK_BYTES = 8 << 30
 PROGRAMS = {"x86_64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
 MACHINES = {"x86_64": "q35", "aarch64": "virt"}
 CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 READY_WITHIN_S = {"kvm": 60.0, "tcg": 300.0}
 ENDS_WITHIN_S = 10.0
 PROBE_S = 8.0
@@ -274,7 +273,7 @@ class VmProvider:
                 identity_file=str(request.directory / keys.IDENTITY),
                 known_hosts=str(request.directory / keys.KNOWN_HOSTS),
             ),
-            architecture=ARCHITECTURES[platform.machine()],
+            architecture=str(operator_architecture()),
             facts={"accelerator": accelerator},
         )
         # Any kind may be asked for; what boots is of the operator's architecture.

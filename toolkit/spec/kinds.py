@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from typing import Any
 
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
-from toolkit.spec.testbed import Architecture
 from toolkit.spec.yaml import Path
 
 BUILT_IN: Mapping[str, Mapping[str, Any]] = {
@@ -24,22 +22,8 @@ DEFAULT_KIND = "vm"
 _BY_KEY = ("link", "labels")
 """Mappings whose keys are inherited one by one."""
 
-_MACHINES = {
-    "x86_64": Architecture.AMD64,
-    "amd64": Architecture.AMD64,
-    "aarch64": Architecture.ARM64,
-    "arm64": Architecture.ARM64,
-    "armv7l": Architecture.ARMV7,
-    "armv6l": Architecture.ARMV6,
-}
-
 Layer = tuple[Path, Mapping[str, Any]]
 """Where values stand in the file, and the values."""
-
-
-def operator_architecture() -> Architecture:
-    """What this machine is; the architecture of `vm` nodes that do not say."""
-    return _MACHINES.get(platform.machine().lower(), Architecture.AMD64)
 
 
 def inherit(layers: list[Layer]) -> tuple[dict[str, Any], dict[str, Path]]:

@@ -12,16 +12,17 @@ from typing import Any, Literal
 from toolkit.errors import UsageError
 from toolkit.spec import quantities
 from toolkit.spec.findings import Findings
-from toolkit.spec.kinds import DEFAULT_KIND, inherit, is_discovered, layers_of, operator_architecture
+from toolkit.spec.kinds import DEFAULT_KIND, inherit, is_discovered, layers_of
 from toolkit.spec.names import did_you_mean
-from toolkit.spec.testbed import Architecture, Link, Node, ProviderSettings
+from toolkit.spec.testbed import Architecture, Link, Node, ProviderSettings, operator_architecture
 from toolkit.spec.yaml import Path
 
 FIRST_HOST = 10
 """Virtual nodes get addresses from here on; .1 is the gateway, the rest is kept for people."""
 
 _IMPLICIT: tuple[Literal["container", "ssh", "vm"], ...] = ("container", "ssh", "vm")
-_VIRTUAL = frozenset({"container", "vm"})
+VIRTUAL = frozenset({"container", "vm"})
+"""Types of provider whose machines toolkit makes and takes away; those of the others are there before and after."""
 _UNDEFINED = ProviderSettings(name="", type="rspec")
 """Stands in for one that the file names but does not have, and needs nothing."""
 _PATHS = ("identity_file", "known_hosts", "manifest")
@@ -54,7 +55,7 @@ def resolve_machines(
         asked += _expand(entry, file, providers, findings)
     _check_unique(asked, findings)
     changed = provider is not None and any(providers[n.provider].type != providers[provider].type for n in asked)
-    twin = bool(file.get("twin")) or (changed and providers[str(provider)].type in _VIRTUAL)
+    twin = bool(file.get("twin")) or (changed and providers[str(provider)].type in VIRTUAL)
     nodes = [dataclasses.replace(node, provider=provider) for node in asked] if provider else asked
     _check_addresses(nodes, file, providers, findings, real=not changed)
     subnet = _subnet(file, name, findings)
@@ -212,14 +213,14 @@ def _check_addresses(
             findings.add(
                 _place(node), f"duplicate address {node.address}: nodes {other!r} and {node.name!r} both have it"
             )
-        if subnet is None and kind in _VIRTUAL and real:
+        if subnet is None and kind in VIRTUAL and real:
             message = f"address {node.address} for a virtual node needs `network: {{subnet: …}}` that contains it"
             findings.add(_place(node), message)
         if subnet is not None and (address not in subnet or address in {subnet[0], subnet[-1]}):
             findings.add(
                 _place(node), f"address {node.address} of node {node.name!r} is not a host address in subnet {subnet}"
             )
-        elif subnet is not None and kind in _VIRTUAL and address == subnet[1]:
+        elif subnet is not None and kind in VIRTUAL and address == subnet[1]:
             findings.add(_place(node), f"address {node.address} is the gateway of subnet {subnet}; take another")
 
 
@@ -251,7 +252,7 @@ def _assign(
     open_addresses = (address for address in free if address not in taken)
     assigned: list[Node] = []
     for node in nodes:
-        if node.address is None and providers[node.provider].type in _VIRTUAL:
+        if node.address is None and providers[node.provider].type in VIRTUAL:
             address = next(open_addresses, None)
             if address is None:
                 message = (

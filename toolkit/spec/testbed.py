@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +21,28 @@ class Architecture(StrEnum):
     ARM64 = "arm64"
     ARMV7 = "arm/v7"
     ARMV6 = "arm/v6"
+
+
+_MACHINES = {
+    "x86_64": Architecture.AMD64,
+    "amd64": Architecture.AMD64,
+    "aarch64": Architecture.ARM64,
+    "arm64": Architecture.ARM64,
+    "armv8l": Architecture.ARMV7,
+    "armv7l": Architecture.ARMV7,
+    "arm": Architecture.ARMV7,
+    "armv6l": Architecture.ARMV6,
+}
+
+
+def architecture_of(machine: str) -> str:
+    """Of what a kernel (`uname -m`) or an engine calls its machine; that name itself where it is none of ours."""
+    return str(_MACHINES.get(machine.lower(), machine))
+
+
+def operator_architecture() -> Architecture:
+    """What this machine is: the architecture of virtual nodes, and of `vm` nodes that do not say."""
+    return _MACHINES.get(platform.machine().lower(), Architecture.AMD64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
