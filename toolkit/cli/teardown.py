@@ -34,8 +34,9 @@ def teardown(
     Results of runs stay in the workspace. Exit code 8 and a list if something could not be removed.
     """
     from toolkit.controller import teardown as story
+    from toolkit.state import deployed_names
 
-    names = story.known_names() if everything else [name_of(testbed)]
+    names = deployed_names() if everything else [name_of(testbed)]
     documents = []
     for name in names:
         outcome = story.look(name) if dry_run else _tear_down(name, quiet=json_output)
@@ -64,9 +65,10 @@ def _tear_down(name: str, *, quiet: bool) -> Removal:
     from toolkit.console.actions import Order, shown
     from toolkit.console.journal import Journal
     from toolkit.controller import teardown as story
+    from toolkit.state import deployed_names
 
     order = Order(verb="teardown", testbed=name, by="command line")
-    known = name in story.known_names()
+    known = name in deployed_names()
     with (
         shown(order) if known else nullcontext(Journal()) as journal,
         progress(quiet=quiet, also=journal.emit) as emit,

@@ -9,16 +9,18 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit import paths, ssh
+from toolkit import engine, paths, ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.contract.settings import node_root
 from toolkit.errors import ResidueError
-from toolkit.events import Emit, Event
-from toolkit.providers import PROVIDERS, provider_for
+from toolkit.events import Emit, Event, ignore
+from toolkit.providers import engine_store, provider_for
 from toolkit.providers.base import Provider, Resource
 from toolkit.provisioning.ansible import Ansible
+from toolkit.provisioning.images import remove_images, unused_images
 from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
-from toolkit.provisioning.registry import remove_registry
+from toolkit.provisioning.registry import registry_parts, remove_registry
+from toolkit.spec.nodes import VIRTUAL
 from toolkit.spec.testbed import ProviderSettings, Testbed
 from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, save_deployment
 
@@ -111,33 +113,29 @@ def remove_nodes(deployment: Deployment, nodes: Collection[str], emit: Emit) -> 
     )
 
 
-def known_names() -> list[str]:
-    """Every testbed that this workspace has a state for."""
-    return deployed_names()
-
-
 def collect_garbage(*, everything: bool = False, dry_run: bool = False) -> list[Resource]:
     """Remove what carries our label and belongs to no testbed that this workspace knows; `everything`: caches too."""
-    from toolkit import engine
-    from toolkit.providers import engine_store
-    from toolkit.provisioning.images import remove_images
-
     known = set(deployed_names())
     found: list[Resource] = []
     for provider in _providers(None):
         for name in sorted(provider.testbeds() - known):
             found += provider.resources(name)
             if not dry_run:
-                provider.release(name, None, paths.testbed_dir(name), _silent)
-    if everything and not dry_run:
-        found += [Resource(kind="registry", name=name) for name in remove_registry()]
-        found += engine_store.remove_unused_stores(engine.connect().api)
-        found += [Resource(kind="image", name=name) for name in remove_images()]
-    return found
+                provider.release(name, None, paths.testbed_dir(name), ignore)
+    return found + (_clear_caches(dry_run=dry_run) if everything else [])
 
 
-def _silent(_: Event) -> None:
-    pass
+def _clear_caches(*, dry_run: bool) -> list[Resource]:
+    """What can be made again: the registry with its images, engine stores, built images."""
+    api = engine.connect().api
+    registry = registry_parts() if dry_run else remove_registry()
+    stores = engine_store.unused_stores(api) if dry_run else engine_store.remove_unused_stores(api)
+    images = unused_images() if dry_run else remove_images()
+    return [
+        *(Resource(kind="registry", name=name) for name in registry),
+        *stores,
+        *(Resource(kind="image", name=name) for name in images),
+    ]
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
@@ -145,7 +143,7 @@ def _silent(_: Event) -> None:
 
 def _is_kept(host: Host) -> bool:
     """Whether the machine stays when the testbed goes, so that it has to be cleared by itself."""
-    return host.type not in {"container", "vm"}
+    return host.type not in VIRTUAL
 
 
 def _clear_hosts(deployment: Deployment, nodes: Iterable[str], emit: Emit) -> tuple[list[Resource], list[Resource]]:
@@ -179,8 +177,7 @@ def _providers(deployment: Deployment | None) -> list[Provider]:
         return [provider_for(ProviderSettings(**settings)) for settings in deployment.providers.values()]
     return [
         provider_for(ProviderSettings(name=kind, type=kind))  # type: ignore[arg-type]
-        for kind in PROVIDERS
-        if kind in {"container", "vm"}
+        for kind in sorted(VIRTUAL)
     ]
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from toolkit import engine, paths
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 LABEL = "org.toolkit.store"
 CONTENTS = "org.toolkit.images"
 REFERENCES = "org.toolkit.references"
+PREFIX = "toolkit-store-"
+"""Begins the name of a store's volume; its key follows."""
 BUILD_WITHIN_S = 600
 KEPT = 3
 """Stores that stay for a next time although no node uses them; older ones go when a new one is made."""
@@ -54,16 +58,14 @@ def prepared(api: APIClient, images: Sequence[NodeImage], node_image: str, emit:
     contents = frozenset(image.content for image in images)
     references = frozenset(image.reference for image in images)
     key = hashlib.sha256("\n".join([*sorted(contents), *sorted(references)]).encode()).hexdigest()[:12]
-    wanted = Store(key=key, volume=f"toolkit-store-{key}", contents=contents, references=references)
+    wanted = Store(key=key, volume=f"{PREFIX}{key}", contents=contents, references=references)
     while True:
         store = _holding(api, wanted) or wanted
-        with _lock(store.volume) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+        with _locked(store.volume, fcntl.LOCK_SH):
             if _holding(api, wanted) == store:
                 yield store
                 return
-        with _lock(wanted.volume) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(wanted.volume, fcntl.LOCK_EX):
             if _holding(api, wanted) is None:
                 with _nearest(api, wanted) as start:
                     _build(api, wanted, start, node_image, emit)
@@ -79,20 +81,28 @@ def stores(api: APIClient) -> list[Resource]:
     ]
 
 
+def unused_stores(api: APIClient, keep: frozenset[str] = frozenset()) -> list[Resource]:
+    """Golden stores (but for the keys in `keep`) that no node uses."""
+
+    def is_used(name: str) -> bool:
+        users = api.containers(all=True, filters={"volume": name})
+        return any(f"/{name}" not in user["Names"] for user in users)  # its own builder, cut off, does not count
+
+    volumes = [volume["Name"] for volume in _volumes(api) if volume["Labels"][LABEL] not in keep]
+    return [Resource(kind="volume", name=name) for name in volumes if not is_used(name)]
+
+
 def remove_unused_stores(api: APIClient, keep: frozenset[str] = frozenset()) -> list[Resource]:
-    """Remove golden stores (but for the keys in `keep`) that no node uses; the engine itself guards those in use."""
+    """Remove them; the engine itself guards those that have come into use meanwhile."""
     from docker.errors import APIError
 
     removed = []
-    for volume in _volumes(api):
-        name = volume["Name"]
-        if volume["Labels"][LABEL] in keep:
-            continue
-        with _lock(name) as lock, contextlib.suppress(BlockingIOError, APIError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _drop_builder(api, name)
-            api.remove_volume(name)
-            removed.append(Resource(kind="volume", name=name))
+    for store in unused_stores(api, keep):
+        with contextlib.suppress(BlockingIOError, APIError), _locked(store.name, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            _drop_builder(api, store.name)
+            api.remove_volume(store.name)
+            removed.append(store)
+    _remove_locks(but={volume["Name"] for volume in _volumes(api)})
     return removed
 
 
@@ -139,8 +149,7 @@ def _nearest(api: APIClient, wanted: Store) -> Iterator[Store | None]:
     if nearest is None:
         yield None
         return
-    with _lock(nearest.volume) as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+    with _locked(nearest.volume, fcntl.LOCK_SH):
         yield nearest if nearest in _complete(api) else None
 
 
@@ -222,8 +231,36 @@ def _saved(api: APIClient, references: Sequence[str]) -> Iterator[bytes]:
         yield from response.iter_content(1 << 20)
 
 
-def _lock(volume: str) -> IO[str]:
+# -- locks ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(volume: str, how: int) -> Iterator[None]:
     """Held shared by those who make nodes of a store, alone by those who build or remove it; among processes too."""
-    folder = paths.cache()
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / f"{volume}.lock").open("w")
+    file = _lock_file(volume)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with file.open("w") as lock:
+            fcntl.flock(lock, how)
+            if _is_at(lock, file):  # or it was removed with its store while we waited for it
+                yield
+                return
+
+
+def _remove_locks(but: Collection[str]) -> None:
+    """The files of stores that are gone, unless somebody is about to build one of them."""
+    for file in paths.cache().glob(_lock_file(f"{PREFIX}*").name):
+        if file.stem not in but:
+            with contextlib.suppress(BlockingIOError), _locked(file.stem, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                file.unlink()
+
+
+def _is_at(lock: IO[str], file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock_file(volume: str) -> Path:
+    return paths.cache() / f"{volume}.lock"

@@ -6,6 +6,7 @@ files that it copies, its base and its architecture. So "is it up to date?" is "
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import io
@@ -295,18 +296,21 @@ def check_runnable(architecture: str) -> None:
         )
 
 
-def remove_images(keep: Collection[str] = ()) -> list[str]:
-    """Remove built images but for these references; those in use stay. Returns the references removed."""
+def unused_images() -> list[str]:
+    """References of built images that no container on this machine is made of."""
+    used = {container["Image"] for container in engine.connect().api.containers(all=True)}
+    return sorted(_tags() - used)
+
+
+def remove_images() -> list[str]:
+    """Remove them; the engine itself guards what has come into use meanwhile. Returns the references removed."""
     from docker.errors import APIError
 
-    api = engine.connect().api
     removed = []
-    for reference in sorted(_tags() - set(keep)):
-        try:
-            api.remove_image(reference)
-        except APIError:
-            continue
-        removed.append(reference)
+    for reference in unused_images():
+        with contextlib.suppress(APIError):
+            engine.connect().api.remove_image(reference)
+            removed.append(reference)
     return removed
 
 

@@ -143,6 +143,14 @@ def registry_in_use() -> Iterator[None]:
         yield
 
 
+def registry_parts() -> list[str]:
+    """Names of what `remove_registry` would remove."""
+    return [
+        *(container["Names"][0].removeprefix("/") for container in _containers()),
+        *(f"volume {volume['Name']}" for volume in _volumes()),
+    ]
+
+
 def remove_registry(*, keep_images: bool = False) -> list[str]:
     """Remove the registry and, unless they are to be kept, the images in it; returns the names of what was removed.
 
@@ -150,16 +158,15 @@ def remove_registry(*, keep_images: bool = False) -> list[str]:
     """
     from docker.errors import APIError
 
-    api = engine.connect().api
     with _one_at_a_time(), _lock_file("registry.in-use") as users:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return []
         removed = _remove_containers()
-        for volume in [] if keep_images else api.volumes(filters={"label": [LABEL]})["Volumes"] or []:
+        for volume in [] if keep_images else _volumes():
             with contextlib.suppress(APIError):
-                api.remove_volume(volume["Name"])
+                engine.connect().api.remove_volume(volume["Name"])
                 removed.append(f"volume {volume['Name']}")
     return removed
 
@@ -194,6 +201,11 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def _containers() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = engine.connect().api.containers(all=True, filters={"label": [LABEL]})
+    return found
+
+
+def _volumes() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = engine.connect().api.volumes(filters={"label": [LABEL]})["Volumes"] or []
     return found
 
 
