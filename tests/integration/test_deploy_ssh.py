@@ -141,10 +141,15 @@ nodes:
   two: {{kind: host, address: {ADDRESSES["pub"]}}}
 """
     )
-    ran = nobody.run("deploy", expect=4)
-    assert "node one" in ran.stderr
-    assert "node two" in ran.stderr
+    for command in (("deploy",), ("doctor",)):
+        ran = nobody.run(*command, expect=4)
+        assert "node one" in ran.stdout + ran.stderr
+        assert "node two" in ran.stdout + ran.stderr
     nobody.run("teardown")
+    nobody.edit(", port: 9", "")
+    machines = {f["where"]: f for f in nobody.run("doctor", "--json").document}
+    assert "deploy brings what is missing" in machines["one"]["found"]
+    assert not (nobody.home / nobody.name / "known_hosts").exists()  # a look trusts nobody
 
 
 def test_images_came_over_ssh_and_services_are_healthy(lab: Lab, before: dict[str, Seen]) -> None:

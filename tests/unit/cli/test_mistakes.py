@@ -74,6 +74,8 @@ MISTAKES = [
     ("status rack", 2, "testbed rack is not deployed here; nothing is; try: toolkit deploy rack/testbed.yml"),
     ("status gone.yml", 2, "there is no file gone.yml; nothing is deployed here"),
     ("redeploy nosuch", 2, "not deployed here"),
+    ("doctor nosuch", 2, "not deployed here"),
+    ("doctor gone.yml", 2, "there is no file gone.yml"),
     ("teardown gone.yml", 2, "there is no file gone.yml; nothing is deployed here"),
     ("run hello -t nosuch", 2, "not deployed here"),
     ("run -t lab.yml --repeat 0", 2, "'--repeat': 0 is not in the range x>=1"),
