@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.integration.loopback import Loopback, running
@@ -22,7 +23,9 @@ from tests.relay import Relay
 from tests.unit.node.conftest import find_mosquitto
 from toolkit.contract.orders import Arrivals
 from toolkit.measure.store import RunFolder
+from toolkit.measure.tables import read_column
 from toolkit.node.drivers import mqtt_packets
+from toolkit.node.native_counters import NativeCounters, grown
 from toolkit.report.table import run_document
 from toolkit.report.text import markdown
 from toolkit.spec.workload import Workload
@@ -43,7 +46,7 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("mosquitto")
     user = "user root\n" if os.geteuid() == 0 else ""
     (folder / "mosquitto.conf").write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n{user}"
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nsys_interval 1\n{user}"
     )
     process = subprocess.Popen([find_mosquitto(), "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
     await_port(port)
@@ -178,6 +181,68 @@ def test_a_killed_publisher_is_named_and_what_it_sent_is_counted(lab: Loopback) 
     whole = kpis["ledger"]["total"]
     assert 0 < whole["delivered"] <= whole["expected"] < 2 * SENT
     assert whole["dropped"] == whole["late"] == 0
+
+
+def test_a_subscriber_that_stands_still_costs_nobody_else_and_the_broker_counts_what_the_books_do(
+    lab: Loopback, mosquitto: int
+) -> None:
+    """QoS 0: sockets fill up, then Mosquitto's queue for this subscriber; it drops the rest, and says how much."""
+    counters = NativeCounters("mqtt", mosquitto)
+    counters.start()
+    before = counters.first()
+    burst = dataclasses.replace(
+        STEADY, messages=8000, qos=0, payload_bytes=4096, arrivals=Arrivals(kind="rate", rate_per_s=2000.0),
+        options={**STEADY.options, "receive_buffer_bytes": 1 << 16},
+    )  # fmt: skip
+    victim = lab.processes["sub-2/subscriber-0"]
+    run = during(
+        lab, burst,
+        (0.5, lambda: victim.send_signal(signal.SIGSTOP)),
+        (3.5, lambda: victim.send_signal(signal.SIGCONT)),
+    )  # fmt: skip
+    kpis = checked(run, fault=None)
+    free, stopped = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
+    assert kpis["counters"]["refused"] == 0, "the publisher was let go on"
+    assert free["delivered"] == free["expected"] == 8000
+    assert stopped["dropped"] > 0
+    assert stopped["delivered"] + stopped["dropped"] == 8000
+    assert stopped["late"] == stopped["duplicates"] == 0
+    assert grown(before, counters.read(settled=True))["dropped"] == stopped["dropped"]
+    waited = {
+        i: read_column(run.samples, "t4_ns - t1_ns", f"subscriber = 'sub-{i}/subscriber-0'") / 1e9 for i in (1, 2)
+    }
+    assert np.median(waited[1]) < 1, "who stands still delays nobody else"
+    assert waited[2].max() > 1.5, "what was in the sockets came when it went on"
+
+
+def test_two_clients_of_one_name_are_named_while_the_run_goes_on(lab: Loopback, mosquitto: int) -> None:
+    """The other one enters again a second after it was thrown out, as clients commonly do."""
+    name = "tk-sub-sub-2-subscriber-0-0"
+    over = threading.Event()
+
+    def rival() -> None:
+        while not over.wait(1.0):
+            with socket.create_connection(("127.0.0.1", mosquitto), timeout=0.2) as client:
+                client.sendall(mqtt_packets.connect(4, name, keep_alive_s=0, clean=True))
+                while not over.is_set():
+                    try:
+                        if not client.recv(4096):
+                            break
+                    except TimeoutError:
+                        continue
+                    except ConnectionError:
+                        break
+
+    fighting = threading.Thread(target=rival)
+    run = during(lab, dataclasses.replace(STEADY, messages=1000), (0.0, fighting.start))
+    over.set()
+    fighting.join()
+    kpis = checked(run, fault=f"does somebody else enter by the name {name} too")
+    assert any("connections in a row were lost within 3 s of being taken" in fault for fault in kpis["faults"])
+    other, fought = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
+    assert other["delivered"] == other["expected"] == 1000
+    assert 0 < fought["delivered"] < 1000
+    assert fought["duplicates"] == 0
 
 
 def test_empty_and_foreign_messages_are_counted_and_pass(lab: Loopback, mosquitto: int) -> None:

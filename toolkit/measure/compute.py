@@ -27,6 +27,7 @@ from toolkit.measure.layout import Stream, Subscriber, Terms
 from toolkit.measure.ledger import Joined
 from toolkit.measure.payloads import delivered_bytes
 from toolkit.measure.probes import PROBED_HOPS, blind_spots, missed_some
+from toolkit.measure.promises import granted_qos, judge
 from toolkit.measure.stamps import StampsFile, read_files
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
@@ -184,12 +185,16 @@ def kpi_document(
     """`kpis.json`; `beside`: faults that stamps and counters do not show."""
     workload = manifest["workload"]
     faults = [*find_faults(manifest, files, clocks, joined, summaries), *beside]
+    asked = int(workload["qos"])
+    granted = granted_qos([file.info.facts for file in files if file.info], asked)
     return {
         "run": manifest["run"],
         "testbed": manifest["testbed"]["name"],
         "twin": manifest["testbed"]["twin"],
         "workload": workload["name"],
-        "qos": int(workload["qos"]),
+        "qos": granted,
+        "asked_qos": asked,
+        "promises": judge(joined.total, asked=asked, granted=granted),
         "parameters": manifest.get("parameters", {}),
         "status": manifest["status"],
         "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",

@@ -69,6 +69,8 @@ class Control:
         """`check` raises ValueError for an order that cannot be carried out."""
         self.settings = settings
         self.counts = Counts()
+        self.granted_qos: int | None = None
+        """Of this run's subscription, where the broker told; otherwise what was ordered holds."""
         self.stopping = False
         """Look at this, not at a lock, in the hot loop."""
         self.stop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -137,6 +139,7 @@ class Control:
                     self._order = order
                     self._start_at_ns = None
                     self.counts = Counts()
+                    self.granted_qos = None
                     self.stopping = self._terminated
                     self._drain_stop_fd()
                     self.enter("preparing")

@@ -27,7 +27,7 @@ from toolkit.node.control import Control, log
 from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import Seen
-from toolkit.node.native_counters import NativeCounters
+from toolkit.node.native_counters import NativeCounters, grown
 from toolkit.node.segments import SYN, Direction, Piece, address_text, parse_segment
 from toolkit.node.sightings import MessageFinder, Sighting
 from toolkit.node.stamps import StampWriter
@@ -246,7 +246,7 @@ class Probe:
             writer = StampWriter(self._settings, order, live=LiveSender.from_environment(self._settings))
             traffic = Traffic(self._ports, order, writer, local_addresses())
             writer.flows_for_live(traffic.flows.by_peer)
-            before = self._native.read() if self._native else {}
+            before = self._native.first() if self._native else {}
             capture = Capture(self._ports)
             self._traffic, self._capture = traffic, capture
             self.control.enter("ready")
@@ -296,7 +296,7 @@ class Probe:
         facts: dict[str, Any] = {"ports": list(self._ports), "partial": bool(capture.lost or traffic.gaps)}
         if self._native:
             after = self._native.read(settled=True)
-            counts |= {f"native_{name}": after[name] - before.get(name, 0) for name in after}
+            counts |= {f"native_{name}": growth for name, growth in grown(before, after).items()}
         if traffic.encrypted:
             facts["blind"] = f"{traffic.encrypted} connections are TLS: the probe cannot see messages in them"
         self._totals = self._totals.plus(capture, traffic)

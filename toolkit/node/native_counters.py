@@ -23,7 +23,7 @@ TOPICS = {
     "$SYS/broker/mqtt/publish/dropped": "dropped",
     "$SYS/broker/subscriptions/count": "subscriptions",
 }
-"""Of Mosquitto 2.0; 2.1 renamed some, so both are asked for."""
+"""Of Mosquitto 2.0 and 2.1; the second is what 2.1 documents, while 2.1.2 still tells the first."""
 KEEP_ALIVE_S = 30
 REDIAL_S = 2.0
 INTERVAL_S = 1.0
@@ -38,6 +38,7 @@ _RABBITMQ = {
 }
 _SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 _ANSWER_S = 5.0
+_FIRST_WITHIN_S = 2.0
 _SETTLES_WITHIN_S = 15.0
 _DISCARDED = "/topic/ActiveMQ.Advisory.MessageDiscarded.Topic.>"
 """One for each message that a subscription lost to its bound: `consumerId`, and `discardedCount` up to now."""
@@ -64,6 +65,13 @@ class NativeCounters:
     def start(self) -> None:
         """Begin to listen."""
         self._thread.start()
+
+    def first(self) -> dict[str, int]:
+        """The numbers to count from; waits a moment for a broker that has not told any yet."""
+        until_s = time.monotonic() + _FIRST_WITHIN_S
+        while not self.latest and time.monotonic() < until_s:
+            time.sleep(0.02)
+        return dict(self.latest)
 
     def read(self, *, settled: bool = False) -> dict[str, int]:
         """The latest numbers; `settled` waits until they cover what has happened before this call, and stand still."""
@@ -96,6 +104,11 @@ class NativeCounters:
             with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
                 self._converse(self)
             time.sleep(REDIAL_S)
+
+
+def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """By how much each number grew; of one that was not told before it is unknown, not all that it ever counted."""
+    return {name: after[name] - before[name] for name in after if name in before}
 
 
 # -- Mosquitto --------------------------------------------------------------------------------------------------------

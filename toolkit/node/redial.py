@@ -21,9 +21,12 @@ T = TypeVar("T")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 """Short, or our own waiting would show as the broker's time to recover."""
-_AT_ONCE_S = 1.0
-_MOST_AT_ONCE = 10
-"""Connections in a row that may be lost within so long of being opened."""
+_SHORT_S = 3.0
+"""A connection that is lost sooner was of little use. Clients commonly wait one second before they enter again, so that
+one whose name another client has too lives about that long."""
+_MOST_SHORT = 5
+_OVER_S = 3.0
+"""So many short ones in a row, over so long a time: a broker that stumbles while it starts is over it by then."""
 
 
 class Redial(Generic[T]):
@@ -35,20 +38,22 @@ class Redial(Generic[T]):
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._opened_s: dict[int, float] = {}
-        self._lost_at_once: dict[int, int] = {}
+        self._short: dict[int, list[float]] = {}
+        """Slot -> when each of its last short connections was lost."""
 
     def lost(self, slot: int, why: str, *, name: str = "") -> None:
         """A connection of this slot was lost; raises WorkloadError where it is of no use to open another.
 
         `name`: by which the broker knows this client.
         """
-        at_once = time.monotonic() - self._opened_s.get(slot, float("-inf")) < _AT_ONCE_S
-        self._lost_at_once[slot] = self._lost_at_once.get(slot, 0) + 1 if at_once else 0
-        if self._lost_at_once[slot] < _MOST_AT_ONCE:
+        now_s = time.monotonic()
+        is_short = now_s - self._opened_s.get(slot, float("-inf")) < _SHORT_S
+        short = self._short[slot] = [*self._short.get(slot, ()), now_s] if is_short else []
+        if len(short) < _MOST_SHORT or now_s - short[0] < _OVER_S:
             return
         known = f" by the name {name}" if name else ""
         raise WorkloadError(
-            f"{_MOST_AT_ONCE} connections in a row were lost within {_AT_ONCE_S:g} s of being taken, the last: {why}; "
+            f"{len(short)} connections in a row were lost within {_SHORT_S:g} s of being taken, the last: {why}; "
             f"does somebody else enter{known} too, or is a message more than the broker takes?"
         )
 

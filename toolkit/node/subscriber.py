@@ -187,6 +187,8 @@ class Subscribing:
             parts.append({})
         links: list[_Link] = []
         for part, connection in enumerate(connections):
+            if "requested_qos" in connection.facts:
+                self._control.granted_qos = int(connection.facts["granted_qos"])
             address, port = connection.local()
             peer = self._flows.add(slot, address, port)
             fd = connection.fileno()
@@ -292,8 +294,9 @@ def readings(control: Control) -> Iterable[exposition.Reading]:
     order, counts = control.order, control.counts
     if order is None:
         return []
+    qos = order.qos if control.granted_qos is None else control.granted_qos
     return [
-        (metrics.MESSAGES_RECEIVED, (order.run, str(order.qos)), counts.received),
+        (metrics.MESSAGES_RECEIVED, (order.run, str(qos)), counts.received),
         (metrics.MESSAGES_DUPLICATE, (order.run,), counts.duplicate),
         (metrics.MESSAGES_FOREIGN, (order.run,), counts.foreign),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.measure.promises import promise_line
 from toolkit.measure.resources import summarise_resources
 from toolkit.report.drops import kpi_lines
 
@@ -152,6 +153,8 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
     lines = [ledger_line(whole, closes=document["ledger"]["closes"])]
     if whole["duplicates"] or whole["reordered"]:
         lines.append(f"{whole['duplicates']} duplicates, {whole['reordered']} reordered")
+    if promises := promise_line(document):
+        lines.append(promises)
     rates = document["throughput"]
     arrived = "answered" if "sequence" in document else "delivered"
     if rates["sent_per_s"] is None:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toolkit.measure.promises import promise_line
 from toolkit.report.table import COLUMNS, hop_rows, ledger_line, title
 
 HEADER = ("hop", "count", "lost", *(f"{name} (ms)" for name, _ in COLUMNS), "clock bound (ms)")
@@ -22,6 +23,7 @@ def markdown(documents: Sequence[Mapping[str, Any]]) -> str:
     for document in documents:
         lines = [f"## {title(document)}", "", markdown_table(HEADER, hop_rows(document))]
         lines += [ledger_line(document["ledger"]["total"], closes=document["ledger"]["closes"])]
+        lines += [f"- {promises}" for promises in (promise_line(document),) if promises]
         lines += [f"- {note}" for note in document.get("notes", ())]
         lines += [f"- not to be compared: {fault}" for fault in document["faults"]]
         parts.append("\n".join(lines) + "\n")

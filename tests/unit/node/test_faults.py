@@ -208,3 +208,26 @@ def test_everything_runs_on_debians_own_python(tmp_path: Path) -> None:
         assert broker.info("d").facts["httptools"] == "0.1.1"
     finally:
         bench.close()
+
+
+def test_two_processes_of_one_name_end_their_fight_and_say_what_it_was(bench: Bench, mosquitto: int) -> None:
+    """Each throws the other out, ten times a second; what a second toolkit on the same broker would do."""
+    order = RunOrder(
+        run="fight", testbed="t", role="subscriber", protocol="mqtt", broker=f"127.0.0.1:{mosquitto}", topics=["a"],
+        qos=1,
+    )  # fmt: skip
+    (bench.folder / "other").mkdir()
+    other = Bench(bench.folder / "other")
+    try:
+        one, two = bench.subscriber(), other.subscriber()
+        one.order(order)
+        one.wait_for("ready")
+        two.order(order)
+        until = time.monotonic() + 30
+        while not (told := [process.status().error for process in (one, two) if process.status().phase == "failed"]):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    finally:
+        other.close()
+    assert "connections in a row were lost within 3 s of being taken" in str(told[0])
+    assert "does somebody else enter by the name tk-sub-here-subscriber-0-0 too" in str(told[0])

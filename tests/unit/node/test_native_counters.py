@@ -1,11 +1,17 @@
 """What brokers say of themselves, read from pages and frames as they write them."""
 
+import contextlib
 import socket
+import struct
 import threading
 import time
+from collections.abc import Iterator
 
+import pytest
+
+from toolkit.node import exposition
 from toolkit.node.drivers import stomp_frames
-from toolkit.node.native_counters import NativeCounters, read_rabbitmq, take_advisory
+from toolkit.node.native_counters import NativeCounters, grown, read_rabbitmq, take_advisory
 
 
 def advisory(consumer: str, count: int) -> bytes:
@@ -71,3 +77,63 @@ def test_rabbitmq_counts_by_type_of_queue_and_protocol_are_added() -> None:
         "rabbitmq_consumers 1\n"
     )
     assert read_rabbitmq(page) == {"dropped": 9, "unroutable": 3, "subscriptions": 1}
+
+
+@contextlib.contextmanager
+def mosquitto_saying(topics: dict[str, str]) -> Iterator[NativeCounters]:
+    """Asked of a broker that answers the subscription to `$SYS` with these topics, retained, and no others."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def broker() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(1024)
+                connection.sendall(b"\x20\2\0\0")
+                asked = connection.recv(4096)
+                answer = bytearray(b"\x90\5\0\1\0\0\0")
+                for topic, value in topics.items():
+                    if topic.encode() in asked:
+                        body = struct.pack(">H", len(topic)) + topic.encode() + value.encode()
+                        answer += bytes([0x31, len(body)]) + body
+                connection.sendall(answer)
+                connection.recv(1)
+
+        threading.Thread(target=broker, daemon=True).start()
+        counters = NativeCounters("mqtt", server.getsockname()[1])
+        counters.start()
+        until = time.monotonic() + 10
+        while "subscriptions" not in counters.read() and time.monotonic() < until:
+            time.sleep(0.01)
+        yield counters
+
+
+SUBSCRIPTIONS = {"$SYS/broker/subscriptions/count": "10"}
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    ["$SYS/broker/publish/messages/dropped", "$SYS/broker/mqtt/publish/dropped"],
+    ids=["2.0.11 and 2.1.2", "as 2.1 documents it"],
+)
+def test_mosquittos_count_is_read_under_each_of_its_names(dropped: str) -> None:
+    with mosquitto_saying({dropped: "41"} | SUBSCRIPTIONS) as counters:
+        assert awaited(counters, 41)
+        page = exposition.expose(counters.readings()).decode()
+    assert 'toolkit_broker_messages_dropped_total{reason="queue_full"} 41' in page
+    assert "toolkit_broker_subscribers 7\n" in page, "less the three of the one who asks"
+
+
+def test_a_counter_that_mosquitto_does_not_tell_is_absent_and_not_zero() -> None:
+    with mosquitto_saying(SUBSCRIPTIONS) as counters:
+        assert counters.read(settled=True) == {"subscriptions": 7}
+        page = exposition.expose(counters.readings()).decode()
+    assert "toolkit_broker_messages_dropped_total{" not in page
+    assert "toolkit_broker_subscribers 7\n" in page
+
+
+def test_what_it_counts_from_is_awaited_for_a_moment() -> None:
+    with mosquitto_saying({"$SYS/broker/publish/messages/dropped": "41"} | SUBSCRIPTIONS) as counters:
+        assert counters.first()["dropped"] == 41
+    assert NativeCounters("mqtt", 1).first() == {}
+    assert grown({"subscriptions": 3}, {"dropped": 41, "subscriptions": 2}) == {"subscriptions": -1}
+    assert grown({"dropped": 40}, {"dropped": 41}) == {"dropped": 1}

@@ -1,4 +1,4 @@
-"""Lost connections are opened again, but not for ever where the broker drops each at once."""
+"""Lost connections are opened again, but not for ever where the broker drops each soon after."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ from toolkit.node import redial
 from toolkit.node.redial import Redial
 
 
+class Clock:
+    """Stands in for the module `time`; only `monotonic` is asked."""
+
+    now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
 @pytest.fixture
-def dialling(monkeypatch: pytest.MonkeyPatch) -> Redial[str]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(redial, "time", clock)
     monkeypatch.setattr(redial, "_FIRST_PAUSE_S", 0.001)
-    return Redial()
+    return clock
 
 
 def again(dialling: Redial[str], slot: int = 0) -> None:
@@ -25,25 +36,43 @@ def again(dialling: Redial[str], slot: int = 0) -> None:
         time.sleep(0.001)
 
 
-def test_who_is_dropped_at_once_ten_times_in_a_row_gives_up_and_says_why(dialling: Redial[str]) -> None:
-    for slot in (0, 1):  # each counts for itself
-        dialling.lost(slot, "the broker was restarted")
-        for _ in range(9):
-            again(dialling, slot)
-            dialling.lost(slot, "closed")
-    again(dialling)
-    with pytest.raises(WorkloadError, match=r"10 connections in a row .* the last: policy-violation; .* name tk-1 too"):
-        dialling.lost(0, "policy-violation", name="tk-1")
+def lost_after(dialling: Redial[str], clock: Clock, lives_s: float, *, slot: int = 0, why: str = "closed") -> None:
+    """One connection from its opening to its loss."""
+    again(dialling, slot)
+    clock.now_s += lives_s
+    dialling.lost(slot, why, name="tk-1")
+
+
+@pytest.mark.parametrize(
+    ("lives_s", "connections"),
+    [(0.05, 61), (0.9, 5), (1.1, 5), (2.0, 5)],
+    ids=["a rival as quick as we are", "one that waits a second", "and a busy machine", "a slow one"],
+)
+def test_who_is_dropped_again_and_again_gives_up_within_ten_seconds_and_says_why(
+    clock: Clock, lives_s: float, connections: int
+) -> None:
+    dialling: Redial[str] = Redial()
+    dialling.lost(0, "the broker was restarted")
+    began_s = clock.now_s
+    for _ in range(connections - 1):
+        lost_after(dialling, clock, lives_s)
+    lost_after(dialling, clock, lives_s, slot=1)  # each slot counts for itself
+    with pytest.raises(WorkloadError, match=rf"{connections} connections in a row .*: policy-violation; .* tk-1 too"):
+        lost_after(dialling, clock, lives_s, why="policy-violation")
+    assert clock.now_s - began_s - lives_s <= 10.1
     dialling.stop()
 
 
-def test_a_connection_that_was_of_use_begins_the_count_anew(
-    dialling: Redial[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redial, "_AT_ONCE_S", 0.05)
+def test_a_connection_that_was_of_use_begins_the_count_anew(clock: Clock) -> None:
+    dialling: Redial[str] = Redial()
     for round_ in range(25):
-        again(dialling)
-        if round_ % 8 == 7:
-            time.sleep(0.06)
-        dialling.lost(0, "closed")
+        lost_after(dialling, clock, 3.5 if round_ % 4 == 3 else 1.5)
+    dialling.stop()
+
+
+def test_a_broker_that_stumbles_while_it_starts_is_tried_on(clock: Clock) -> None:
+    dialling: Redial[str] = Redial()
+    for _ in range(25):
+        lost_after(dialling, clock, 0.1)
+    lost_after(dialling, clock, 60)
     dialling.stop()
