@@ -272,9 +272,14 @@ def _why(outcome: str, task: str, result: Mapping[str, Any]) -> str:
     message = str(result.get("msg") or result.get("stderr") or result.get("module_stderr") or "no reason was given")
     if outcome == "unreachable":
         return f"cannot be reached: {message.strip()}"
-    if error := result.get("module_stderr"):
-        message = str(error).strip().splitlines()[-1]
-    return f"{task}: {message.strip()}"
+    if message.startswith("non-zero return code"):  # of a shell; on a terminal all it says is stdout
+        message = _last_line(result, "stderr") or _last_line(result, "stdout") or message
+    return f"{task}: {_last_line(result, 'module_stderr') or message.strip()}"
+
+
+def _last_line(result: Mapping[str, Any], stream: str) -> str:
+    lines = [line.strip() for line in str(result.get(stream) or "").splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith("Shared connection to ")), "")
 
 
 def _nodes(inventory: Path) -> tuple[str, ...]:

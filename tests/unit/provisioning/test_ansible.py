@@ -113,6 +113,20 @@ def test_an_outcome_for_every_node(stage: Stage) -> None:
     assert "something to ignore" in run.log.read_text()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"stdout": "Reading\r\ninstall python3 by hand\r\n", "stderr": "Shared connection to 10.0.0.9 closed.\r\n"},
+        {"stdout": "Reading\n", "stderr": "install python3 by hand\n"},
+        {"module_stderr": "Traceback\ninstall python3 by hand\n"},
+    ],
+    ids=["terminal", "pipe", "module"],
+)
+def test_a_shell_that_fails_is_heard(stage: Stage, said: dict[str, str]) -> None:
+    stage.says(START, result("failed", "a", msg="non-zero return code", rc=1, **said), stats("a"), status=2)
+    assert stage.run().failed == {"a": "Converge the node: install python3 by hand"}
+
+
 def test_no_settings_of_the_user_leak_in(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "minimal")
     monkeypatch.setenv("ANSIBLE_STRATEGY", "debug")
