@@ -71,7 +71,7 @@ class Deployment:
     failed: Mapping[str, str] = field(default_factory=dict)
     """node -> why, from the last deploy."""
     changes: tuple[Mapping[str, Any], ...] = ()
-    """What was changed on hosts that are not ours alone, newest last; for people: teardown reads the hosts' own notes."""
+    """What was changed on hosts that are not ours alone, newest last, for people; teardown reads the notes there."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Facts for people, such as why there is no Grafana."""
     provider: str = ""
