@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,8 @@ _LONG = 90
 
 def register(parent: typer.Typer) -> None:
     """Add the commands."""
+    # Matrices are small here: threads of BLAS cost more than they give, 0.05 s of a processor for the start alone.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parent.add_typer(app, name="model")
 
 

@@ -31,8 +31,9 @@ class Phases:
 
     @property
     def exits(self) -> FloatArray:
-        """Rate of leaving for good from each phase."""
-        return np.asarray(np.maximum(-self.generator.sum(axis=1), 0.0))
+        """Rate of leaving for good from each phase; what is mere rounding is 0."""
+        out = -self.generator.sum(axis=1)
+        return np.where(out > -1e-14 * self.generator.diagonal(), out, 0.0)
 
     @property
     def moves(self) -> tuple[IntArray, IntArray, FloatArray]:

@@ -1,9 +1,9 @@
-"""The rates between the states of a chain as compressed rows, and its uniformised steps; scipy only where it pays."""
+"""The rates between the states of a chain as compressed rows, and its uniformised steps, with numpy alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +13,8 @@ from toolkit.model.distributions import FloatArray, IntArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_FEW = 60_000
-"""Moves up to which a chain is stepped by numpy alone, as fast as by scipy, which takes 0.2 s to be imported."""
-_MOST_PADDING = 4
+_FEW_OF = 16
+"""States with so many flows into them that less than one in 16 has as many are summed one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,22 +83,16 @@ def sparse(size: int, source: IntArray, target: IntArray, value: FloatArray) -> 
 class Steps:
     """The uniformised chain's step, restricted to the states that matter: probability moves through them like a wave.
 
-    Within as many steps as it was made for nothing can leave the window; what is next to nothing outside it is dropped.
+    What is next to nothing outside the window that it moves in is dropped.
     """
 
     def __init__(self, rates: Rates, leak: FloatArray) -> None:
         out = rates.out + leak
         self.rate = float(out.max()) * 1.0001 if out.max() > 0 else 1.0
+        self.stay = 1 - out / self.rate
+        # The transpose: row i has what flows into state i.
+        self.into = sparse(rates.size, rates.target, rates.source, rates.value / self.rate)
         states = np.arange(rates.size)
-        # The transpose, its diagonal included: row i has what flows into state i.
-        into = sparse(
-            rates.size,
-            np.concatenate([rates.target, states]),
-            np.concatenate([rates.source, states]),
-            np.concatenate([rates.value / self.rate, 1 - out / self.rate]),
-        )
-        self.begin, self.origin, self.share = into.begin, into.target, into.value
-        self.columns = _padded(into) if len(into.value) <= _FEW else None
         is_end = np.diff(rates.begin) == 0
         edges = np.append(rates.target, 0)
         last = np.where(is_end, states, edges[np.maximum(rates.begin[1:] - 1, 0)])
@@ -107,42 +100,85 @@ class Steps:
         self.furthest = np.maximum.accumulate(np.maximum(last, states))
         self.nearest = np.minimum.accumulate(np.minimum(first, states)[::-1])[::-1]
 
-    def window(self, vector: FloatArray, *, nothing: float, tiny: float, steps: int) -> tuple[int, int]:
-        """First and last state (exclusive) that the next steps can touch; sets to zero what lies outside."""
+    def clear(self, vector: FloatArray, *, nothing: float, tiny: float) -> tuple[int, int]:
+        """First and last state (exclusive) with more than `nothing`; sets to zero what lies outside, or is tiny."""
         live = np.flatnonzero(vector > nothing)
-        low, last = int(live[0]), int(live[-1])
+        low, high = int(live[0]), int(live[-1]) + 1
         vector[:low] = 0.0
-        vector[last + 1 :] = 0.0
-        inside = vector[low : last + 1]
+        vector[high:] = 0.0
+        inside = vector[low:high]
         inside[inside < tiny] = 0.0
+        return low, high
+
+    def reach(self, low: int, high: int, steps: int) -> tuple[int, int]:
+        """The states that so many steps can touch, from those between `low` and `high`."""
+        last = high - 1
         for _ in range(steps):
             low, last = int(self.nearest[low]), int(self.furthest[last])
         return low, last + 1
 
-    def edges(self, low: int, high: int) -> int:
-        """How many numbers one step multiplies in a window."""
-        return int(self.begin[high] - self.begin[low])
 
-    def step(self, low: int, high: int) -> Callable[[FloatArray], FloatArray]:
-        """One step of the states from `low` to `high`: the whole vector in, their new probabilities out."""
-        if self.columns is not None:
-            origin, share = (np.ascontiguousarray(column[:, low:high]) for column in self.columns)
-            return lambda vector: np.asarray(np.einsum("ij,ij->j", share, vector[origin]))
-        from scipy.sparse import csr_matrix
+class Window:
+    """Steps of the states from `low` to `high`, of which nothing may leave.
 
-        begin, end = self.begin[low], self.begin[high]
-        row = self.begin[low : high + 1] - begin
-        part = csr_matrix((self.share[begin:end], self.origin[begin:end], row), shape=(high - low, len(self.begin) - 1))
-        return lambda vector: np.asarray(part @ vector)
+    Its states are in an order of their own, by how many others flow into them: the first flows into all states are then
+    one addition of arrays, the second ones another, and only the few states with many more are summed one by one.
+    Among equals, states with one label stand together.
+    """
 
+    def __init__(self, steps: Steps, low: int, high: int, label: IntArray) -> None:
+        self.low, self.high = low, high
+        size, into = high - low, steps.into
+        begin, end = into.begin[low], into.begin[high]
+        counts = np.diff(into.begin[low : high + 1])
+        row = np.repeat(np.arange(size), counts)
+        nth = np.arange(end - begin) - np.repeat(into.begin[low:high] - begin, counts)
+        origin, share = into.target[begin:end] - low, into.value[begin:end]
+        outside = (origin < 0) | (origin >= size)
+        origin, share = np.where(outside, 0, origin), np.where(outside, 0.0, share)
+        order = np.lexsort((label[low:high], -counts))
+        self.states = low + order
+        self._alike = np.flatnonzero(np.diff(label[self.states] * (1 + counts.max()) + counts[order], prepend=-1))
+        self.labels = label[self.states[self._alike]]
+        """Of each column of `sums`; one may be there several times."""
+        place = np.empty_like(order)
+        place[order] = np.arange(size)
+        at_once = np.bincount(nth) if nth.size else np.zeros(0, dtype=np.int64)
+        levels = int((at_once * _FEW_OF >= size).sum())
+        level = np.minimum(nth, levels)
+        sorted_ = np.lexsort((nth, place[row], level))
+        self._origin, self._share = place[origin[sorted_]], share[sorted_]
+        self._stay = steps.stay[self.states]
+        self._ends = np.concatenate([[0], np.cumsum(at_once[:levels])])
+        rest = place[row[sorted_]][self._ends[-1] :]
+        self._rest = np.searchsorted(rest, np.arange(int(rest[-1]) + 1)) if rest.size else np.zeros(0, dtype=np.int64)
 
-def _padded(rates: Rates) -> tuple[IntArray, FloatArray] | None:
-    """(states, values) with a column for each row, filled up with zeros; None where that would be mostly zeros."""
-    width = np.diff(rates.begin)
-    shape = (int(width.max()), rates.size)
-    if shape[0] * shape[1] > _MOST_PADDING * len(rates.value):
-        return None
-    place = np.arange(len(rates.value)) - np.repeat(rates.begin[:-1], width)
-    targets, values = np.zeros(shape, dtype=np.int64), np.zeros(shape)
-    targets[place, rates.source], values[place, rates.source] = rates.target, rates.value
-    return targets, values
+    @property
+    def moves(self) -> int:
+        """How many numbers one step multiplies."""
+        return len(self._share) + len(self._stay)
+
+    def advance(self, vector: FloatArray, count: int) -> FloatArray:
+        """The window's states after 1, 2, ... `count` steps, in its own order: shape (count, states).
+
+        `vector`, all states in the chain's order, becomes that after the last step.
+        """
+        block = np.empty((count, len(self.states)))
+        flow = np.empty(len(self._share))
+        parts = [flow[a:b] for a, b in pairwise(self._ends)]
+        rest, before = flow[self._ends[-1] :], vector[self.states]
+        for after in block:
+            before.take(self._origin, out=flow, mode="clip")
+            np.multiply(flow, self._share, out=flow)
+            np.multiply(before, self._stay, out=after)
+            for part in parts:
+                after[: len(part)] += part
+            if len(rest):
+                after[: len(self._rest)] += np.add.reduceat(rest, self._rest)
+            before = after
+        vector[self.states] = before
+        return block
+
+    def sums(self, block: FloatArray) -> FloatArray:
+        """The probability of each label after each step: shape (count, labels)."""
+        return np.asarray(np.add.reduceat(block, self._alike, axis=1), dtype=np.float64)

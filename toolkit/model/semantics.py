@@ -147,32 +147,24 @@ class _Graph:
         self.rate = np.zeros(4096)
         self.share = np.zeros(4096)
         """The rate over all that leaves its state."""
-        self.keys = np.zeros(0, dtype=np.uint64)
-        self.ids = np.zeros(0, dtype=np.int64)
+        self.ids: dict[int, int] = {}
+        """By key."""
 
     def number(self, keys: NDArray[np.uint64], states: IntArray) -> IntArray:
         """The number of each state; new ones get the next."""
-        unique, where, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        ids = np.zeros(len(unique), dtype=np.int64)
-        is_new = np.ones(len(unique), dtype=bool)
-        if self.keys.size:
-            slot = np.minimum(np.searchsorted(self.keys, unique), len(self.keys) - 1)
-            is_new = self.keys[slot] != unique
-            ids = self.ids[slot]
-        size = self.count + int(is_new.sum())
-        ids[is_new] = np.arange(self.count, size)
+        known = self.ids
+        ids = np.array([known.setdefault(key, len(known)) for key in keys.tolist()], dtype=np.int64)
+        size = len(known)
         while size > len(self.flow):
             self.states = np.concatenate([self.states, np.zeros_like(self.states)], axis=1)
             self.flow = np.concatenate([self.flow, np.zeros_like(self.flow)])
             self.row = np.concatenate([self.row, np.full_like(self.row, -1)])
             self.begin = np.concatenate([self.begin, np.zeros_like(self.begin)])
             self.end = np.concatenate([self.end, np.zeros_like(self.end)])
-        self.states[:, self.count : size] = states[:, where[is_new]]
-        place = np.searchsorted(self.keys, unique[is_new])
-        self.keys = np.insert(self.keys, place, unique[is_new])
-        self.ids = np.insert(self.ids, place, ids[is_new])
+        fresh = ids >= self.count
+        self.states[:, ids[fresh]] = states[:, fresh]
         self.count = size
-        return np.asarray(ids[inverse])
+        return ids
 
     def expand(self, ids: IntArray, target: IntArray, rate: FloatArray, origin: IntArray) -> None:
         """Note the rates out of `ids`; `origin` counts within them."""
@@ -230,6 +222,9 @@ class _Explorer:
         self.net = net
         self.most_states = most_states
         self.phases: dict[str, Phases] = {}
+        self.moves: dict[str, tuple[IntArray, IntArray, FloatArray]] = {}
+        self.leaving: dict[str, FloatArray] = {}
+        """Rate of the clock's end from each phase."""
         self.offset: dict[str, int] = {}
         width = len(self.rules.places)
         for transition in net.timed:
@@ -238,6 +233,7 @@ class _Explorer:
                 continue
             phases = expand(transition.timing.delay, order)
             self.phases[transition.name] = phases
+            self.moves[transition.name], self.leaving[transition.name] = phases.moves, phases.exits
             if len(phases.start) > 1:
                 self.offset[transition.name] = width
                 width += len(phases.start)
@@ -524,14 +520,14 @@ class _Explorer:
                 if index.size and (rate < 0).any():
                     raise ModelError(f"net {self.net.name}, transition {transition.name}: the rate {delay} is below 0")
             else:
-                rate = np.full(index.size, self.phases[transition.name].exits[0])
+                rate = np.full(index.size, self.leaving[transition.name][0])
             rate = rate * active[index]
             return None, index[rate > 0], rate[rate > 0]
-        at, phases = self.offset[transition.name], self.phases[transition.name]
+        at = self.offset[transition.name]
         counts = self.clocks(transition, states)
         phase, index = np.nonzero(counts)
         running = counts[phase, index]
-        origin, following, rates = phases.moves
+        origin, following, rates = self.moves[transition.name]
         # Every move out of each phase in which a clock runs: moves are sorted by the phase they leave.
         first = np.searchsorted(origin, phase)
         times = np.searchsorted(origin, phase, side="right") - first
@@ -542,8 +538,8 @@ class _Explorer:
         after[at + phase[entry], columns] -= 1
         after[at + following[move], columns] += 1
         moved.append((after, running[entry] * rates[move], index[entry]))
-        out = phases.exits[phase]
-        leaves = out > -1e-14 * phases.generator[phase, phase]
+        out = self.leaving[transition.name][phase]
+        leaves = out > 0
         return at + phase[leaves], index[leaves], running[leaves] * out[leaves]
 
     def too_many(self, frontier: IntArray) -> TooManyStatesError:

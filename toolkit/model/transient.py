@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from toolkit.errors import ModelError
 from toolkit.model.distributions import FloatArray, poisson_mix
-from toolkit.model.rates import Steps
+from toolkit.model.rates import Steps, Window
 from toolkit.model.semantics import StateSpace
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ MOST_WORK = 4e10
 _PROGRESS = 0.25
 """Part of the states that half the probability has left behind before the whole work is foretold from it."""
 _CHUNK = 32
+_AHEAD = 4
+"""Chunks that a window is made for."""
 _NOTHING = 1e-18
 _TINY = 1e-40
 """Set to zero: numbers near the end of the floating-point range are tens of times slower to multiply."""
@@ -118,7 +120,7 @@ def watch(
     until: int | None = None,
     most_work: float = MOST_WORK,
 ) -> Watched:
-    """Follow rewards (markings x m) until `horizon`, and until column `until` is within 1e-13 of one or still.
+    """Follow rewards (markings x m) until `horizon`, and until all but 1e-13 is in column `until` or nothing moves.
 
     States whose marking is in `frozen` are made absorbing.
     """
@@ -130,40 +132,37 @@ def watch(
     reach = horizon * steps.rate
     needed = int(reach + 12 * math.sqrt(reach) + 26)
     vector = space.start.copy()
-    low, high = 0, space.size
     rows = [np.bincount(space.marking_of, weights=vector, minlength=len(rewards)) @ rewards]
     work = 0.0
     count = 0
+    window: Window | None = None
     while True:
-        low, high = steps.window(vector, nothing=_NOTHING, tiny=_TINY, steps=_CHUNK)
-        step, edges = steps.step(low, high), steps.edges(low, high)
-        first = int(space.marking_of[low:high].min())
-        classes = space.marking_of[low:high] - first
-        width = int(classes.max()) + 1
-        block = np.empty((_CHUNK, high - low))
-        for following in block:
-            following[:] = step(vector)
-            vector[low:high] = following
-        change = block[-1] - block[-2]
-        cells = (classes + width * np.arange(_CHUNK)[:, None]).ravel()
-        shares = np.bincount(cells, weights=block.ravel(), minlength=_CHUNK * width).reshape(_CHUNK, width)
-        rows.extend(shares @ rewards[first : first + width])
+        live = steps.clear(vector, nothing=_NOTHING, tiny=_TINY)
+        low, high = steps.reach(*live, _CHUNK)
+        if window is None or not (window.low <= low and high <= window.high and _is_most(low, high, window)):
+            window = Window(steps, *steps.reach(*live, _AHEAD * _CHUNK), space.marking_of)
+        block = window.advance(vector, _CHUNK)
+        rows.extend(window.sums(block) @ rewards[window.labels])
         count += _CHUNK
-        work += _CHUNK * (edges + 10_000)
-        is_reached = until is not None and rows[-1][until] > 1 - TAIL
-        if count >= needed and (is_reached or until is None):
+        work += _CHUNK * (window.moves + 10_000)
+        if count >= needed and (until is None or float(block[-1].sum()) - rows[-1][until] < TAIL):
             break
-        if float(np.abs(change).sum()) < _STILL:
+        if float(np.abs(block[-1] - block[-2]).sum()) < _STILL:
             break
-        half = float(vector[low:high].sum()) / 2
-        done = (low + int(np.searchsorted(np.cumsum(vector[low:high]), half))) / space.size
+        passed = np.cumsum(vector)
+        done = int(np.searchsorted(passed, passed[-1] / 2)) / space.size
         # Without an end to wait for, all steps up to the horizon are to come.
-        ahead = (needed - count) * edges if until is None else 0
+        ahead = (needed - count) * window.moves if until is None else 0
         if max(work / done if done > _PROGRESS else work, ahead) > most_work:
             raise TooLongError(
                 f"net {space.net.name}: {space.size:,} states need too many steps; try --method simulation"
             )
     return Watched(rate=steps.rate, values=np.array(rows), lost=max(0.0, 1 - float(vector.sum())))
+
+
+def _is_most(low: int, high: int, window: Window) -> bool:
+    """Whether so much of a window is in use that another one is not worth making."""
+    return (high - low) * 4 >= (window.high - window.low) * 3
 
 
 def steady_state(space: StateSpace) -> FloatArray:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toolkit.model import rates as module
-from toolkit.model.rates import Steps, sparse
+from toolkit.model.rates import Steps, Window, sparse
 
 SIZE = 40
 
@@ -43,29 +42,36 @@ def test_distances_are_the_fewest_moves():
     assert rates.distance(np.array([0, 3])).tolist() == [0, 1, 1, 0, 1]
 
 
-@pytest.mark.parametrize("few", [0, 60_000])
-def test_steps_in_a_window_are_those_of_the_whole_matrix(monkeypatch, few):
-    monkeypatch.setattr(module, "_FEW", few)
+def test_steps_in_a_window_are_those_of_the_whole_matrix():
     moves = random_rates()
     rates, matrix = sparse(SIZE, *moves), dense(*moves)
     leak = np.linspace(0, 0.2, SIZE)
     steps = Steps(rates, leak)
-    assert (steps.columns is None) == (few == 0)
     whole = np.eye(SIZE) + (matrix - np.diag(matrix.sum(axis=1) + leak)) / steps.rate
+    label = np.arange(SIZE) // 7
     vector = np.zeros(SIZE)
     vector[0] = 1.0
     expected = vector.copy()
     for _ in range(12):
-        low, high = steps.window(vector, nothing=0.0, tiny=0.0, steps=4)
-        assert steps.edges(low, high) >= high - low
-        step = steps.step(low, high)
-        for _ in range(4):
-            vector[low:high] = step(vector)
+        window = Window(steps, *steps.reach(*steps.clear(vector, nothing=0.0, tiny=0.0), 4), label)
+        assert window.moves >= window.high - window.low
+        block = window.advance(vector, 4)
+        for after, sums in zip(block, window.sums(block), strict=True):
             expected = expected @ whole
+            found = np.zeros(SIZE)
+            found[window.states] = after
+            assert found == pytest.approx(expected, abs=1e-14)
+            by_label = np.bincount(window.labels, weights=sums, minlength=label[-1] + 1)
+            assert by_label == pytest.approx(np.bincount(label, weights=expected), abs=1e-14)
         assert vector == pytest.approx(expected, abs=1e-14)
     assert vector.sum() < 1
 
 
-def test_a_state_that_many_flow_into_is_not_padded():
-    hub = sparse(SIZE, np.arange(SIZE - 1), np.full(SIZE - 1, SIZE - 1), np.ones(SIZE - 1))
-    assert Steps(hub, np.zeros(SIZE)).columns is None
+def test_a_state_that_many_flow_into_is_summed_on_its_own():
+    hub = sparse(SIZE, np.arange(SIZE - 1), np.full(SIZE - 1, SIZE - 1), np.arange(1.0, SIZE))
+    steps = Steps(hub, np.zeros(SIZE))
+    vector = np.full(SIZE, 1 / SIZE)
+    Window(steps, 0, SIZE, np.zeros(SIZE, dtype=np.int64)).advance(vector, 1)
+    rate = (SIZE - 1) * 1.0001
+    assert vector[:-1] == pytest.approx((1 - np.arange(1, SIZE) / rate) / SIZE)
+    assert vector.sum() == pytest.approx(1)
