@@ -65,8 +65,9 @@ class Control:
         *,
         readings: Callable[[], Iterable[exposition.Reading]] = tuple,
         check: Callable[[RunOrder], None] = lambda _: None,
+        problem: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`check` raises ValueError for an order that cannot be carried out."""
+        """`check` raises ValueError for an order that cannot be carried out; `problem` says why it is not healthy."""
         self.settings = settings
         self.counts = Counts()
         self.granted_qos: int | None = None
@@ -77,6 +78,7 @@ class Control:
         self._role = role
         self._readings = readings
         self._check = check
+        self._problem = problem
         self._changed = threading.Condition(threading.RLock())
         self._phase: Phase = "idle"
         self._error: str | None = None
@@ -249,7 +251,8 @@ class Control:
         if method not in ("GET", "HEAD"):
             return _problem(405, "only GET is served here")
         if path == "/healthz":
-            return Reply(body=b"ok\n", content_type="text/plain")
+            found = self._problem()
+            return Reply(status=503 if found else 200, body=f"{found or 'ok'}\n".encode(), content_type="text/plain")
         if path == "/metrics":
             page = exposition.expose([*self._readings(), *self._phase_readings()])
             return Reply(body=page, content_type=exposition.CONTENT_TYPE)

@@ -73,7 +73,7 @@ def test_what_fits_is_taken(handler: NodeProcess) -> None:
     @given(st.data())
     def run(data: st.DataObject) -> None:
         for method, path, operation in called(document):
-            if "requestBody" in operation:
+            if "requestBody" in operation and "parameters" not in operation:
                 message = data.draw(
                     fitting(operation["requestBody"]["content"]["application/json"]["schema"], document)
                 )

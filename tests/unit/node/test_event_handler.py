@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from toolkit.node.event_handler.documents import Filter, System
+from toolkit.node.event_handler.systems import Systems
+
 from .processes import Bench, NodeProcess
 
 SOURCE = {"systemName": "PressPub", "address": "10.20.0.71", "port": 8462}
@@ -229,7 +232,7 @@ def test_callbacks_follow_their_filters_and_the_publisher_hears_of_it(handler: N
     assert status == 201
     stored = json.loads(body)
     assert stored["eventType"] == "pressure"
-    assert stored["consumer"] == consumer.system("everything")
+    assert stored["consumer"] == {"id": 1, **consumer.system("everything")}
     assert subscribe("everything") == (204, b"")
     assert subscribe("mine", sources=[{"systemName": "PressPub", "address": "10.20.0.71", "port": 8462}])[0] == 201
     assert subscribe("others", sources=[{"systemName": "Other", "address": "10.20.0.71", "port": 8462}])[0] == 201
@@ -265,6 +268,27 @@ def test_callbacks_follow_their_filters_and_the_publisher_hears_of_it(handler: N
     assert [path for path, _ in consumer.got] == ["/mine"]
     for name in ("mine", "others", "exact", "later"):
         assert ask(handler, "DELETE", f"/eventhandler/subscription/type/pressure/consumer/{name}")[0] == 200
+
+
+def test_systems_are_known_by_name_until_there_are_too_many() -> None:
+    def wanted(consumer: str, port: int, *sources: str) -> Filter:
+        systems = frozenset(System(name=name, address="10.20.0.1", port=1) for name in sources)
+        return Filter(event_type="a", consumer=System(name=consumer, address="10.20.0.1", port=port), sources=systems)
+
+    systems = Systems(most=3)
+    first = systems.numbered(wanted("one", 1, "source"))
+    assert (first.consumer.id, [source.id for source in first.sources]) == (1, [2])
+    assert systems.numbered(wanted("one", 1)).consumer.id == 1
+    assert systems.numbered(wanted("one", 2)).consumer.id == 3
+    assert systems.has("one")
+    assert systems.has("source")
+    systems.numbered(wanted("two", 1))  # the first of the two called one is forgotten
+    assert systems.has("one")
+    systems.numbered(wanted("three", 1))
+    systems.numbered(wanted("four", 1))
+    assert not systems.has("source")
+    assert not systems.has("one")
+    assert systems.has("two")
 
 
 def test_a_filter_may_come_with_an_sse_subscription(handler: NodeProcess) -> None:

@@ -277,7 +277,9 @@ def test_original_remembers_filters_to_the_microsecond_and_letter(tmp_path: Path
         Filter(event_type="größe 尺寸", consumer=system),
     ]  # fmt: skip
     store = FilterStore(settings)
-    assert [store.add(wanted) for wanted in known] == [1, 2, 3]
+    stored = [store.add(wanted) for wanted in known]
+    assert stored == known
+    assert [wanted.id for wanted in stored if wanted] == [1, 2, 3]
     assert store.add(known[0]) is None
     store.close()
 
@@ -286,6 +288,8 @@ def test_original_remembers_filters_to_the_microsecond_and_letter(tmp_path: Path
     assert store.of_type("Größe 尺寸") == known[:2]
     assert store.of_type("größe 尺寸") == known[2:]
     assert store.of_type("nothing") == []
+    assert store.listed() == known
+    assert [wanted.id for wanted in store.listed()] == [1, 2, 3]
     assert store.remove("Größe 尺寸", "nobody") is False
     assert store.remove("Größe 尺寸", "PressPub") is True
     assert store.of_type("Größe 尺寸") == known[1:2]
@@ -305,8 +309,8 @@ def test_filters_added_at_once_are_kept_once(tmp_path: Path) -> None:
         store = FilterStore(settings)
         wanted = Filter(event_type="a", consumer=System(name="one", address="10.20.0.71", port=1))
         with ThreadPoolExecutor(8) as pool:
-            numbers = list(pool.map(store.add, [wanted] * 24))
-        assert [number for number in numbers if number is not None] == [1]
+            stored = list(pool.map(store.add, [wanted] * 24))
+        assert [found.id for found in stored if found is not None] == [1]
         assert store.of_type("a") == [wanted]
         store.close()
 

@@ -59,7 +59,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Cloud:
     own = certificates.make_cloud(master, cloud="a", operator="op")
     other = certificates.make_cloud(master, cloud="b", operator="op")
     certificates.save(own, folder, "cloud")
-    for system in ("eventhandler", "gauge", "panel"):
+    for system in ("eventhandler", "gauge", "panel", "sysop"):
         certificates.save(certificates.make_system(own, system=system), folder, system)
     certificates.save(certificates.make_system(other, system="gauge"), folder, "stranger")
     return Cloud(folder)
@@ -114,6 +114,9 @@ def test_certificates_decide_who_may_what(bench: Bench, cloud: Cloud, mode: str)
     assert problem["origin"] == url
     assert ask(handler, cloud, "gauge", "POST", f"{base}/subscription", wanted)[0] == 401
     assert ask(handler, cloud, "panel", "POST", f"{base}/subscription", wanted)[0] == 201
+    for path in (f"{base}/mgmt", f"{base}/mgmt/subscriptions", f"{base}/mgmt/subscriptions/1"):
+        assert ask(handler, cloud, "panel", "GET", path)[0] == 401
+        assert ask(handler, cloud, "sysop", "GET", path)[0] == 200
     gone = f"{base}/subscription/type/pressure/consumer/panel"
     assert ask(handler, cloud, "gauge", "DELETE", gone)[0] == 401
     assert ask(handler, cloud, "panel", "DELETE", gone)[0] == 200

@@ -21,7 +21,6 @@ from toolkit.node.arrowhead.messages import (
 )
 from toolkit.node.arrowhead.quirks import TOLERANT
 from toolkit.node.arrowhead.refusals import Refusal, refusal_from
-from toolkit.node.arrowhead.settings import Settings
 from toolkit.node.arrowhead.trace import Trace
 
 T = TypeVar("T")
@@ -32,6 +31,23 @@ _JSON_HEADERS = {"Content-Type": "application/json", "Accept": "application/json
 _REFRESH_S = 3600.0
 _FIRST_RETRY_S = 0.2
 _LAST_RETRY_S = 10.0
+_FAREWELL_S = 2.0
+"""A Service Registry that does not answer holds up nobody's end for longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A core system as its cloud knows it."""
+
+    name: str
+    address: str
+    registry: str
+    """host:port of the Service Registry."""
+    interface: str
+    """Of the services of core systems, in their mode."""
+    secure: bool = False
+    public_key: str | None = None
+    """In secure mode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +101,13 @@ class Peers:
     """A core system's dealings with the Service Registry and, found through it, with the others."""
 
     def __init__(
-        self, settings: Settings, client: HttpClient, *, name: str, offers: Sequence[Offer], needs: Sequence[str]
+        self, member: Member, client: HttpClient, *, offers: Sequence[Offer], needs: Sequence[str] = ()
     ) -> None:
-        """`name` is the system name to register under, `needs` are definitions without their mode's prefix."""
+        """`needs` are definitions without their mode's prefix."""
         self.client = client
-        self.registry = f"{settings.scheme}://{settings.registry}/serviceregistry"
+        self.registry = f"{'https' if member.secure else 'http'}://{member.registry}/serviceregistry"
         self.registered = not offers
-        self.public_key: str | None = None
-        self._settings = settings
-        self._name = name
+        self._member = member
         self._offers = offers
         self._needs = needs
         self._urls: dict[str, str] = {}
@@ -135,8 +149,8 @@ class Peers:
         if not self.registered:
             return
         for offer in self._offers:
-            with contextlib.suppress(Refusal):
-                async with asyncio.timeout(2.0):
+            with contextlib.suppress(Refusal, TimeoutError):
+                async with asyncio.timeout(_FAREWELL_S):
                     await self.call("PUT", f"{self.registry}/remove", self._entry(offer), type(None))
 
     async def _keep_up(self) -> None:
@@ -183,21 +197,22 @@ class Peers:
             self._urls[need] = f"{scheme}://{entry.provider.address}:{entry.provider.port}/{entry.service_uri or ''}"
 
     def _entry(self, offer: Offer) -> ServiceRegistryEntry:
+        member = self._member
         return ServiceRegistryEntry(
             provided_service=self._service(offer.definition),
             provider=ArrowheadSystem(
-                system_name=self._name,
-                address=self._settings.address,
+                system_name=member.name,
+                address=member.address,
                 port=offer.port,
-                authentication_info=self.public_key,
+                authentication_info=member.public_key,
             ),
             service_uri=offer.uri,
         )
 
     def _service(self, definition: str) -> ArrowheadService:
-        secure = self._settings.secure
+        secure = self._member.secure
         return ArrowheadService(
             service_definition=("Secure" if secure else "Insecure") + definition,
-            interfaces=(self._settings.quirks.core_interfaces[secure],),
+            interfaces=(self._member.interface,),
             service_metadata={"security": "certificate"} if secure else {},
         )

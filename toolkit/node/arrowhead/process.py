@@ -23,11 +23,12 @@ from toolkit.node.arrowhead import logs, tls
 from toolkit.node.arrowhead.front import Front
 from toolkit.node.arrowhead.http_client import HttpClient
 from toolkit.node.arrowhead.http_server import HttpServer, Limits, Request, Response
-from toolkit.node.arrowhead.peers import Offer, Peers
+from toolkit.node.arrowhead.peers import Member, Offer, Peers
 from toolkit.node.arrowhead.refusals import Refusal
 from toolkit.node.arrowhead.routes import Route
 from toolkit.node.arrowhead.seed import load_seed, plant
 from toolkit.node.arrowhead.settings import Settings, settings_from
+from toolkit.node.arrowhead.sql_log import write_rows_too
 from toolkit.node.arrowhead.storage import Storage, open_storage
 from toolkit.node.arrowhead.trace import Recorder
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, metrics_page
@@ -150,7 +151,7 @@ async def _open(system: System, settings: Settings, stack: contextlib.AsyncExitS
         new = await storage.write(lambda connection: plant(connection, seed), operation="seed")
         log.info("seeded %s", json.dumps(new))
     if settings.sql_log:
-        logs.write_rows_too(storage)
+        write_rows_too(storage)
     process = settings.process
     recorder = Recorder(
         system=system.name,
@@ -161,16 +162,19 @@ async def _open(system: System, settings: Settings, stack: contextlib.AsyncExitS
     stack.callback(recorder.flush)
     client = HttpClient(tls=_client_tls(settings), read_timeout_s=settings.peer_timeout_s)
     stack.callback(client.close)
-    peers = Peers(
-        settings,
-        client,
-        name=system.registered_name,
-        offers=system.offers(settings),
-        needs=system.needs(settings),
-    )
+    public_key = None
     if settings.tls is not None:
         tls.own_name(settings.tls)
-        peers.public_key = tls.public_key(settings.tls.certificate)
+        public_key = tls.public_key(settings.tls.certificate)
+    member = Member(
+        name=system.registered_name,
+        address=settings.address,
+        registry=settings.registry,
+        interface=settings.quirks.core_interfaces[settings.secure],
+        secure=settings.secure,
+        public_key=public_key,
+    )
+    peers = Peers(member, client, offers=system.offers(settings), needs=system.needs(settings))
     return Core(settings=settings, storage=storage, peers=peers, recorder=recorder), figures
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
@@ -26,7 +27,12 @@ from toolkit.node.event_handler.workers import WorkerHandler, Workers
 from toolkit.node.live import LiveSender
 from toolkit.node.stamps import StampWriter
 
+if TYPE_CHECKING:
+    from toolkit.node.event_handler.membership import Membership
+
 ROLE = "broker"
+_FAREWELL_S = 5.0
+"""A Service Registry that does not answer holds up the end for no longer."""
 
 
 def readings(handler: EventHandler) -> Iterable[exposition.Reading]:
@@ -131,6 +137,17 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+def join_cloud(process: ProcessSettings, handler: EventHandler) -> Membership | None:
+    """Register in the local cloud that the settings name, if any."""
+    if not handler.settings.registry:
+        return None
+    from toolkit.node.event_handler.membership import Membership  # most Event Handlers are of no cloud
+
+    membership = Membership(process, handler.settings, handler.guard)
+    membership.start()
+    return membership
+
+
 async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
     """Serve until SIGTERM; then take nothing new, send what is queued, save the stamps."""
     loop = asyncio.get_running_loop()
@@ -143,7 +160,8 @@ async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
         ssl=handler.guard.server_context if handler.guard else None,
         ssl_handshake_timeout=settings.request_within_s if handler.guard else None,
     )
-    control = Control(process, ROLE, readings=lambda: readings(handler))
+    membership = join_cloud(process, handler)
+    control = Control(process, ROLE, readings=lambda: readings(handler), problem=_problem_of(membership))
     control.serve(signals=False)
     orders = Orders(process, control, handler, loop)
     orders.start()
@@ -155,12 +173,20 @@ async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
     gc.freeze()
     log("serving", process, ROLE, mode=settings.mode, port=settings.port, loop=type(loop).__module__)
     await ended.wait()
+    if membership is not None:
+        membership.leave()
     server.close()
     await handler.drain()
     sweeper.cancel()
     control.terminate()
     await loop.run_in_executor(None, orders.join, 10)
+    if membership is not None:
+        await loop.run_in_executor(None, membership.join, _FAREWELL_S)
     control.close()
+
+
+def _problem_of(membership: Membership | None) -> Callable[[], str | None]:
+    return membership.problem if membership is not None else lambda: None
 
 
 def serve_direct(process: ProcessSettings, settings: HandlerSettings) -> None:
@@ -177,7 +203,13 @@ def serve_direct(process: ProcessSettings, settings: HandlerSettings) -> None:
 def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, handler: WorkerHandler) -> None:
     """Serve with a pool of threads until SIGTERM."""
     workers = Workers(handler, settings.thread_pool_size)
-    control = Control(process, ROLE, readings=lambda: [*readings(handler), *pool_readings(workers)])
+    membership = join_cloud(process, handler)
+    control = Control(
+        process,
+        ROLE,
+        readings=lambda: [*readings(handler), *pool_readings(workers)],
+        problem=_problem_of(membership),
+    )
     control.serve(signals=False)
     orders = Orders(process, control, handler)
     orders.start()
@@ -190,11 +222,15 @@ def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, hand
     log("serving", process, ROLE, mode=settings.mode, port=settings.port, threads=workers.threads)
     while not ended.wait(1):
         workers.sweep()
+    if membership is not None:
+        membership.leave()
     until_s = time.monotonic() + settings.drain_s
     workers.stop(until_s)
     handler.finish(until_s)
     control.terminate()
     orders.join(10)
+    if membership is not None:
+        membership.join(_FAREWELL_S)
     control.close()
 
 

@@ -7,14 +7,18 @@ import collections
 import contextlib
 import json
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
+from typing import Protocol
 
 from toolkit.node.drivers.http import Responses
 from toolkit.node.event_handler.documents import Event, Filter, System
 from toolkit.node.event_handler.guard import Guard
+from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.event_handler.systems import Systems
 from toolkit.node.event_handler.tally import Tally
 
 _time_ns = time.time_ns
@@ -22,25 +26,61 @@ _WITHIN_S = 30.0
 _MOST_RESPONSE_BYTES = 1024 * 1024
 
 
+class Callbacks(Protocol):
+    """Stored filters, and what is to be done with each event because of them."""
+
+    wanted: bool
+    """Whether events are to be passed to `publish`."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, wanted: Filter) -> Filter | None:
+        """Store a filter: as it is stored, or None where (type, consumer) is there already."""
+
+    def remove(self, event_type: str, consumer_name: str) -> bool:
+        """Remove a consumer's filters of one type; False when no system is known by that name."""
+
+    def listed(self) -> list[Filter]:
+        """Every filter."""
+
+    def find(self, number: int) -> Filter | None:
+        """The filter of that number."""
+
+    def alter(self, number: int, change: Callable[[Filter], Filter]) -> Filter | None:
+        """Put another filter in the place of one: as it is stored then, None where there is none of that number.
+
+        Raises Problem where (type, consumer) is that of a third one.
+        """
+
+    def delete(self, number: int) -> bool:
+        """Remove the filter of that number; False where there is none."""
+
+    def publish(
+        self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
+    ) -> list[asyncio.Future[None]]:
+        """Take an event on; the answer to its publisher waits for the futures."""
+
+    def queued(self) -> int:
+        """What waits to be sent."""
+
+
 class Caller:
     """POSTs documents to one address, one after the other, on a connection kept between them."""
 
     def __init__(self, address: str, port: int, guard: Guard | None) -> None:
         self._tls = guard.client_context if guard else None
-        self._address = address
-        self._port = port
+        self.place = address, port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self.local: tuple[str, int] = (address, port)
 
     async def post(self, path: str, body: bytes) -> tuple[bool, int]:
         """(whether the answer is 2xx, the instant of the send in ns); any failure is False, never raised."""
         sent_ns = 0
         fresh = self._streams is None
-        request = post_request(self._address, self._port, path, body)
+        request = post_request(*self.place, path, body)
         try:
             async with asyncio.timeout(_WITHIN_S):
                 if self._streams is None:
-                    self._streams = await asyncio.open_connection(self._address, self._port, ssl=self._tls)
+                    self._streams = await asyncio.open_connection(*self.place, ssl=self._tls)
                 reader, writer = self._streams
                 sent_ns = _time_ns()
                 writer.write(request)
@@ -88,8 +128,7 @@ async def _read_status(reader: asyncio.StreamReader) -> tuple[int, bool]:
 class _Subscription:
     """One filter, its queue and the task that empties it in order."""
 
-    def __init__(self, owner: CallbackSubscriptions, number: int, wanted: Filter) -> None:
-        self.number = number
+    def __init__(self, owner: CallbackSubscriptions, wanted: Filter) -> None:
         self.wanted = wanted
         self.url = wanted.url(secure=owner.guard is not None)
         self.queue: collections.deque[tuple[bytes, Passage | None, asyncio.Future[bool]]] = collections.deque()
@@ -101,13 +140,15 @@ class _Subscription:
         self.task = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
-        consumer = self.wanted.consumer
-        caller = Caller(consumer.address, consumer.port, self._owner.guard)
+        caller = Caller(*self.remote(), self._owner.guard)
         try:
             while True:
                 while not self.queue:
                     self.filled.clear()
                     await self.filled.wait()
+                if caller.place != self.remote():
+                    caller.close()
+                    caller = Caller(*self.remote(), self._owner.guard)
                 body, passage, result = self.queue.popleft()
                 delivered, sent_ns = await caller.post(self.wanted.notify_uri or "", body)
                 self._owner.delivered(self, delivered, len(body), passage, sent_ns)
@@ -120,6 +161,12 @@ class _Subscription:
     def remote(self) -> tuple[str, int]:
         """Where the consumer says it listens."""
         return self.wanted.consumer.address, self.wanted.consumer.port
+
+    def alter(self, wanted: Filter) -> None:
+        """Deliver by another filter, also what waits."""
+        self.wanted = wanted
+        self.url = wanted.url(secure=self._owner.guard is not None)
+        self.peer_run = 0  # the consumer may be another one now
 
     def release(self) -> None:
         """Let publishers go on that waited for room."""
@@ -150,6 +197,7 @@ class CallbackSubscriptions:
         self._by_type: dict[str, list[_Subscription]] = {}
         self._feedback_callers: dict[tuple[str, int], Caller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._systems = Systems()
         self._next_number = 1
         self.wanted = False
         """Whether there is any subscription."""
@@ -157,31 +205,52 @@ class CallbackSubscriptions:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def add(self, wanted: Filter) -> int | None:
-        """The number of the new subscription; None when (type, consumer) is there already (it stays as it is)."""
-        key = (wanted.event_type, wanted.consumer)
-        if key in self._by_key:
+    def add(self, wanted: Filter) -> Filter | None:
+        """The new subscription's filter; None when (type, consumer) is there already (it stays as it is)."""
+        if _key(wanted) in self._by_key:
             return None
-        subscription = _Subscription(self, self._next_number, wanted)
+        stored = replace(self._systems.numbered(wanted), id=self._next_number)
         self._next_number += 1
-        self._by_key[key] = subscription
-        self.wanted = True
-        self._by_type.setdefault(wanted.event_type, []).append(subscription)
-        return subscription.number
+        self._enter(_Subscription(self, stored))
+        return stored
 
     def remove(self, event_type: str, consumer_name: str) -> bool:
-        """Remove a consumer's filters of one type, whatever its address; False when no filter has that consumer."""
-        known = False
-        for key, subscription in list(self._by_key.items()):
-            if key[1].name != consumer_name:
-                continue
-            known = True
-            if key[0] == event_type:
-                del self._by_key[key]
-                self._by_type[event_type].remove(subscription)
+        """Remove a consumer's filters of one type, whatever its address; False when no filter ever had that system."""
+        for subscription in list(self._by_type.get(event_type, ())):
+            if subscription.wanted.consumer.name == consumer_name:
+                self._leave(subscription)
                 subscription.end()
-        self.wanted = bool(self._by_key)
-        return known
+        return self._systems.has(consumer_name)
+
+    def listed(self) -> list[Filter]:
+        """Every filter."""
+        return sorted((found.wanted for found in self._by_key.values()), key=lambda wanted: wanted.id or 0)
+
+    def find(self, number: int) -> Filter | None:
+        """The filter of that number."""
+        subscription = self._of_number(number)
+        return None if subscription is None else subscription.wanted
+
+    def alter(self, number: int, change: Callable[[Filter], Filter]) -> Filter | None:
+        """Put another filter in the place of one."""
+        subscription = self._of_number(number)
+        if subscription is None:
+            return None
+        wanted = self._systems.numbered(change(subscription.wanted))
+        if self._by_key.get(_key(wanted), subscription) is not subscription:
+            raise Problem(400, "DUPLICATE_ENTRY", "there is another filter of that type and consumer")
+        self._leave(subscription)
+        subscription.alter(wanted)
+        self._enter(subscription)
+        return wanted
+
+    def delete(self, number: int) -> bool:
+        """Remove the filter of that number."""
+        subscription = self._of_number(number)
+        if subscription is not None:
+            self._leave(subscription)
+            subscription.end()
+        return subscription is not None
 
     def publish(
         self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
@@ -259,7 +328,28 @@ class CallbackSubscriptions:
         caller = self._feedback_callers.setdefault(place, Caller(*place, self.guard))
         await caller.post(uri, json.dumps(document).encode())
 
+    def _enter(self, subscription: _Subscription) -> None:
+        wanted = subscription.wanted
+        self._by_key[_key(wanted)] = subscription
+        self._by_type.setdefault(wanted.event_type, []).append(subscription)
+        self.wanted = True
+
+    def _leave(self, subscription: _Subscription) -> None:
+        wanted = subscription.wanted
+        del self._by_key[_key(wanted)]
+        self._by_type[wanted.event_type].remove(subscription)
+        if not self._by_type[wanted.event_type]:
+            del self._by_type[wanted.event_type]
+        self.wanted = bool(self._by_key)
+
+    def _of_number(self, number: int) -> _Subscription | None:
+        return next((found for found in self._by_key.values() if found.wanted.id == number), None)
+
     def _spawn(self, work: Awaitable[None]) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _key(wanted: Filter) -> tuple[str, System]:
+    return wanted.event_type, wanted.consumer

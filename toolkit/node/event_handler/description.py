@@ -14,6 +14,7 @@ _TEXT: dict[str, Any] = {"type": "string", "maxLength": _SHORT}
 _LONG_TEXT: dict[str, Any] = {"type": "string", "maxLength": _LONG}
 _TYPE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": _SHORT, "pattern": "\\S"}
 _INSTANT: dict[str, Any] = {"type": "string", "format": "date-time", "description": "An instant with its zone"}
+_NUMBER: dict[str, Any] = {"type": "integer", "format": "int64", "minimum": 0, "maximum": 2**63 - 1}
 _SCHEMAS: dict[str, Any] = {
     "ArrowheadSystem": {
         "type": "object",
@@ -23,6 +24,7 @@ _SCHEMAS: dict[str, Any] = {
             "address": {"type": "string", "minLength": 3, "maxLength": _SHORT, "pattern": "\\S"},
             "port": {"type": "integer", "minimum": 1, "maximum": 65_535},
             "authenticationInfo": _LONG_TEXT,
+            "id": _NUMBER,
         },
     },
     "Event": {
@@ -48,7 +50,7 @@ _SCHEMAS: dict[str, Any] = {
         "type": "object",
         "required": ["eventType", "consumer"],
         "properties": {
-            "id": {"type": "integer", "format": "int64", "minimum": 0, "maximum": 2**63 - 1},
+            "id": _NUMBER,
             "eventType": _TYPE,
             "consumer": {"$ref": "#/components/schemas/ArrowheadSystem"},
             "sources": {"type": "array", "maxItems": 100, "items": {"$ref": "#/components/schemas/ArrowheadSystem"}},
@@ -93,6 +95,17 @@ def describe(subscribed_by: Sequence[str], *, resumes_and_filters: bool) -> byte
                     "parameters": [_in_path("eventType"), _in_path("consumerName")],
                 }
             },
+            "/eventhandler/mgmt/subscriptions": {
+                "get": _operation("List the filters", None, _answer({"type": "array", "items": _ref("EventFilter")}))
+            },
+            "/eventhandler/mgmt/subscriptions/{id}": {
+                method: {**operation, "parameters": [_in_path("id")]}
+                for method, operation in {
+                    "get": _operation("Get a filter", None, _answer(_ref("EventFilter"))),
+                    "put": _operation("Change the fields given", "EventFilter", _answer(_ref("EventFilter"))),
+                    "delete": _operation("Delete a filter", None, _answers(200)),
+                }.items()
+            },
         },
         "components": {"schemas": _SCHEMAS},
     }
@@ -133,8 +146,16 @@ def _answers(*statuses: int, made: str | None = None) -> dict[str, Any]:
     return answers
 
 
+def _answer(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}}
+
+
 def _json(schema: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"application/json": {"schema": _ref(schema)}}
+
+
+def _ref(schema: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{schema}"}
 
 
 def _in_path(name: str) -> dict[str, Any]:

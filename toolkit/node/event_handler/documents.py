@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from toolkit.node.arrowhead.quirks import Quirks
 from toolkit.node.event_handler.problems import Problem
 
 _NAME = re.compile(r"[\w:-]+")
@@ -28,10 +29,13 @@ class System:
     address: str
     port: int
     authentication_info: str | None = field(default=None, compare=False)
+    id: int | None = field(default=None, compare=False)
+    """Its number where it is stored."""
 
     def document(self) -> dict[str, Any]:
         """As JSON, without nulls."""
-        document: dict[str, Any] = {"systemName": self.name, "address": self.address, "port": self.port}
+        document: dict[str, Any] = {} if self.id is None else {"id": self.id}
+        document |= {"systemName": self.name, "address": self.address, "port": self.port}
         if self.authentication_info is not None:
             document["authenticationInfo"] = self.authentication_info
         return document
@@ -68,6 +72,8 @@ class Filter:
     metadata: Mapping[str, str] = field(default_factory=dict)
     match_metadata: bool = False
     notify_uri: str | None = None
+    id: int | None = field(default=None, compare=False)
+    """Its number where it is stored."""
 
     def wants(self, event: Event, source: System, timestamp: datetime) -> bool:
         """Whether an event of the right type passes: sources, dates (boundaries included), whole metadata."""
@@ -88,10 +94,10 @@ class Filter:
         """Whether `wants` can say no."""
         return bool(self.sources or self.start or self.end or self.match_metadata)
 
-    def document(self, number: int) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
         """As JSON, without nulls."""
-        document: dict[str, Any] = {
-            "id": number,
+        document: dict[str, Any] = {} if self.id is None else {"id": self.id}
+        document |= {
             "eventType": self.event_type,
             "consumer": self.consumer.document(),
             "sources": [
@@ -114,11 +120,24 @@ def iso(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class Reader:
-    """Reads request bodies; `status` is what validation and JSON errors answer."""
+_FIELDS: Mapping[str, str] = {
+    "eventtype": "event_type",
+    "consumer": "consumer",
+    "sources": "sources",
+    "startdate": "start",
+    "enddate": "end",
+    "filtermetadata": "metadata",
+    "notifyuri": "notify_uri",
+    "matchmetadata": "match_metadata",
+}
+"""Fields of an EventFilter, by their names in JSON, in lower case."""
 
-    def __init__(self, status: int) -> None:
-        self._status = status
+
+class Reader:
+    """Reads request bodies, with the statuses of a release."""
+
+    def __init__(self, quirks: Quirks) -> None:
+        self._status = quirks.validation_status
         self._last_source: tuple[Any, System] | None = None
 
     def publish_event(self, body: bytes) -> tuple[System, Event, str | None]:
@@ -141,7 +160,18 @@ class Reader:
 
     def event_filter(self, body: bytes, now: datetime | None = None) -> Filter:
         """An EventFilter; `now` checks that its end is in the future. Raises Problem."""
+        return self._filter(self._object(body), now)
+
+    def altered_filter(self, body: bytes, stored: Filter, now: datetime) -> Filter:
+        """`stored` with the fields that an EventFilter has; those that are absent or null stay. Raises Problem."""
         document = self._object(body)
+        given = self._filter(document, now)
+        named = {name.lower() for name, value in document.items() if value is not None}
+        return replace(
+            stored, **{attribute: getattr(given, attribute) for name, attribute in _FIELDS.items() if name in named}
+        )
+
+    def _filter(self, document: dict[str, Any], now: datetime | None) -> Filter:
         wrong: list[str] = []
         event_type = self._text(_get(document, "eventType"), "eventType", wrong, required=True)
         consumer = self._system(_get(document, "consumer"), "consumer", wrong)

@@ -203,13 +203,29 @@ class Notifications:
     def __len__(self) -> int:
         return len(self._store)
 
-    def add(self, wanted: Filter) -> int | None:
-        """Store a filter: its number, or None where (type, consumer) is there already."""
+    def add(self, wanted: Filter) -> Filter | None:
+        """Store a filter, or None where (type, consumer) is there already."""
         return self._store.add(wanted)
 
     def remove(self, event_type: str, consumer_name: str) -> bool:
         """Remove a consumer's filters of one type; False when nobody is known by that name."""
         return self._store.remove(event_type, consumer_name)
+
+    def listed(self) -> list[Filter]:
+        """Every filter."""
+        return self._store.listed()
+
+    def find(self, number: int) -> Filter | None:
+        """The filter of that number."""
+        return self._store.find(number)
+
+    def alter(self, number: int, change: Callable[[Filter], Filter]) -> Filter | None:
+        """Put another filter in the place of one."""
+        return self._store.alter(number, change)
+
+    def delete(self, number: int) -> bool:
+        """Remove the filter of that number."""
+        return self._store.delete(number)
 
     def publish(
         self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None

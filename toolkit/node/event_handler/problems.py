@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
-_DOCUMENTATION = "https://github.com/arrowhead-f/core-java/tree/master/documentation"
+from toolkit.node.arrowhead.pretty import pretty
+from toolkit.node.arrowhead.refusals import DOCUMENTATION
 
 
 class Problem(Exception):  # noqa: N818  not every refusal is an error of ours
@@ -23,14 +22,9 @@ class Problem(Exception):  # noqa: N818  not every refusal is an error of ours
             "errorCode": self.code,
             "exceptionType": self.exception_type,
             "origin": origin,
-            "documentation": _DOCUMENTATION,
+            "documentation": DOCUMENTATION,
         }
-        return pretty(document)
-
-
-def pretty(document: object) -> bytes:
-    """JSON the way Arrowhead 4.1 writes it: two spaces, and one on either side of the colon."""
-    return json.dumps(document, indent=2, separators=(",", " : "), ensure_ascii=False).encode()
+        return pretty(document).encode("utf-8", "replace")
 
 
 def bad_payload(message: str) -> Problem:
@@ -51,3 +45,8 @@ def bad_method(method: str, path: str) -> Problem:
 def bad_media_type(content_type: str) -> Problem:
     """Only JSON is taken; the body's code is 405, an oddity of 4.1.2."""
     return Problem(415, "BAD_MEDIA_TYPE", f"{content_type!r} is not application/json", code=405)
+
+
+def no_filter(number: int) -> Problem:
+    """The operator asks for a filter that is not there."""
+    return Problem(404, "DATA_NOT_FOUND", f"there is no EventFilter with the id {number}")

@@ -9,19 +9,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
 
-from toolkit.node.arrowhead.access import Caller
-from toolkit.node.event_handler.callbacks import CallbackSubscriptions
+from toolkit.node.arrowhead.access import Caller, operator
+from toolkit.node.arrowhead.pretty import pretty
+from toolkit.node.event_handler.callbacks import Callbacks, CallbackSubscriptions
 from toolkit.node.event_handler.description import describe
-from toolkit.node.event_handler.documents import Event, Filter, Reader, System
+from toolkit.node.event_handler.documents import Event, Reader
 from toolkit.node.event_handler.exchange import Exchange, SseSubscriber
 from toolkit.node.event_handler.guard import Guard, unauthorized
+from toolkit.node.event_handler.management import BASE as MANAGEMENT
+from toolkit.node.event_handler.management import allowed_on, manage
 from toolkit.node.event_handler.outlet import Outlet
-from toolkit.node.event_handler.problems import Problem, bad_media_type, bad_method, bad_payload, bad_uri, pretty
+from toolkit.node.event_handler.problems import Problem, bad_media_type, bad_method, bad_payload, bad_uri
 from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.shortcut import Parsed, Shortcut
@@ -45,10 +48,11 @@ _REASONS = {
     408: "Request Timeout", 413: "Payload Too Large", 415: "Unsupported Media Type",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
+_ALIVE = b"This is the Event Handler Arrowhead Core System."
 _MOST_PIPELINED = 1024
 _BASE = "/eventhandler"
 _DESCRIPTION = "/api/openapi.json"
-_METHODS = {f"{_BASE}/publish": ("POST",), _BASE: ("GET",), f"{_BASE}/mgmt": ("GET",), _DESCRIPTION: ("GET",)}
+_METHODS = {f"{_BASE}/publish": ("POST",), _BASE: ("GET",), _DESCRIPTION: ("GET",)}
 
 
 @dataclass(slots=True)
@@ -68,29 +72,6 @@ _LIKE_BEFORE = Request(method="POST")
 """Stands for a request that the shortcut has recognised."""
 
 
-class Callbacks(Protocol):
-    """Stored filters, and what is to be done with each event because of them."""
-
-    wanted: bool
-    """Whether events are to be passed to `publish`."""
-
-    def __len__(self) -> int: ...
-
-    def add(self, wanted: Filter) -> int | None:
-        """Store a filter: its number, or None where (type, consumer) is there already."""
-
-    def remove(self, event_type: str, consumer_name: str) -> bool:
-        """Remove a consumer's filters of one type; False when nobody is known by that name."""
-
-    def publish(
-        self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
-    ) -> list[asyncio.Future[None]]:
-        """Take an event on; the answer to its publisher waits for the futures."""
-
-    def queued(self) -> int:
-        """What waits to be sent."""
-
-
 class EventHandler:
     """What all connections share; the other modes have handlers of their own derived from this one."""
 
@@ -105,7 +86,7 @@ class EventHandler:
         self.guard = Guard(settings) if settings.secure else None
         self.exchange = Exchange(settings, recorder)
         self.callbacks: Callbacks = CallbackSubscriptions(settings, recorder, self.exchange.tally, self.guard)
-        self.reader = Reader(settings.validation_status)
+        self.reader = Reader(settings.quirks)
         self.tolerance = timedelta(seconds=settings.publishing_tolerance_s)
         self.connections: dict[Connection, None] = {}
         self.draining = False
@@ -437,8 +418,8 @@ class Connection(asyncio.Protocol):
     def _route(self, request: Request) -> None:
         path = request.target.partition("?")[0].rstrip("/") or "/"
         allowed = self._handler.subscribed_by if path == f"{_BASE}/subscription" else _METHODS.get(path)
-        if allowed is None and path.startswith(f"{_BASE}/subscription/type/"):
-            allowed = ("DELETE",)
+        if allowed is None:
+            allowed = ("DELETE",) if path.startswith(f"{_BASE}/subscription/type/") else allowed_on(path)
         if allowed is None:
             raise bad_uri(path)
         if request.method == "OPTIONS":
@@ -449,8 +430,10 @@ class Connection(asyncio.Protocol):
             raise bad_method(request.method, path)
         self._check_caller(request, None)
         self._check_body(request)
-        if path in (_BASE, f"{_BASE}/mgmt"):
-            self._answer(request, 200, b"This is the Event Handler Arrowhead Core System.", "text/plain")
+        if path.startswith(MANAGEMENT):
+            self._manage(request, method, path)
+        elif path == _BASE:
+            self._answer(request, 200, _ALIVE, "text/plain")
         elif path == _DESCRIPTION:
             handler = self._handler
             told = describe(handler.subscribed_by, resumes_and_filters=handler.resumes_and_filters)
@@ -473,6 +456,16 @@ class Connection(asyncio.Protocol):
                 raise bad_uri(path)
             self._check_caller(request, parts[2])
             self._unsubscribe_callback(request, parts[0], parts[2])
+
+    def _manage(self, request: Request, method: str, path: str) -> None:
+        caller = self._caller
+        if caller is not None and not operator(caller, None):
+            raise unauthorized(caller, self._url(request, request.target))
+        if path == MANAGEMENT:
+            self._answer(request, 200, _ALIVE, "text/plain")
+            return
+        told = manage(self._handler.callbacks, self._handler.reader, method, path, request.body)
+        self._answer(request, 200, b"" if told is None else pretty(told).encode())
 
     def _check_caller(self, request: Request, system: str | None) -> None:
         """Refuse, in secure mode, whoever is not of this cloud, or not the system that the request speaks of."""
@@ -522,11 +515,11 @@ class Connection(asyncio.Protocol):
     def _subscribe_callback(self, request: Request) -> None:
         wanted = self._handler.reader.event_filter(request.body, datetime.now(UTC))
         self._check_caller(request, wanted.consumer.name)
-        number = self._handler.callbacks.add(wanted)
-        if number is None:
+        stored = self._handler.callbacks.add(wanted)
+        if stored is None:
             self._answer(request, 204)
         else:
-            self._answer(request, 201, pretty(wanted.document(number)))
+            self._answer(request, 201, pretty(stored.document()).encode())
 
     def _unsubscribe_callback(self, request: Request, event_type: str, consumer: str) -> None:
         known = self._handler.callbacks.remove(event_type, consumer)

@@ -9,9 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from toolkit.node.arrowhead.quirks import QUIRKS, Quirks
+
 Mode = Literal["direct", "enhanced", "original"]
 Overflow = Literal["block", "drop-oldest", "disconnect"]
-_CHOICES = {"mode": ("direct", "enhanced", "original"), "overflow": ("block", "drop-oldest", "disconnect")}
+Version = Literal["4.1", "4.1.1", "4.1.2"]
+_CHOICES = {
+    "mode": ("direct", "enhanced", "original"),
+    "overflow": ("block", "drop-oldest", "disconnect"),
+    "version": tuple(QUIRKS),
+}
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9.]+) ?(ns|us|ms|s|m|h|d)")
 _IN_SECONDS = {
@@ -57,8 +64,12 @@ class HandlerSettings:
     """Wait for a connection or for a lock; a server gets three times that for an answer."""
     sql_log: bool = False
     """Mode original writes a row for each line of its log, into the same database, and waits until it is there."""
-    validation_status: int = 400
-    """Status of validation and JSON errors: 404 in Arrowhead 4.1.0 and 4.1.1, 400 from 4.1.2."""
+    version: Version = "4.1"
+    """The release whose validation statuses and interface names are imitated."""
+    registry: str = ""
+    """host:port of the Service Registry of the local cloud that it is a system of; empty: of none."""
+    registered_address: str = "127.0.0.1"
+    """What others of that cloud are told to call."""
     tls_certificate_file: str = ""
     """With its key and the cloud's certificate (PEM files): secure mode. Every client then shows a certificate of that
     cloud; not in mode enhanced."""
@@ -78,6 +89,11 @@ class HandlerSettings:
     def secure(self) -> bool:
         """Whether clients speak TLS."""
         return bool(self.tls_certificate_file)
+
+    @property
+    def quirks(self) -> Quirks:
+        """What is particular to that release."""
+        return QUIRKS[self.version]
 
     @property
     def forgets_filters(self) -> bool:
