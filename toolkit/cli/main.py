@@ -105,12 +105,27 @@ def _explain(error: Exception) -> int:
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "toolkit"
-        typer.echo(f"{error.format_message().rstrip('.')}; try: {command} --help", err=True)
+        instead = _typed_instead(error)
+        said = error.message if instead else error.format_message().rstrip(".")
+        typer.echo(f"{said}; {instead or f'try: {command} --help'}", err=True)
         return error.exit_code
     if isinstance(error, OSError) and _is_of_this_machine(error):
         typer.echo(_without_access(error), err=True)
         return UsageError.exit_code
     return _bug()
+
+
+def _typed_instead(error: typer.TyperException) -> str:
+    """For an option that the command has not; empty for all else."""
+    from toolkit.cli.mistakes import instead
+
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if not option or context is None:
+        return ""
+    options = [param for param in context.command.params if param.param_type_name == "option"]
+    arguments = {param.name for param in context.command.params if param.param_type_name == "argument"}
+    known = {spelt for param in options for spelt in param.opts}
+    return instead(option, sys.argv[1:], frozenset(known), frozenset(arguments))
 
 
 def _acts() -> bool:
