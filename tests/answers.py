@@ -27,7 +27,8 @@ from toolkit.provisioning.render import Target
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Host
 
-CONSOLE, CHAIN, CLOUDS, NOWHERE = "test_console", "test_platform_chain", "test_loopback_orchestration", "nowhere"
+CONSOLE, CHAIN, CLOUDS = "test_console", "test_platform_chain", "test_loopback_orchestration"
+BOARD = "test_loopback_board"
 PLACES: Mapping[str, tuple[str, ...]] = {
     CHAIN: (
         "Gateway in", "Gateway out", "Hub in", "Hub out", "Gateway in and out", "Hub in and out",
@@ -41,13 +42,9 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "Time inside each system, p99", "Requests to each system", "Query time, p50", "Query time, p99",
         "Share of the time that is database", "Ready", "Connections",
     ),
-    NOWHERE: (
-        "Negative hops",  # needs clocks that differ: the hop exporter's own tests
-        "Worker pool",  # of other modes of the Event Handler: tests/unit/node
-        "Temperature", "Slowed down by its firmware", "Under-voltage", "Too hot",  # need a Raspberry Pi
-    ),
+    BOARD: ("Worker pool", "Temperature", "Slowed down by its firmware", "Under-voltage", "Too hot"),
 }  # fmt: skip
-"""Where not in the console's; those of nowhere are asked in test_dashboards_live alone, on a page of every metric."""
+"""Those that are not the console's; together every panel is asked."""
 ONE_QUERY = {"Loss ratio by QoS", "Message drops by place and cause"}
 """A run has one QoS, and drops happen at one place: one of the queries must have data."""
 ONE_CLOCK = f"max({metrics.CLOCK_BOUND.name}"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from toolkit.contract import metrics
 from toolkit.contract.settings import SAMPLES_DIR
-from toolkit.node.board import board_families, throttled_bits
+from toolkit.node.board import SYSFS, board_families, throttled_bits
 from toolkit.node.exposition import CONTENT_TYPE, metrics_page
 from toolkit.node.pages import Page, health, pages_handler, text
 from toolkit.node.serving import Server
@@ -46,6 +46,8 @@ class ClockSettings:
     metrics_port: int
     samples_dir: Path
     ntp_port: int = 123
+    sysfs: Path = SYSFS
+    """Where the kernel tells of the board."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ClockSettings:
@@ -65,6 +67,7 @@ class ClockSettings:
             metrics_port=int(environ.get("TOOLKIT_METRICS_PORT", "9101")),
             samples_dir=Path(environ.get("TOOLKIT_SAMPLES_DIR", SAMPLES_DIR)),
             ntp_port=int(environ.get("TOOLKIT_CLOCK_NTP_PORT", "123")),
+            sysfs=Path(environ.get("TOOLKIT_SYSFS", SYSFS)),
         )
 
 
@@ -186,7 +189,7 @@ class ClockState:
             "shared": self.settings.shared,
             "frequency_ppb": round(tracking.frequency_ppm * 1e3),
             "stratum": tracking.stratum,
-            **({} if (bits := throttled_bits()) is None else {"throttled": bits}),
+            **({} if (bits := throttled_bits(self.settings.sysfs)) is None else {"throttled": bits}),
         }
 
     def families(self) -> dict[metrics.Metric, float]:
@@ -319,7 +322,9 @@ def poll(state: ClockState, chrony: Chrony, log: ClockLog) -> None:
 def clock_pages(state: ClockState) -> dict[str, Page]:
     """What this process answers."""
     return {
-        "/metrics": lambda: text(metrics_page({**state.families(), **board_families()}), content_type=CONTENT_TYPE),
+        "/metrics": lambda: text(
+            metrics_page({**state.families(), **board_families(state.settings.sysfs)}), content_type=CONTENT_TYPE
+        ),
         "/healthz": lambda: health(None if state.fresh(time.monotonic()) else state.error),
         "/clock": lambda: text(json.dumps(state.document()) + "\n", content_type="application/json"),
     }

@@ -134,13 +134,18 @@ class RunDelays:
     unmatched: int = 0
 
     def observe(self, hop: str, delay_ns: int) -> None:
-        """Count one delay; a negative one would make a histogram's sum fall, so it has a counter of its own."""
+        """Count one delay; a negative one would make a histogram's sum fall, so it has a counter of its own.
+
+        Both are there from a hop's first delay on: a counter that first shows when it counts has no rate then.
+        """
+        if hop not in self.negative:
+            self.negative[hop] = 0
+            if hop != "end_to_end":
+                self.hops[hop] = Histogram()
         if delay_ns < 0:
-            self.negative[hop] = self.negative.get(hop, 0) + 1
-        elif hop == "end_to_end":
-            self.end_to_end.observe(delay_ns / 1e9)
+            self.negative[hop] += 1
         else:
-            self.hops.setdefault(hop, Histogram()).observe(delay_ns / 1e9)
+            (self.end_to_end if hop == "end_to_end" else self.hops[hop]).observe(delay_ns / 1e9)
 
 
 class HopJoiner:

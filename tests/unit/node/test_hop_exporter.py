@@ -87,7 +87,10 @@ def test_negative_hops_are_counted_apart_and_never_in_the_histogram() -> None:
     joiner.take(datagram((Point.SENT, 0, 0, 10 * MS, 0, 0), (Point.BROKER_RECEIVED, 0, 0, 9 * MS, 0, 0)), 0.0)
     seen = samples(joiner.page(0.0))
     assert seen["hop_negative_total", "publish"] == 1
-    assert ("hop_delay_seconds_count", "publish") not in seen
+    assert seen["hop_delay_seconds_count", "publish"] == 0
+    joiner.take(datagram((Point.SENT, 0, 1, 10 * MS, 0, 0), (Point.BROKER_RECEIVED, 0, 1, 11 * MS, 0, 0)), 0.0)
+    seen = samples(joiner.page(0.0))
+    assert (seen["hop_negative_total", "publish"], seen["hop_delay_seconds_count", "publish"]) == (1, 1)
 
 
 def test_a_way_over_gateway_and_hub_has_all_its_hops() -> None:
