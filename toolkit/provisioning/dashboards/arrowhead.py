@@ -10,18 +10,19 @@ from toolkit.provisioning.dashboards.panels import (
     RATIO,
     RED,
     SECONDS,
+    TESTBED,
     Page,
     Panel,
     Query,
     Row,
     Variable,
-    buckets,
+    delays,
+    heatmap,
     per_second,
     percentile,
+    percentiles,
 )
-from toolkit.provisioning.monitoring import QUANTILES
 
-TESTBED = 'testbed="$testbed"'
 SYSTEM = f'{TESTBED}, service=~"$system"'
 _NONE = "no orchestration in this testbed"
 _NO_CORE = "no core system in this testbed"
@@ -32,10 +33,7 @@ _OPERATION = "{{service}} {{operation}}"
 
 def _percentile(title: str, description: str, metric: str, q: str, empty: str) -> Panel:
     expr = percentile(q, metric, SYSTEM, by="service, operation")
-    return Panel(
-        title=title, description=description, unit=SECONDS, logarithmic=True, empty=empty,
-        queries=(Query(expr=expr, legend=_OPERATION),),
-    )  # fmt: skip
+    return delays(title, description, Query(expr=expr, legend=_OPERATION), empty=empty)
 
 
 ORCHESTRATION = Row(
@@ -46,7 +44,7 @@ ORCHESTRATION = Row(
             description="From sending the request to reading the answer, over 10 s.",
             unit=SECONDS,
             empty=_NONE,
-            queries=tuple(Query(expr=percentile(q, m.ORCHESTRATION.name, TESTBED), legend=q) for q in QUANTILES),
+            queries=percentiles(m.ORCHESTRATION.name, TESTBED),
         ),
         Panel(
             title="Requests answered",
@@ -57,13 +55,12 @@ ORCHESTRATION = Row(
                 Query(expr=per_second(f"{m.ORCHESTRATION.name}_count", TESTBED, by="outcome"), legend="{{outcome}}"),
             ),
         ),
-        Panel(
-            title="Orchestration, heat map",
-            description="How many requests a second took how long; two bands are two ways a request can take.",
-            unit=SECONDS,
-            kind="heatmap",
+        heatmap(
+            "Orchestration, heat map",
+            "How many requests a second took how long; two bands are two ways a request can take.",
+            m.ORCHESTRATION.name,
+            TESTBED,
             empty=_NONE,
-            queries=(Query(expr=buckets(m.ORCHESTRATION.name, TESTBED)),),
         ),
     ),
 )

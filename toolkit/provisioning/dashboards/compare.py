@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from toolkit.contract import metrics as m
 from toolkit.provisioning.dashboards.panels import (
+    HOPS,
     PER_SECOND,
     RATIO,
-    SECONDS,
+    RUN,
+    RUNS,
+    SHARES,
     Page,
     Panel,
     Query,
     Row,
-    Variable,
+    delays,
     per_second,
     percentile,
 )
-from toolkit.provisioning.monitoring import QUANTILES
 
-RUN = 'testbed="$testbed", run=~"$run"'
 HOP = f'{RUN}, hop=~"$hop"'
 _NONE = "no sampled messages in these runs"
 
 
-def _latency(title: str, description: str, q: str, metric: str, matchers: str, by: str, legend: str) -> Panel:
-    return Panel(
-        title=title, description=description, unit=SECONDS, logarithmic=True, empty=_NONE, per_run=True,
-        queries=(Query(expr=percentile(q, metric, matchers, by=by), legend=legend),),
-    )  # fmt: skip
+def _delays(title: str, description: str, q: str, metric: str, matchers: str, by: str, empty: str = _NONE) -> Panel:
+    legend = " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
+    return delays(title, description, Query(expr=percentile(q, metric, matchers, by=by), legend=legend), empty=empty,
+                  per_run=True)  # fmt: skip
 
 
 def _rate(title: str, description: str, metric: str) -> Panel:
@@ -39,18 +39,18 @@ def _rate(title: str, description: str, metric: str) -> Panel:
 WHOLE = Row(
     title="End to end, run by run",
     panels=tuple(
-        _latency(f"End to end, {q}", f"{share} of the messages of each run arrive sooner than this.", q,
-                 m.END_TO_END_DELAY.name, RUN, "run", "{{run}}")
-        for q, share in (("p50", "Half"), ("p90", "90 %"), ("p99", "99 %"))
+        _delays(f"End to end, {q}", f"{share} of the messages of each run arrive sooner than this.", q,
+                m.END_TO_END_DELAY.name, RUN, "run")
+        for q, share in SHARES.items()
     ),
 )  # fmt: skip
 
-HOPS = Row(
+EACH = Row(
     title="Each hop, run by run",
     panels=tuple(
-        _latency(f"Hops, {q}", "Of the hops chosen above: where one run is slower than another.", q,
-                 m.HOP_DELAY.name, HOP, "run, hop", "{{run}} {{hop}}")
-        for q in QUANTILES
+        _delays(f"Hops, {q}", "Of the hops chosen above: where one run is slower than another.", q,
+                m.HOP_DELAY.name, HOP, "run, hop")
+        for q in SHARES
     ),
 )  # fmt: skip
 
@@ -73,15 +73,8 @@ TRAFFIC = Row(
                 ),
             ),
         ),
-        Panel(
-            title="Schedule delay, p99",
-            description="How late publishers were: a run that cannot keep its rate is another run.",
-            unit=SECONDS,
-            logarithmic=True,
-            per_run=True,
-            empty="no publisher in these runs",
-            queries=(Query(expr=percentile("p99", m.SCHEDULE_DELAY.name, RUN, by="run"), legend="{{run}}"),),
-        ),
+        _delays("Schedule delay, p99", "How late publishers were: a run that cannot keep its rate is another run.",
+                "p99", m.SCHEDULE_DELAY.name, RUN, "run", "no publisher in these runs"),
         _rate("Dropped", "Messages each second that clients dropped, whatever the cause.", m.MESSAGES_DROPPED.name),
     ),
 )  # fmt: skip
@@ -90,9 +83,6 @@ PAGE = Page(
     name="compare",
     title="toolkit: compare runs",
     description="The same figures of several runs; toolkit compare says which differences are clear.",
-    variables=(
-        Variable(name="run", label="Run", query=f'label_values({m.HOP_SAMPLED.name}{{testbed="$testbed"}}, run)'),
-        Variable(name="hop", label="Hop", query=f"label_values({m.HOP_DELAY.name}_count{{{RUN}}}, hop)"),
-    ),
-    rows=(WHOLE, HOPS, TRAFFIC),
-)
+    variables=(RUNS, HOPS),
+    rows=(WHOLE, EACH, TRAFFIC),
+)  # fmt: skip

@@ -6,24 +6,27 @@ from toolkit.contract import metrics as m
 from toolkit.provisioning.dashboards.panels import (
     COUNT,
     GREEN,
+    NO_SAMPLES,
     PER_SECOND,
     RATIO,
     RED,
+    RUN,
+    RUNS,
     SECONDS,
+    TESTBED,
     YELLOW,
     Page,
     Panel,
     Query,
     Row,
-    Variable,
-    buckets,
+    delays,
+    figure,
+    heatmap,
     per_second,
     percentile,
+    percentiles,
 )
-from toolkit.provisioning.monitoring import QUANTILES
 
-TESTBED = 'testbed="$testbed"'
-RUN = f'{TESTBED}, run=~"$run"'
 WAY = ("uplink", "gateway", "publish", "broker", "deliver", "hub", "downlink", "transport")
 """From the device to the customer; without gateway and hub only the middle three and the whole."""
 TITLES = {
@@ -36,6 +39,11 @@ TITLES = {
     "downlink": "Hub → customer",
     "transport": "Whole way",
 }
+
+
+_ELSEWHERE = "not on this way"
+_NEGATIVE = per_second(m.HOP_NEGATIVE.name, RUN, by="hop")
+_COUNTED = per_second(f"{m.HOP_DELAY.name}_count", RUN, by="hop")
 
 
 def _hop(hop: str) -> str:
@@ -51,50 +59,30 @@ PAGE = Page(
     name="hops",
     title="toolkit: hops",
     description="A message's way, hop by hop, from sampled messages.",
-    variables=(Variable(name="run", label="Run", query=f"label_values({m.HOP_SAMPLED.name}{{{TESTBED}}}, run)"),),
+    variables=(RUNS,),
     rows=(
         Row(
             title="The way of a message: median now",
             panels=tuple(
-                Panel(
-                    title=TITLES[hop],
-                    description=f"{_description(hop)} Median of the sampled messages.",
-                    unit=SECONDS,
-                    kind="stat",
-                    width=3,
-                    height=5,
-                    queries=(Query(expr=percentile("p50", m.HOP_DELAY.name, _hop(hop))),),
-                    empty="not on this way",
-                )
+                figure(TITLES[hop], f"{_description(hop)} Median of the sampled messages.",
+                       percentile("p50", m.HOP_DELAY.name, _hop(hop)), unit=SECONDS, empty=_ELSEWHERE, height=5)
                 for hop in WAY
             ),
         ),
         Row(
             title="Percentiles of each hop",
             panels=tuple(
-                Panel(
-                    title=f"{TITLES[hop]}, percentiles",
-                    description=_description(hop),
-                    unit=SECONDS,
-                    width=6,
-                    logarithmic=True,
-                    queries=tuple(Query(expr=percentile(q, m.HOP_DELAY.name, _hop(hop)), legend=q) for q in QUANTILES),
-                    empty="not on this way",
-                )
+                delays(f"{TITLES[hop]}, percentiles", _description(hop), *percentiles(m.HOP_DELAY.name, _hop(hop)),
+                       empty=_ELSEWHERE, width=6)
                 for hop in WAY
             ),
         ),
         Row(
             title="Heat maps",
             panels=tuple(
-                Panel(
-                    title=f"{TITLES[hop]}, heat map",
-                    description=f"{_description(hop)} How many sampled messages a second took how long.",
-                    unit=SECONDS,
-                    kind="heatmap",
-                    queries=(Query(expr=buckets(m.HOP_DELAY.name, _hop(hop))),),
-                    empty="no sampled messages yet",
-                )
+                heatmap(f"{TITLES[hop]}, heat map",
+                        f"{_description(hop)} How many sampled messages a second took how long.",
+                        m.HOP_DELAY.name, _hop(hop))
                 for hop in ("publish", "broker", "deliver")
             ),
         ),
@@ -107,22 +95,21 @@ PAGE = Page(
                     unit=PER_SECOND,
                     width=6,
                     queries=(Query(expr=per_second(m.HOP_SAMPLED.name, RUN, "run"), legend="{{run}}"),),
-                    empty="no sampled messages yet",
+                    empty=NO_SAMPLES,
                 ),
                 Panel(
                     title="Negative hops",
-                    description="Hops that came out negative: their clocks disagree by more than the delay.",
+                    description="Share of hops that came out negative: their clocks disagree by more than the delay.",
                     unit=RATIO,
                     width=6,
                     thresholds=((None, GREEN), (0.001, YELLOW), (0.01, RED)),
                     queries=(
                         Query(
-                            expr=f"sum by (hop) (rate({m.HOP_NEGATIVE.name}{{{RUN}}}[$__rate_interval])) / on (hop) "
-                            f"(sum by (hop) (rate({m.HOP_DELAY.name}_count{{{RUN}}}[$__rate_interval])) > 0)",
+                            expr=f"{_NEGATIVE} / on (hop) ({_NEGATIVE} + on (hop) {_COUNTED} > 0)",
                             legend="{{hop}}",
                         ),
                     ),
-                    empty="none",
+                    empty=NO_SAMPLES,
                 ),
                 Panel(
                     title="Messages given up",
@@ -164,4 +151,4 @@ PAGE = Page(
             ),
         ),
     ),
-)
+)  # fmt: skip

@@ -6,24 +6,30 @@ from toolkit.contract import metrics as m
 from toolkit.provisioning.dashboards.panels import (
     COUNT,
     GREEN,
+    HOPS,
+    NO_SAMPLES,
     PER_SECOND,
     RATIO,
     RED,
+    RUN,
+    RUNS,
     SECONDS,
+    SHARES,
+    TESTBED,
     YELLOW,
     Page,
     Panel,
     Query,
     Row,
     Variable,
-    buckets,
+    delays,
+    figure,
+    heatmap,
     per_second,
     percentile,
+    percentiles,
 )
-from toolkit.provisioning.monitoring import QUANTILES
 
-TESTBED = 'testbed="$testbed"'
-RUN = f'{TESTBED}, run=~"$run"'
 BROKER = f'{TESTBED}, service=~"$broker"'
 QOS = f'{RUN}, qos=~"$qos"'
 _PROCESSING = f'{RUN}, hop="broker"'
@@ -35,11 +41,6 @@ _NO_GATEWAY = "no gateway in this testbed"
 _NO_HUB = "no hub in this testbed"
 
 
-def _now(title: str, description: str, expr: str, **more: object) -> Panel:
-    fields = {"unit": PER_SECOND, "kind": "stat", "width": 3, "height": 4, **more}
-    return Panel(title=title, description=description, queries=(Query(expr=expr),), **fields)  # type: ignore[arg-type]
-
-
 def _ratio(lost: str, expected: str, matchers: str) -> str:
     return f"sum({lost}{{{matchers}}}) / (sum({expected}{{{matchers}}}) > 0)"
 
@@ -47,27 +48,27 @@ def _ratio(lost: str, expected: str, matchers: str) -> str:
 NOW = Row(
     title="KPIs now",
     panels=(
-        _now(
+        figure(
             "Processing latency, p99",
             "How long the broker holds a message: 99 % leave it sooner. One clock, so no clock error is in it.",
             percentile("p99", m.HOP_DELAY.name, _PROCESSING),
             unit=SECONDS,
-            empty="no sampled messages yet",
+            empty=NO_SAMPLES,
             thresholds=((None, GREEN), (0.1, YELLOW), (1.0, RED)),
         ),
-        _now("Broker throughput in", "Messages that reach the brokers, each second.",
+        figure("Broker throughput in", "Messages that reach the brokers, each second.",
              per_second(m.BROKER_RECEIVED.name, BROKER)),
-        _now("Broker throughput out", "Messages that leave the brokers, each second, all subscribers.",
+        figure("Broker throughput out", "Messages that leave the brokers, each second, all subscribers.",
              per_second(m.BROKER_SENT.name, BROKER)),
-        _now("Gateway in", "Messages from devices, each second.", per_second(m.GATEWAY_RECEIVED.name, TESTBED),
+        figure("Gateway in", "Messages from devices, each second.", per_second(m.GATEWAY_RECEIVED.name, TESTBED),
              empty=_NO_GATEWAY),
-        _now("Gateway out", "Messages the gateways hand to the brokers, each second.",
+        figure("Gateway out", "Messages the gateways hand to the brokers, each second.",
              per_second(m.GATEWAY_SENT.name, TESTBED), empty=_NO_GATEWAY),
-        _now("Hub in", "Messages the hubs take from the brokers, each second.",
+        figure("Hub in", "Messages the hubs take from the brokers, each second.",
              per_second(m.HUB_RECEIVED.name, TESTBED), empty=_NO_HUB),
-        _now("Hub out", "Messages the hubs hand to customers, each second.", per_second(m.HUB_SENT.name, TESTBED),
+        figure("Hub out", "Messages the hubs hand to customers, each second.", per_second(m.HUB_SENT.name, TESTBED),
              empty=_NO_HUB),
-        _now("Message drops", "Messages dropped anywhere on their way, each second; 0 is what everybody hopes for.",
+        figure("Message drops", "Messages dropped anywhere on their way, each second; 0 is what everybody hopes for.",
              _DROPS, thresholds=((None, GREEN), (0.001, RED))),
     ),
 )  # fmt: skip
@@ -75,17 +76,8 @@ NOW = Row(
 OVER_TIME = Row(
     title="KPIs over time",
     panels=(
-        Panel(
-            title="Processing latency",
-            description="Broker's receive to its send, from sampled messages.",
-            unit=SECONDS,
-            logarithmic=True,
-            queries=tuple(
-                Query(expr=percentile(q, m.HOP_DELAY.name, _PROCESSING), legend=q)
-                for q in QUANTILES
-            ),
-            empty="no sampled messages yet",
-        ),
+        delays("Processing latency", "Broker's receive to its send, from sampled messages.",
+               *percentiles(m.HOP_DELAY.name, _PROCESSING)),
         Panel(
             title="Broker throughput in and out",
             description="Out is in times the subscriptions that match, unless something is dropped or waits.",
@@ -164,66 +156,43 @@ OVER_TIME = Row(
     ),
 )  # fmt: skip
 
-HOPS = Row(
+LATENCY = Row(
     title="Latency of each hop",
     panels=(
         *(
-            Panel(
-                title=f"Hops, {name}",
-                description=f"{share} of the sampled messages cross the hop sooner. Delays between nodes carry their "
-                "clocks' error; the bound is on the page of nodes and clocks.",
-                unit=SECONDS,
-                logarithmic=True,
-                queries=(Query(expr=percentile(name, m.HOP_DELAY.name, RUN, "hop"), legend="{{hop}}"),),
-                empty="no sampled messages yet",
+            delays(
+                f"Hops, {q}",
+                f"{share} of the sampled messages cross the hop sooner. Delays between nodes carry their clocks' "
+                "error; the bound is on the page of nodes and clocks.",
+                Query(expr=percentile(q, m.HOP_DELAY.name, RUN, "hop"), legend="{{hop}}"),
             )
-            for name, share in (("p50", "Half"), ("p90", "90 %"), ("p99", "99 %"))
+            for q, share in SHARES.items()
         ),
-        Panel(
-            title="Heat map of the hop chosen above",
-            description="How many sampled messages a second took how long; two bands are two ways a message can take.",
-            unit=SECONDS,
-            kind="heatmap",
-            width=12,
-            height=9,
-            queries=(Query(expr=buckets(m.HOP_DELAY.name, f'{RUN}, hop=~"$hop"')),),
-            empty="no sampled messages yet",
-        ),
-        Panel(
-            title="Heat map from end to end",
-            description="From the instant a message was due to the subscriber's receive.",
-            unit=SECONDS,
-            kind="heatmap",
-            width=12,
-            height=9,
-            queries=(Query(expr=buckets(m.END_TO_END_DELAY.name, RUN)),),
-            empty="no sampled messages yet",
-        ),
-        Panel(
-            title="End to end, with what the clocks leave open",
-            description="Percentiles from the due instant to the receive, and the worst clock bound of the testbed: "
-            "a delay below that line is not resolved by the clocks.",
-            unit=SECONDS,
+        heatmap("Heat map of the hop chosen above",
+                "How many sampled messages a second took how long; two bands are two ways a message can take.",
+                m.HOP_DELAY.name, f'{RUN}, hop=~"$hop"', width=12, height=9),
+        heatmap("Heat map from end to end", "From the instant a message was due to the subscriber's receive.",
+                m.END_TO_END_DELAY.name, RUN, width=12, height=9),
+        delays(
+            "End to end, with what the clocks leave open",
+            "Percentiles from the due instant to the receive, and the worst clock bound of the testbed: a delay below "
+            "that line is not resolved by the clocks.",
+            *percentiles(m.END_TO_END_DELAY.name, RUN),
+            Query(expr=f"max({m.CLOCK_BOUND.name}{{{TESTBED}}}) > 0", legend="clock bound"),
             width=24,
-            logarithmic=True,
-            queries=(
-                *(Query(expr=percentile(q, m.END_TO_END_DELAY.name, RUN), legend=q) for q in QUANTILES),
-                Query(expr=f"max({m.CLOCK_BOUND.name}{{{TESTBED}}}) > 0", legend="clock bound"),
-            ),
-            empty="no sampled messages yet",
         ),
     ),
-)
+)  # fmt: skip
 
 PAGE = Page(
     name="kpis",
     title="toolkit: KPIs",
     description="The eight KPIs of a publish/subscribe platform and the latency of every hop, live.",
     variables=(
-        Variable(name="run", label="Run", query=f"label_values({m.HOP_SAMPLED.name}{{{TESTBED}}}, run)"),
+        RUNS,
         Variable(name="broker", label="Broker", query=f"label_values({m.BROKER_RECEIVED.name}{{{TESTBED}}}, service)"),
         Variable(name="qos", label="QoS", query=f"label_values({m.MESSAGES_SENT.name}{{{TESTBED}}}, qos)"),
-        Variable(name="hop", label="Hop", query=f"label_values({m.HOP_DELAY.name}_count{{{RUN}}}, hop)"),
+        HOPS,
     ),
-    rows=(NOW, OVER_TIME, HOPS),
+    rows=(NOW, OVER_TIME, LATENCY),
 )

@@ -11,6 +11,7 @@ from toolkit.provisioning.dashboards.panels import (
     RATIO,
     RED,
     SECONDS,
+    TESTBED,
     YELLOW,
     Page,
     Panel,
@@ -19,7 +20,7 @@ from toolkit.provisioning.dashboards.panels import (
     Variable,
 )
 
-NODE = 'testbed="$testbed", node=~"$node"'
+NODE = f'{TESTBED}, node=~"$node"'
 _YES_NO = {"1": ("yes", GREEN), "0": ("no", RED)}
 _NO_PI = "no Raspberry Pi firmware on these nodes"
 
@@ -36,7 +37,7 @@ PAGE = Page(
     name="nodes",
     title="toolkit: nodes and clocks",
     description="Whether machines and clocks are fit for a measurement.",
-    variables=(Variable(name="node", label="Node", query='label_values(up{testbed="$testbed"}, node)'),),
+    variables=(Variable(name="node", label="Node", query=f"label_values(up{{{TESTBED}}}, node)"),),
     rows=(
         Row(
             title="Up or not",

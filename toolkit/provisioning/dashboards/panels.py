@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from toolkit.provisioning.monitoring import recorded
+from toolkit.contract import metrics
+from toolkit.provisioning.monitoring import QUANTILES, recorded
 
 Kind = Literal["stat", "timeseries", "heatmap", "state-timeline"]
 """Every kind of panel that is used; the console draws exactly these."""
@@ -15,6 +16,14 @@ SECONDS, PER_SECOND, RATIO, COUNT, BYTES, BYTES_PER_SECOND, CELSIUS = (
     "s", "mps", "percentunit", "short", "bytes", "Bps", "celsius",
 )  # fmt: skip
 """Grafana's names of units; `mps` is messages per second."""
+
+SHARES = {"p50": "Half", "p90": "90 %", "p99": "99 %"}
+"""What lies below each of `QUANTILES`, in words."""
+TESTBED = 'testbed="$testbed"'
+RUN = f'{TESTBED}, run=~"$run"'
+NO_SAMPLES = "no sampled messages yet"
+Thresholds = tuple[tuple[float | None, str], ...]
+"""(from this value on, colour); the first has None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +46,7 @@ class Panel:
     width: int = 8
     height: int = 8
     logarithmic: bool = False
-    thresholds: tuple[tuple[float | None, str], ...] = ()
-    """(from this value on, colour); the first has None."""
+    thresholds: Thresholds = ()
     words: Mapping[str, tuple[str, str]] | None = None
     """Value -> (text, colour), for states."""
     empty: str = "no data yet"
@@ -80,6 +88,12 @@ class Page:
     variables: tuple[Variable, ...] = ()
 
 
+RUNS = Variable(name="run", label="Run", query=f"label_values({metrics.HOP_SAMPLED.name}{{{TESTBED}}}, run)")
+HOPS = Variable(name="hop", label="Hop", query=f"label_values({metrics.HOP_DELAY.name}_count{{{RUN}}}, hop)")
+
+# -- expressions --
+
+
 def percentile(name: str, metric: str, matchers: str, by: str = "") -> str:
     """PromQL: a percentile as the rules record it each second over 10 s; of an interval and of `by`, the worst."""
     grouping = f" by ({by})" if by else ""
@@ -95,3 +109,60 @@ def per_second(metric: str, matchers: str, by: str = "") -> str:
     """PromQL: a counter's rate, summed."""
     grouping = f" by ({by})" if by else ""
     return f"sum{grouping} (rate({metric}{{{matchers}}}[$__rate_interval]))"
+
+
+def percentiles(metric: str, matchers: str) -> tuple[Query, ...]:
+    """Each of `QUANTILES` as a line."""
+    return tuple(Query(expr=percentile(name, metric, matchers), legend=name) for name in QUANTILES)
+
+
+# -- panels that several pages have --
+
+
+def figure(
+    title: str,
+    description: str,
+    expr: str,
+    *,
+    unit: str = PER_SECOND,
+    empty: str = "no data yet",
+    thresholds: Thresholds = (),
+    height: int = 4,
+) -> Panel:
+    """What something is now, an eighth of the page wide: the head of a page is a row of eight."""
+    return Panel(
+        title=title, description=description, unit=unit, kind="stat", width=3, height=height, thresholds=thresholds,
+        queries=(Query(expr=expr),), empty=empty,
+    )  # fmt: skip
+
+
+def delays(
+    title: str,
+    description: str,
+    *queries: Query,
+    empty: str = NO_SAMPLES,
+    width: int = 8,
+    per_run: bool = False,
+) -> Panel:
+    """How long something takes, over time; delays spread over decades."""
+    return Panel(
+        title=title, description=description, unit=SECONDS, width=width, logarithmic=True, queries=queries, empty=empty,
+        per_run=per_run,
+    )  # fmt: skip
+
+
+def heatmap(
+    title: str,
+    description: str,
+    metric: str,
+    matchers: str,
+    *,
+    empty: str = NO_SAMPLES,
+    width: int = 8,
+    height: int = 8,
+) -> Panel:
+    """How many took how long, over time."""
+    return Panel(
+        title=title, description=description, unit=SECONDS, kind="heatmap", width=width, height=height,
+        queries=(Query(expr=buckets(metric, matchers)),), empty=empty,
+    )  # fmt: skip
