@@ -100,11 +100,12 @@ the very same files everywhere else; `toolkit dashboards export` writes them. Al
 (deploys) and processes that do not answer (faults). Percentiles are those of the recording rules: interpolated from
 histogram buckets over 10 s, once a second; a point that stands for a longer time shows the worst of it.
 
-Lines of a run lead to its report and to its page in the console; a point of any other line leads to the run that was
-going at that time, and the head of each page to the testbed. Grafana is told `http://127.0.0.1:8400`, where
-`toolkit console` listens on the machine of whoever looks; a console on another `--port` is not found from there. Drawn
-in the console the same links lead to that console, wherever it listens; the one on the monitor's node has no runs, and
-draws none.
+Every panel leads to the console: lines of a run to its report and to its page, a point of any other line or band to the
+run that was going at that time, a single figure or a heat map to the last run in the time shown. A run's page has its
+report in it. The head of each dashboard leads to the testbed. Grafana is told `http://127.0.0.1:8400`, where `toolkit
+console` listens on the machine of whoever looks; a console on another `--port` is not found from there. Drawn in the
+console the same links lead to that console, wherever it listens; the one on the monitor's node has no runs, and draws
+none.
 
 A new panel: an entry in the page's module; its metric stands in [metrics](metrics.md) first.
 """

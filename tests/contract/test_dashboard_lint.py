@@ -27,6 +27,8 @@ EXCEPTIONS = {
     },
 }
 """Rule -> the panel (or `*`: everywhere) -> why it does not hold there."""
+UNITS = {"s", "pps", "percentunit", "short", "bytes", "Bps", "celsius", "mps"}
+"""Those of Grafana's that are used; `mps` (messages each second) is Grafana's, and not yet in the linter's list."""
 RATE_S = 7777
 NAMES = {"$__rate_interval": f"{RATE_S}s", "$testbed": "T"}
 
@@ -101,6 +103,18 @@ def panel_title_description_rule(document: dict[str, Any]) -> Iterator[str]:
     yield from (str(p.get("title")) for p in panels(document) if not (p.get("title") and p.get("description")))
 
 
+def panel_units_rule(document: dict[str, Any]) -> Iterator[str]:
+    yield from (p["title"] for p in panels(document) if p["fieldConfig"]["defaults"].get("unit") not in UNITS)
+
+
+def panel_links_rule(document: dict[str, Any]) -> Iterator[str]:
+    """Ours: from every panel there is a way to a run of its testbed."""
+    for panel in panels(document):
+        links = panel["fieldConfig"]["defaults"].get("links", [])
+        if not links or any("/testbeds/${testbed}/runs" not in link["url"] or not link["title"] for link in links):
+            yield f"{panel['title']}: {[link['url'] for link in links]}"
+
+
 def panel_no_targets_rule(document: dict[str, Any]) -> Iterator[str]:
     yield from (p["title"] for p in panels(document) if not p["targets"])
 
@@ -173,6 +187,8 @@ WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
     "template-uneditable-rule": lambda d: d.update(editable=True),
     "panel-datasource-rule": lambda d: panels(d)[0]["datasource"].update(uid="mine"),
     "panel-title-description-rule": lambda d: panels(d)[0].update(description=""),
+    "panel-units-rule": lambda d: panels(d)[0]["fieldConfig"]["defaults"].update(unit="furlongs"),
+    "panel-links-rule": lambda d: panels(d)[0]["fieldConfig"]["defaults"]["links"].clear(),
     "panel-no-targets-rule": lambda d: panels(d)[0]["targets"].clear(),
     "target-promql-rule": lambda d: panels(d)[0]["targets"][0].update(expr="sum(("),
     "target-required-matchers-rule": lambda d: panels(d)[0]["targets"][0].update(expr='a{testbed="$testbed"} + b'),

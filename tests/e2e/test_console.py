@@ -372,6 +372,7 @@ def test_the_monitors_own_console_shows_the_same_and_acts_on_nothing(story: Stor
     page.set_viewport_size({"width": 1280, "height": 3200})
     until(page, "[...document.querySelectorAll('section.panel')].every((panel) => panel.dataset.drawn)")
     assert page.locator(".panel canvas").count() >= 4
+    assert page.locator(".panel a").count() == 0, "it has no runs to lead to"
     assert_figures_come(page)
     assert problems == []
     assert page.goto(link.group().replace(token, "wrong")).status == 403  # type: ignore[union-attr]

@@ -46,21 +46,30 @@ def _rows(names: list[str]) -> list[dict[str, Any]]:
 
 
 def at(request: Request) -> Response:
-    """Where a point of a dashboard leads: to the run that was going at this instant; to all of them where none was."""
-    testbed, asked = request.path_params["name"], request.query_params.get("at", "")
+    """Where a panel of a dashboard leads: to the run that was going at this instant, or was the last since another one.
+
+    To all of the testbed's runs where there was none.
+    """
+    testbed = request.path_params["name"]
     console_of(request).catalogue.entry(testbed)
-    at_s = int(asked) / 1000 if asked.isdigit() else float("inf")
-    apart = {one["run"]: _apart_s(one, at_s) for one in _rows([testbed])}
-    nearest = min(apart, key=apart.__getitem__, default="")
-    if nearest and apart[nearest] <= MARGIN_S:
+    at_s = _instant_s(request, "at", float("inf"))
+    since_s = min(_instant_s(request, "since", at_s), at_s)
+    apart = {
+        one["run"]: max(begun - at_s, at_s - ended, 0.0)
+        for one in _rows([testbed])
+        for begun, ended in [(one["started_at"] or 0.0, one["ended_at"] or time.time())]
+        if begun <= at_s + MARGIN_S and ended >= since_s - MARGIN_S
+    }
+    if apart:
+        nearest = min(apart, key=apart.__getitem__)
         return RedirectResponse(f"/testbeds/{testbed}/runs/{nearest}", status_code=303)
     return RedirectResponse(f"/runs?testbed={testbed}", status_code=303)
 
 
-def _apart_s(one: dict[str, Any], at_s: float) -> float:
-    """How long before or after a run an instant is; 0 within it."""
-    begun, ended = one["started_at"] or 0.0, one["ended_at"] or time.time()
-    return max(begun - at_s, at_s - ended, 0.0)
+def _instant_s(request: Request, name: str, otherwise: float) -> float:
+    """A parameter in milliseconds since the epoch, as dashboards write instants, in seconds."""
+    asked = request.query_params.get(name, "")
+    return int(asked) / 1000 if asked.isdigit() else otherwise
 
 
 def experiment_row(folder: ExperimentFolder) -> dict[str, Any]:

@@ -164,7 +164,8 @@ async function askAndDraw({ panel, home, body }) {
   const series = answers.flatMap(({ result }, index) => result.map(({ metric, values: points }) => ({
     labels: metric, name: legend(panel.targets[index].legendFormat, metric), values: onGrid(points, start, end, step),
   })));
-  const context = { start, end, step, echarts: board.dataset.echarts, marks: state.annotations, share, values: state.values, leads };
+  const shown = { __from: [String(Math.round(from * 1000))], __to: [String(Math.round(to * 1000))] };
+  const context = { start, end, step, echarts: board.dataset.echarts, marks: state.annotations, share, values: { ...state.values, ...shown }, leads };
   await drawPanel(body, panel, series, context);
   home.classList.remove("stale");
   home.dataset.drawn = String(Date.now());

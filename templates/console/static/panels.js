@@ -35,6 +35,22 @@ const charts = (url) => (library ??= new Promise((loaded, failed) => {
   document.head.append(script);
 }));
 
+/** Puts new parts in the place of old ones; what had the focus, or stands where it was, has it again. */
+function redraw(home, ...parts) {
+  const stops = () => [...home.querySelectorAll("button, a, [tabindex]")];
+  const nameOf = (stop) => stop?.ariaLabel ?? stop?.textContent;
+  const at = stops().indexOf(document.activeElement);
+  const focused = nameOf(stops()[at]);
+  home.replaceChildren(...parts);
+  if (at < 0) return;
+  const same = nameOf(stops()[at]) === focused ? stops()[at] : stops().find((stop) => nameOf(stop) === focused);
+  (same ?? stops()[at])?.focus({ preventScroll: true });
+}
+
+/** Where a panel's links lead from a series, from one of its points or from the time shown; nowhere on a page without runs. */
+const leadsOf = (panel, context, labels, atMs) => linksOf(context.leads ? panel.fieldConfig.defaults.links : [], labels, context.values, atMs);
+const opens = ({ title, path }, attributes, ...words) => element("a", { href: path, target: "_blank", ...attributes, title }, ...words);
+
 function empty(body, panel) {
   drop(body);
   body.replaceChildren(element("p", { class: "empty" }, panel.fieldConfig.defaults.noValue ?? "No data"));
@@ -120,13 +136,15 @@ function spokenBands(rows, named) {
 }
 
 const draw = {
-  stat(body, panel, series) {
+  stat(body, panel, series, context) {
     const { unit, thresholds } = panel.fieldConfig.defaults;
     const shown = series.map((each) => ({ ...each, last: lastOf(each.values) })).filter((each) => each.last !== null);
     if (!shown.length) return empty(body, panel);
-    body.replaceChildren(...shown.map(({ name, values, last }) => {
+    redraw(body, ...shown.map(({ name, labels, values, last }) => {
       const colour = thresholds ? named(thresholdColour(thresholds, last)) : style("--ink");
-      const figure = element("div", { class: "figure", "data-value": last }, format(last, unit));
+      const [lead] = leadsOf(panel, context, labels);
+      const about = { class: "figure", "data-value": last };
+      const figure = lead ? opens(lead, about, format(last, unit)) : element("div", about, format(last, unit));
       figure.style.color = colour;
       const box = element("div", { class: "stat" }, figure, sparkline(values, thresholds ? colour : style("--s1")));
       if (shown.length > 1) box.prepend(element("div", { class: "series" }, name));
@@ -203,6 +221,7 @@ const draw = {
     home.removeAttribute("aria-hidden");
     home.setAttribute("role", "img");
     home.setAttribute("aria-label", `${panel.title}: ${spokenBands(rows, named)}`);
+    redraw(body.querySelector(".legend"), ...leadsOf(panel, context, {}).map((lead) => opens(lead, { class: "lead" }, lead.title)));
   },
 
   "state-timeline"(body, panel, series, context) {
@@ -216,12 +235,18 @@ const draw = {
     const shown = lanes.slice(body.page * perPage, (body.page + 1) * perPage);
     const count = lanes[0].values.length;
     const timeline = element("div", { class: "timeline", tabindex: "0", role: "group", "aria-label": panel.title });
-    for (const { name, values } of shown) {
+    const msOf = (index) => Math.round((context.start + index * context.step) * 1000);
+    for (const { name, labels, values } of shown) {
       const now = lastOf(values);
       const band = element("div", { class: "band", role: "img", "aria-label": `${name}: ${states[now]?.text ?? now}` });
       band.style.height = `${rowHeight * 100}%`;
       for (const [from, to, value] of stretches(values)) {
-        const part = element("i", { title: `${states[value]?.text ?? value}, ${timeOfDay((context.start + from * context.step) * 1000)} to ${timeOfDay((context.start + to * context.step) * 1000)}` }, states[value]?.text ?? String(value));
+        const [lead] = leadsOf(panel, context, labels, msOf(from));
+        const part = element("i", { title: `${states[value]?.text ?? value}, ${timeOfDay(msOf(from))} to ${timeOfDay(msOf(to))}` }, states[value]?.text ?? String(value));
+        if (lead) {
+          part.classList.add("leads");
+          part.addEventListener("click", () => window.open(lead.path, "_blank"));
+        }
         part.style.left = `${(from / count) * 100}%`;
         part.style.width = `${((to - from) / count) * 100}%`;
         part.style.backgroundColor = named(states[value]?.color) ?? style("--soft");
@@ -247,8 +272,12 @@ const draw = {
       swatch.style.backgroundColor = named(color);
       return element("span", {}, swatch, text);
     });
-    parts.push(element("div", { class: "states" }, ...key));
-    body.replaceChildren(...parts);
+    // A stretch leads to the run that was going when it began; by keyboard there is one way, from the end.
+    const leads = leadsOf(panel, context, {}, msOf(count - 1)).map((lead) => opens(lead, { class: "lead" }, lead.title));
+    parts.push(element("div", { class: "states" }, ...key, ...leads));
+    const scrolled = body.querySelector(".timeline")?.scrollTop ?? 0;
+    redraw(body, ...parts);
+    timeline.scrollTop = scrolled;
   },
 };
 
@@ -271,7 +300,7 @@ const reducers = { lastNotNull: ["Last", lastOf], max: ["Max", mostOf] };
 
 function legend(body, panel, series, colours, context, again) {
   const { calcs } = panel.options.legend;
-  const { unit, links } = panel.fieldConfig.defaults;
+  const { unit } = panel.fieldConfig.defaults;
   const head = element("tr", {}, element("th", { scope: "col" }, "Name"), ...calcs.map((calc) => element("th", { scope: "col", class: "number" }, reducers[calc][0])));
   const timeOf = (values) => {
     const last = values.findLastIndex((value) => value !== null);
@@ -290,18 +319,14 @@ function legend(body, panel, series, colours, context, again) {
       const value = reducers[calc][1](values);
       return element("td", { class: "number", "data-calc": calc, "data-value": value ?? "" }, format(value, unit));
     });
-    const leads = linksOf(context.leads ? links : [], labels, context.values, timeOf(values)).map(({ title, path }) => element("a", { href: path, target: "_blank" }, title));
+    const leads = leadsOf(panel, context, labels, timeOf(values)).map((lead) => opens(lead, {}, lead.title));
     const led = leads.length ? [element("span", { class: "leads" }, ...leads)] : [];
     return element("tr", { "data-series": name }, element("th", { scope: "row" }, toggle, ...led), ...cells);
   });
   const home = body.querySelector(".legend");
-  const stops = () => [...home.querySelectorAll("button, a")];
-  const at = stops().indexOf(document.activeElement);
-  const focused = stops()[at]?.textContent;
   const scrolled = home.scrollTop;
-  home.replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
+  redraw(home, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)));
   home.scrollTop = scrolled;
-  if (at >= 0) (stops()[at]?.textContent === focused ? stops()[at] : stops().find((stop) => stop.textContent === focused))?.focus();
 }
 
 /** Draws the panel's series into its body. */

@@ -138,19 +138,23 @@ def test_a_series_leads_to_pages_of_this_console_wherever_it_listens() -> None:
     assert run_module("queries.js", "linksOf(undefined, {}, {})", "linksOf") == []
 
 
-def test_a_point_leads_to_the_run_that_was_going_then() -> None:
-    panels = [panel for panel in json.loads(dashboards()["kpis.json"])["panels"] if panel["type"] == "timeseries"]
-    for panel in panels:
-        links = panel["fieldConfig"]["defaults"]["links"]
-        calls = ", ".join(
-            f"linksOf({json.dumps(links)}, {{}}, {{testbed: ['lab']}}, {at})" for at in ("1500", "undefined")
-        )
-        assert run_module("queries.js", f"[{calls}]", "linksOf") == [
-            [{"title": "The run at that time", "path": "/testbeds/lab/runs?at=1500"}],
-            [],
-        ]
-        if panel is panels[1]:
-            break
+@pytest.mark.parametrize(
+    ("kind", "known", "leads"),
+    [
+        ("timeseries", "at", "/testbeds/lab/runs?at=1500"),
+        ("state-timeline", "at", "/testbeds/lab/runs?at=1500"),
+        ("stat", "span", "/testbeds/lab/runs?at=2000&since=1000"),
+        ("heatmap", "span", "/testbeds/lab/runs?at=2000&since=1000"),
+    ],
+)
+def test_a_point_leads_to_the_run_then_and_a_figure_to_the_last_run_shown(kind: str, known: str, leads: str) -> None:
+    links = json.dumps(panel_of(kind)["fieldConfig"]["defaults"]["links"])
+    span = "{testbed: ['lab'], __from: ['1000'], __to: ['2000']}"
+    at = {"at": f"linksOf({links}, {{}}, {span}, 1500)", "span": f"linksOf({links}, {{}}, {span})"}[known]
+    without = f"linksOf({links}, {{}}, {{testbed: ['lab']}})"
+    [[lead], nowhere] = run_module("queries.js", f"[{at}, {without}]", "linksOf")
+    assert lead["path"] == leads
+    assert nowhere == []
 
 
 def test_what_happened_lasts_until_its_points_end_and_what_begins_together_is_one_mark() -> None:

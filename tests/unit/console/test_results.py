@@ -101,21 +101,24 @@ def test_an_action_leads_to_its_runs_or_to_the_summary_of_its_experiment(console
 
 
 @pytest.mark.parametrize(
-    ("at_ms", "leads"),
+    ("asked", "leads"),
     [
-        ("1500", "/testbeds/lab/runs/20260101T000001Z-slow"),
-        ("11900", "/testbeds/lab/runs/20260101T000001Z-slow"),
-        ("99000", "/runs?testbed=lab"),
-        ("", "/runs?testbed=lab"),
-        ("soon", "/runs?testbed=lab"),
+        ({"at": "1500"}, "/testbeds/lab/runs/20260101T000001Z-slow"),
+        ({"at": "11900"}, "/testbeds/lab/runs/20260101T000001Z-slow"),
+        ({"at": "99000"}, "/runs?testbed=lab"),
+        ({"at": "99000", "since": "11900"}, "/testbeds/lab/runs/20260101T000001Z-slow"),
+        ({"at": "99000", "since": "98000"}, "/runs?testbed=lab"),
+        ({"at": "1500", "since": "99000"}, "/testbeds/lab/runs/20260101T000001Z-slow"),
+        ({}, "/runs?testbed=lab"),
+        ({"at": "soon"}, "/runs?testbed=lab"),
     ],
 )
-def test_an_instant_leads_to_the_run_that_was_going_then(
-    console: TestClient, experiment: ExperimentFolder, at_ms: str, leads: str
+def test_an_instant_leads_to_the_run_that_was_going_then_or_the_last_since(
+    console: TestClient, experiment: ExperimentFolder, asked: dict[str, str], leads: str
 ) -> None:
-    answer = console.get("/testbeds/lab/runs", params={"at": at_ms}, follow_redirects=False)
+    answer = console.get("/testbeds/lab/runs", params=asked, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, leads)
-    assert console.get("/testbeds/none/runs", params={"at": at_ms}).status_code == 404
+    assert console.get("/testbeds/none/runs", params=asked).status_code == 404
 
 
 def test_how_long_ago_is_said_with_the_instant_and_durations_carry_over() -> None:

@@ -157,9 +157,7 @@ def _panel(panel: Panel) -> Any:
         if panel.kind == "heatmap":
             target.format(PromQueryFormat.HEATMAP).legend_format("{{le}}")
         built.with_target(target)
-    links = [dashboard.DashboardLink(title).url(url).target_blank(True) for title, url in _links(panel)]
-    if links:
-        built.data_links(links)
+    built.data_links([dashboard.DashboardLink(title).url(url).target_blank(True) for title, url in _links(panel)])
     if panel.words:
         options = {
             value: dm.ValueMappingResult(text=text, color=color, index=index)
@@ -173,13 +171,15 @@ def _panel(panel: Panel) -> Any:
 
 
 def _links(panel: Panel) -> Iterator[tuple[str, str]]:
-    """From a line to its run, or to the run that was going at the instant pointed at."""
+    """From a series to its run; from a point to the run that was going then; from one figure to the last run shown."""
     runs = f"{CONSOLE}/testbeds/${{testbed}}/runs"
     if panel.per_run:
         yield "Report of this run", f"{runs}/${{__field.labels.run}}/report"
         yield "This run in the console", f"{runs}/${{__field.labels.run}}"
-    elif panel.kind == "timeseries":
+    elif panel.kind in {"timeseries", "state-timeline"}:
         yield "The run at that time", f"{runs}?at=${{__value.time}}"
+    else:
+        yield "The last run shown", f"{runs}?at=${{__to}}&since=${{__from}}"
 
 
 def _stat(panel: Panel) -> stat.Panel:
