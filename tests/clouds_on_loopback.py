@@ -22,6 +22,7 @@ from toolkit.controller.stage import Limits
 from toolkit.events import Event
 from toolkit.measure.collect import FolderCollector
 from toolkit.measure.store import RunFolder
+from toolkit.provisioning.broker_access import access_secrets
 from toolkit.provisioning.cloud_secrets import cloud_secrets
 from toolkit.provisioning.databases import DATA_DIR
 from toolkit.provisioning.local_clouds import SEED_DIR
@@ -33,6 +34,14 @@ from toolkit.state import Deployment, Host, SshAccess
 
 ROOT = Path(__file__).parents[1]
 NODE_PYTHON = os.environ.get("TOOLKIT_NODE_PYTHON", sys.executable)
+
+
+_COMMANDS = {
+    "arrowhead": (),
+    "event-handler": ("toolkit.node.event_handler",),
+    "client": (),
+}
+"""Images that are started, and what they run where nothing says so."""
 
 
 @dataclass
@@ -110,6 +119,7 @@ def clouds_of(text: str, home: Path, secrets: Mapping[str, str] | None = None) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOOLKIT_HOME", str(home / ".toolkit"))
         values = cloud_secrets(testbed, home / ".toolkit", (secrets or {}).__getitem__)
+        values |= access_secrets(testbed, hosts, home / ".toolkit", (secrets or {}).__getitem__)
         try:
             for node, bundle in render_bundles(testbed, hosts, _AnyImage()).items():
                 (home / node).mkdir()
@@ -117,9 +127,10 @@ def clouds_of(text: str, home: Path, secrets: Mapping[str, str] | None = None) -
                     (home / node / written.path).parent.mkdir(parents=True, exist_ok=True)
                     (home / node / written.path).write_text(written.content)
                 for container in bundle.containers:
-                    if container.image == "arrowhead":
+                    if container.image in _COMMANDS:
                         environment = container.environment | _secret_files(home, container.service, values)
-                        _start(clouds, node, container.service, container.command, environment)
+                        command = container.command or _COMMANDS[container.image]
+                        _start(clouds, node, container.service, command, environment)
             yield clouds
         finally:
             for process in clouds.processes.values():

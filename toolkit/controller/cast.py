@@ -14,7 +14,7 @@ from toolkit.errors import WorkloadError
 from toolkit.provisioning.broker_access import ENTRY_OPTIONS, entry_options
 from toolkit.provisioning.local_clouds import address_of, request_options
 from toolkit.provisioning.render import PROBE_PORT, metrics_port
-from toolkit.spec.services import broker_port, built_in, end_port, spoken
+from toolkit.spec.services import CLOUD_ROLES, broker_port, built_in, end_port, spoken
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.spec.workload import Workload
 from toolkit.state import Deployment
@@ -257,7 +257,7 @@ def _requests_cast(testbed: Testbed, deployment: Deployment, workload: Workload,
                 options=request_options(testbed, service, address) | own,
             )
             parts.append((process, order))
-    members = [node for service in testbed.services if service.cloud for node in service.nodes]
+    members = [node for service in testbed.services if service.role in CLOUD_ROLES for node in service.nodes]
     witnesses = tuple(node for node in dict.fromkeys(members) if node in deployment.hosts)
     return Cast(brokers=(), subscribers=(), publishers=tuple(parts), witnesses=witnesses)
 

@@ -1,8 +1,9 @@
 """How brokers are entered: what their clients are told, and the secrets of both, which toolkit makes at deploy.
 
-A broker's certificate is one of a cloud called `brokers` (`toolkit.provisioning.certificates`), for the addresses of
-its nodes; clients trust the master above it. Where a broker knows its clients by certificates, each service of clients
-is a system of that cloud. All are kept in the testbed's state folder.
+A broker's certificate is one of a cloud called `brokers` (`toolkit.provisioning.certificates`), or of the local cloud
+that an Event Handler is a system of; it is for the addresses of its nodes, and clients trust the master above it. Where
+a broker knows its clients by certificates, each service of clients is a system of its cloud. All are kept in the
+testbed's state folder.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.provisioning.kept import kept_identity, kept_password
 from toolkit.provisioning.prosody import prosody_login
-from toolkit.spec.services import IMAGES, built_in
+from toolkit.spec.services import IMAGES, built_in, system_name
 from toolkit.spec.testbed import Service, Testbed
 from toolkit.state import Host
 
@@ -38,7 +39,11 @@ OPEN_LOGIN = "toolkit", "toolkit"
 BROKERS = "brokers"
 """The cloud, and its operator, that brokers' certificates are of."""
 _LONGEST_SYSTEM = 30
-"""Characters that a certificate's name has room for; clients look at the addresses."""
+"""Characters of a service in the name of its certificate; clients look at the addresses."""
+_LONGEST_COMMON_NAME = 64
+_MASTER = "arrowhead.eu"
+_CloudName = tuple[str, str]
+"""(cloud, operator)"""
 ENTRY_OPTIONS = frozenset({"tls", "ca_file", "check_hostname", "user", "password_variable"})
 """Options of orders that are for the broker alone, not for what stands between it and a client."""
 CERTIFICATES = "certificates"
@@ -89,16 +94,32 @@ def client_variables(testbed: Testbed) -> tuple[str, ...]:
 
 def client_environment(testbed: Testbed, service: Service) -> dict[str, str]:
     """What is not secret of how a service enters brokers."""
-    return {SYSTEM: client_system(service)} if is_client(service) and _knows_clients(testbed) else {}
+    return {SYSTEM: client_system(testbed, service)} if is_client(service) and _knows_clients(testbed) else {}
 
 
-def client_system(service: Service) -> str:
+def client_system(testbed: Testbed, service: Service) -> str:
     """By which certificates name the clients of a service."""
-    return service.name[:_LONGEST_SYSTEM]
+    room = _LONGEST_COMMON_NAME - len(f".{'.'.join(_handlers_cloud(testbed))}.{_MASTER}")
+    return service.name[: min(room, _LONGEST_SYSTEM)]
+
+
+def _handlers(testbed: Testbed) -> tuple[Service, ...]:
+    return tuple(broker for broker in guarded(testbed) if broker.tls and IMAGES[broker.image.name].knows_clients)
 
 
 def _knows_clients(testbed: Testbed) -> bool:
-    return any(broker.tls and IMAGES[broker.image.name].knows_clients for broker in guarded(testbed))
+    return bool(_handlers(testbed))
+
+
+def _handlers_cloud(testbed: Testbed) -> _CloudName:
+    """The cloud of the clients of Event Handlers."""
+    return _cloud_of(testbed, next(iter(_handlers(testbed)), None))
+
+
+def _cloud_of(testbed: Testbed, broker: Service | None) -> _CloudName:
+    if broker is None or broker.cloud is None:
+        return BROKERS, BROKERS
+    return broker.cloud, testbed.clouds[broker.cloud].operator
 
 
 def guarded(testbed: Testbed) -> tuple[Service, ...]:
@@ -147,12 +168,13 @@ def access_secrets(
         if is_client(service):
             made |= of_clients
             if CERTIFICATE in wanted:
-                made |= _pair(_system(service.name, client_system(service), (), folder))
+                made |= _pair(_system(_handlers_cloud(testbed), service, client_system(testbed, service), (), folder))
         if service.tls:
+            cloud = _cloud_of(testbed, service)
+            name = system_name(service) if service.cloud else service.name[:_LONGEST_SYSTEM]
             addresses = [hosts[node].address for node in service.nodes if node in hosts]
-            own = _system(service.name, service.name[:_LONGEST_SYSTEM], addresses, folder)
-            made |= _pair(own)
-            of_handler = made[CERTIFICATE], made[KEY], _cloud(folder).certificate_pem.decode()
+            made |= _pair(_system(cloud, service, name, addresses, folder))
+            of_handler = made[CERTIFICATE], made[KEY], _authority(cloud, folder).certificate_pem.decode()
             made |= dict(zip(HANDLER_TLS, of_handler, strict=True))
         if service.login:
             login = service.login.user, given(service.login.secret)
@@ -173,29 +195,31 @@ def _master(folder: Path) -> Identity:
     return kept_identity(folder / CERTIFICATES, "master", certificates.MASTER, None, certificates.make_master)
 
 
-def _cloud(folder: Path) -> Identity:
+def _authority(cloud: _CloudName, folder: Path) -> Identity:
     from toolkit.provisioning import certificates
 
     master = _master(folder)
+    name, operator = cloud
     return kept_identity(
         folder / CERTIFICATES,
-        BROKERS,
-        f"{BROKERS}.{BROKERS}.{certificates.MASTER}",
+        name,
+        f"{name}.{operator}.{certificates.MASTER}",
         master,
-        lambda: certificates.make_cloud(master, cloud=BROKERS, operator=BROKERS),
+        lambda: certificates.make_cloud(master, cloud=name, operator=operator),
     )
 
 
-def _system(service: str, name: str, addresses: Sequence[str], folder: Path) -> Identity:
+def _system(cloud: _CloudName, service: Service, name: str, addresses: Sequence[str], folder: Path) -> Identity:
     from toolkit.provisioning import certificates
 
-    cloud = _cloud(folder)
+    authority = _authority(cloud, folder)
+    of_brokers = cloud == (BROKERS, BROKERS)
     return kept_identity(
         folder / CERTIFICATES,
-        f"{BROKERS}.{service}",
-        f"{name}.{cloud.common_name}",
-        cloud,
-        lambda: certificates.make_system(cloud, system=name, addresses=addresses),
+        f"{BROKERS}.{service.name}" if of_brokers else f"{cloud[0]}.{service.name}.{name}",
+        f"{name}.{authority.common_name}",
+        authority,
+        lambda: certificates.make_system(authority, system=name, addresses=addresses),
         addresses=addresses,
     )
 

@@ -15,9 +15,9 @@ from toolkit.provisioning.kept import kept_identity, kept_password
 from toolkit.provisioning.local_clouds import (
     AUTHORIZATION_KEY,
     made_secrets,
-    system_name,
     tls_variables,
 )
+from toolkit.spec.services import CLOUD_ROLES, system_name
 from toolkit.spec.testbed import Service, Testbed
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _values(testbed: Testbed, service: Service, folder: Path, given: Callable[[s
     if source is not None and variable is not None:
         server, secret = source
         values[variable] = given(secret) if secret else kept_password(folder, server)
-    if service.cloud is not None and testbed.clouds[service.cloud].secure:
+    if service.cloud is not None and service.role in CLOUD_ROLES and testbed.clouds[service.cloud].secure:
         values |= _tls(testbed, service, folder / CERTIFICATES)
     return {name: value for name, value in values.items() if name in made_secrets(testbed, service)}
 

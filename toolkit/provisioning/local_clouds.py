@@ -9,7 +9,7 @@ from typing import Any
 from toolkit.contract.arrowhead import ENVIRONMENT, PORTS
 from toolkit.provisioning.databases import cloud_url, password_variable
 from toolkit.spec.quantities import duration_s, size_bytes
-from toolkit.spec.services import CORE_ROLES
+from toolkit.spec.services import CLOUD_ROLES, CORE_ROLES
 from toolkit.spec.testbed import Cloud, Service, Testbed
 from toolkit.state import Host
 
@@ -19,11 +19,6 @@ _GATEKEEPER_TLS = tuple(f"{ENVIRONMENT}TLS_{name}_FILE" for name in ("CLOUD_CERT
 AUTHORIZATION_KEY = "TOOLKIT_PROVIDER_AUTHORIZATION_KEY"
 _DEFAULT_INTERFACES = ("JSON",)
 _DEFAULT_METADATA = {"unit": "celsius"}
-
-
-def system_name(service: Service) -> str:
-    """By which a service's certificate names it."""
-    return str(service.settings.get("system", service.role.replace("-", ""))).replace("_", "")
 
 
 def port_of(testbed: Testbed, service: Service) -> int:
@@ -85,6 +80,16 @@ def system_environment(testbed: Testbed, hosts: Mapping[str, Host], service: Ser
     return environment
 
 
+def membership_environment(testbed: Testbed, hosts: Mapping[str, Host], handler: Service, node: str) -> dict[str, str]:
+    """What an Event Handler is told of its local cloud."""
+    if handler.cloud is None:
+        return {}
+    given = {"REGISTERED_ADDRESS": hosts[node].address, "VERSION": testbed.clouds[handler.cloud].version}
+    if registry := address_of(testbed, hosts, handler.cloud, "service-registry"):
+        given["REGISTRY"] = registry
+    return {f"TOOLKIT_EVENT_HANDLER_{name}": value for name, value in given.items()}
+
+
 def _core_settings(testbed: Testbed, hosts: Mapping[str, Host], service: Service, cloud: Cloud) -> dict[str, str]:
     written = service.settings
     given = {
@@ -129,7 +134,7 @@ def made_secrets(testbed: Testbed, service: Service) -> tuple[str, ...]:
     """Variables of a service whose values toolkit makes, or takes from the secret of its database."""
     password = password_variable(testbed, service)
     names: tuple[str, ...] = () if password is None else (password,)
-    if service.cloud is not None and testbed.clouds[service.cloud].secure:
+    if service.cloud is not None and service.role in CLOUD_ROLES and testbed.clouds[service.cloud].secure:
         names += _TLS
         if service.role == "gatekeeper":
             names += _GATEKEEPER_TLS

@@ -241,7 +241,7 @@ class _NodeRenderer:
             environment |= setup.environment
         elif service.image.name == "mariadb":
             files = self._database(service, environment, mounts)
-        elif service.cloud is not None:
+        elif known and known.in_cloud:
             command = (f"toolkit.node.arrowhead.{service.role.replace('-', '_')}", *service.command)
             files = self._cloud_system(service, environment, mounts)
         elif known and service.settings:
@@ -250,6 +250,7 @@ class _NodeRenderer:
             if service.settings.get("database") == "sqlite":
                 mounts.append((f"data/{service.name}", databases.DATA_DIR, "rw"))
             environment |= databases.events_environment(self.testbed, self.hosts, service)
+            environment |= local_clouds.membership_environment(self.testbed, self.hosts, service, self.host.node)
         if known and service.role in {"gateway", "hub"}:
             environment |= self._upstream(service, instance)
         environment |= client_environment(self.testbed, service)

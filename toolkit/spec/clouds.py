@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from toolkit.contract.arrowhead import PORTS
 from toolkit.spec.databases import check_server, is_elsewhere
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
-from toolkit.spec.services import CORE_ROLES
+from toolkit.spec.services import CORE_ROLES, IMAGES, system_name
 from toolkit.spec.testbed import Cloud, Secret, Service, Testbed
 from toolkit.spec.yaml import Path
 
 DEFAULT_CLOUD = "local"
+HANDLER_CERTIFICATE = "TOOLKIT_EVENT_HANDLER_TLS_CERTIFICATE_FILE"
+"""Secret of an Event Handler that brings a certificate of somebody else's cloud."""
 _AS_THEY_ARE = ("operator", "address", "port", "secure", "database", "database_password", "version", "filler_entries")
 _LISTS = ("neighbours", "systems", "entries", "intracloud", "intercloud", "store")
 _OURS_ALONE = {"database", "database_password", "version", "filler_entries", "definitions", *_LISTS}
@@ -24,6 +26,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "gatekeeper": ("service-registry", "authorization", "orchestrator"),
     "consumer": ("orchestrator",),
     "provider": ("service-registry",),
+    "broker": ("service-registry",),
 }
 """Role -> roles that its cloud must have too."""
 _LONGEST_COMMON_NAME = 64
@@ -92,7 +95,9 @@ def cloud_of(
     ours = [cloud.name for cloud in clouds.values() if cloud.address is None]
     if not in_cloud:
         if "cloud" in entry:
-            message = "only the systems of Arrowhead local clouds have a `cloud`; they run image 'arrowhead'"
+            message = (
+                "only the systems of Arrowhead local clouds have a `cloud`; they run 'arrowhead' or 'event-handler'"
+            )
             findings.add((*here, "cloud"), message, at_key=True)
         return None
     if "cloud" in entry:
@@ -112,6 +117,37 @@ def cloud_of(
         findings.lacking(here, "cloud", message)
         return None
     return ours[0] if ours else DEFAULT_CLOUD
+
+
+def joined_cloud(
+    name: str,
+    entry: Mapping[str, Any],
+    clouds: Mapping[str, Cloud],
+    registered: Collection[str | None],
+    findings: Findings,
+) -> str | None:
+    """The cloud that an Event Handler is a system of: the one it names, or the only one of its mode with a registry.
+
+    `registered`: clouds that have a Service Registry.
+    """
+    own_certificate = HANDLER_CERTIFICATE in entry.get("secrets", {})
+    secure = bool(entry.get("tls", False)) or own_certificate
+
+    def is_secure(cloud: str) -> bool:
+        return cloud in clouds and clouds[cloud].secure
+
+    if "cloud" not in entry:
+        fitting = [] if own_certificate else [each for each in registered if each and is_secure(each) == secure]
+        return fitting[0] if len(fitting) == 1 else None
+    cloud = cloud_of(name, entry, clouds, findings, in_cloud=True)
+    if cloud is not None and is_secure(cloud) != secure:
+        message = (
+            f"cloud {cloud!r} is secure; give {name!r} `tls: true`, with mode direct or original"
+            if is_secure(cloud)
+            else f"cloud {cloud!r} is not secure and {name!r} is: they cannot talk to each other"
+        )
+        findings.add(("services", name, "cloud"), message)
+    return cloud
 
 
 # -- what must hold ---------------------------------------------------------------------------------------------------
@@ -135,6 +171,7 @@ def local_clouds(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> 
         _check_entries(testbed, cloud, findings)
         if cloud.secure:
             _check_certificates(cloud, members, findings)
+    _check_handlers(testbed, findings)
 
 
 def _check_members(cloud: Cloud, members: list[Service], findings: Findings) -> None:
@@ -175,14 +212,25 @@ def _check_database(testbed: Testbed, cloud: Cloud, members: list[Service], find
 
 def _check_certificates(cloud: Cloud, members: list[Service], findings: Findings) -> None:
     for service in members:
-        system = str(service.settings.get("system", service.role.replace("-", "")))
-        name = f"{system.replace('_', '')}.{cloud.name}.{cloud.operator}.arrowhead.eu"
+        system = system_name(service)
+        name = f"{system}.{cloud.name}.{cloud.operator}.arrowhead.eu"
         place: Path = ("services", service.name, "settings", "system")
         if not _IN_CERTIFICATES.fullmatch(system):
             findings.add(place, f"{system!r} cannot stand in a certificate; use letters, digits, '-' and '_'")
         elif len(name) > _LONGEST_COMMON_NAME:
             message = f"{name} is too long for a certificate: {len(name)} of {_LONGEST_COMMON_NAME} characters"
             findings.add(("services", service.name), f"{message}; shorten the names", at_key=True)
+
+
+def _check_handlers(testbed: Testbed, findings: Findings) -> None:
+    """Clients of Event Handlers have one certificate."""
+    knowing = {image.name for image in IMAGES.values() if image.knows_clients}
+    handlers = [service for service in testbed.services if service.tls and service.image.name in knowing]
+    for service in handlers[1:]:
+        if service.cloud != handlers[0].cloud:
+            first, other = (f"{each.name!r} is of {each.cloud or 'none'}" for each in (handlers[0], service))
+            message = f"clients have one certificate, so Event Handlers with `tls` have one cloud; {first}, {other}"
+            findings.add(("services", service.name), message, at_key=True)
 
 
 def _check_entries(testbed: Testbed, cloud: Cloud, findings: Findings) -> None:

@@ -169,7 +169,8 @@ class ServiceEntry(TypedDict, total=False):
     role: Name
     """What it is for: ntp, monitor, broker, publisher, subscriber … Default: the service's name."""
     cloud: Name
-    """The Arrowhead local cloud it is a system of, a name of `clouds`. Default: the only one."""
+    """The Arrowhead local cloud it is a system of, a name of `clouds`. Default: the only one; of an Event Handler the
+    only one with a Service Registry and as secure as it is."""
     image: Name
     """An image of toolkit's own or of `images`. Default: the one of the role."""
     settings: dict[str, Any]

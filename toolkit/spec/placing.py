@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import ValidationError
 
 from toolkit.spec import quantities
-from toolkit.spec.clouds import cloud_of
+from toolkit.spec.clouds import cloud_of, joined_cloud
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.schema import compiled, validator
@@ -46,6 +46,10 @@ def resolve_services(
     roles = {name: _role(name, entry, findings) for name, entry in entries.items()}
     placed = {name: _image(name, roles[name], entry, images, findings) for name, entry in entries.items()}
     cloud = {name: _cloud(name, entry, placed[name], clouds, findings) for name, entry in entries.items()}
+    registered = {cloud[name] for name, role in roles.items() if role == "service-registry"}
+    for name, entry in entries.items():
+        if (known := IMAGES.get(placed[name].name)) and known.joins_cloud:
+            cloud[name] = joined_cloud(name, entry, clouds, registered, findings)
     choice = Choice(nodes=nodes)
     services = []
     for name, entry in entries.items():
@@ -180,6 +184,8 @@ def _cloud(
     known = IMAGES.get(image.name)
     if image is _UNKNOWN:
         return None  # reported already
+    if known and known.joins_cloud:
+        return None  # settled when it is known who registers where
     return cloud_of(name, entry, clouds, findings, in_cloud=bool(known and known.in_cloud))
 
 

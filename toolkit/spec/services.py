@@ -59,6 +59,8 @@ class BuiltinImage:
     """A broker without stamps of its own: a hop probe runs beside it."""
     in_cloud: bool = False
     """Runs the systems of Arrowhead local clouds; settings and ports are those of the role."""
+    joins_cloud: str = ""
+    """By which name it is a system of a local cloud that has a Service Registry; empty: of none."""
     protocols: tuple[str, ...] = ()
     """What clients may speak to it; the first is the default. The setting `protocols` chooses among them."""
     mqtt: tuple[str, ...] = ("3.1.1",)
@@ -100,6 +102,7 @@ IMAGES: Mapping[str, BuiltinImage] = {
             protocols=("sse",),
             guards=("tls",),
             knows_clients=True,
+            joins_cloud="eventhandler",
         ),
         BuiltinImage(
             name="mosquitto",
@@ -202,7 +205,7 @@ ROLES = (
 """Words with a meaning to toolkit; a service of that name plays that role without saying so."""
 
 AFTER: Mapping[str, tuple[str, ...]] = {
-    "broker": ("registry", "database"),
+    "broker": ("registry", "database", "service-registry"),
     "gateway": ("broker",),
     "hub": ("broker",),
     "subscriber": ("broker", "gateway", "hub"),
@@ -217,6 +220,14 @@ AFTER: Mapping[str, tuple[str, ...]] = {
 """Role -> roles whose services are to be healthy first, where the testbed has them and the file says nothing."""
 
 DEFAULT_IMAGE: Mapping[str, str] = {role: image.name for image in IMAGES.values() for role in image.default_for}
+
+
+def system_name(service: Service) -> str:
+    """By which a certificate of its local cloud names a service; names in certificates have no underscores."""
+    known = IMAGES.get(service.image.name)
+    if known and known.joins_cloud:
+        return known.joins_cloud
+    return str(service.settings.get("system", service.role.replace("-", ""))).replace("_", "")
 
 
 def usual_protocol(broker: Service) -> str:

@@ -20,6 +20,8 @@ from toolkit.provisioning.broker_access import (
     rabbitmq_definitions,
 )
 from toolkit.provisioning.brokers import BrokerSetup, broker_setup
+from toolkit.provisioning.cloud_secrets import cloud_secrets
+from toolkit.provisioning.local_clouds import made_secrets, membership_environment
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Host, SshAccess
@@ -165,6 +167,49 @@ def test_an_event_handler_with_tls_knows_its_clients_by_certificates_of_one_clou
     assert client_environment(made, publisher) == {"TOOLKIT_SYSTEM": "publisher"}
     assert client_environment(made, handler) == {}
     assert access_secrets(made, hosts("a", "b", "c"), tmp_path, lambda _: PASSWORD) == values
+
+
+def test_an_event_handler_of_a_local_cloud_and_its_clients_have_certificates_of_that(tmp_path: Path) -> None:
+    (tmp_path / "testbed.yml").write_text("""\
+name: access
+nodes: {a: {}, b: {}, c: {}}
+clouds: {hall: {secure: true, operator: an-operator-with-a-name}}
+services:
+  service-registry: {on: b}
+  broker: {on: a, tls: true}
+  a-publisher-with-a-name: {role: publisher, on: c}
+  mosquitto: {role: broker, image: mosquitto, on: b, tls: true}
+""")
+    made = load_testbed(tmp_path / "testbed.yml")
+    _, handler, publisher, _ = made.services
+    assert handler.cloud == "hall"
+    assert handler.after == ("service-registry",)
+    assert made_secrets(made, handler) == ()
+    places = hosts("a", "b", "c")
+    values = access_secrets(made, places, tmp_path, lambda _: PASSWORD)
+    of_cloud = cloud_secrets(made, tmp_path, lambda _: PASSWORD)["service-registry"]
+    prefix = "TOOLKIT_EVENT_HANDLER_TLS_"
+    authority = values["broker"][f"{prefix}CLOUD_CA_FILE"]
+    assert authority == of_cloud["TOOLKIT_ARROWHEAD_TLS_CLOUD_CA_FILE"]
+    [cloud] = x509.load_pem_x509_certificates(authority.encode())
+    for service, variable, name in (
+        ("broker", prefix, "eventhandler"),
+        ("a-publisher-with-a-name", "TOOLKIT_TLS_", "a-publisher-with-a-nam"),
+    ):
+        own = x509.load_pem_x509_certificates(values[service][f"{variable}CERTIFICATE_FILE"].encode())[0]
+        own.verify_directly_issued_by(cloud)
+        [common] = own.subject
+        assert common.value == f"{name}.hall.an-operator-with-a-name.arrowhead.eu"
+        assert len(common.value) <= 64
+    assert client_environment(made, publisher) == {"TOOLKIT_SYSTEM": "a-publisher-with-a-nam"}
+    other = x509.load_pem_x509_certificates(values["mosquitto"]["TOOLKIT_TLS_CERTIFICATE_FILE"].encode())[0]
+    assert other.subject.rfc4514_string() == "CN=mosquitto.brokers.brokers.arrowhead.eu"
+    assert access_secrets(made, places, tmp_path, lambda _: PASSWORD) == values
+    assert membership_environment(made, places, handler, "a") == {
+        "TOOLKIT_EVENT_HANDLER_REGISTERED_ADDRESS": "10.0.0.1",
+        "TOOLKIT_EVENT_HANDLER_REGISTRY": "10.0.0.2:8443",
+        "TOOLKIT_EVENT_HANDLER_VERSION": "4.1",
+    }
 
 
 def test_clients_of_other_brokers_need_no_certificates_of_their_own(tmp_path: Path) -> None:

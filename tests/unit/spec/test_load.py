@@ -23,6 +23,8 @@ services:
   publisher: {on: base}
   subscriber: {on: base}
 """
+TWO_REGISTRIES = """r1: {role: service-registry, cloud: one, on: a}
+  r2: {role: service-registry, cloud: two, on: b}"""
 
 
 @pytest.fixture
@@ -66,6 +68,37 @@ def test_scenario_e_has_its_eleven_nodes_and_three_pools():
     cells = testbed.experiments["scenario-e"].cells
     assert [cell.name for cell in cells] == ["thread_pool_size=4", "thread_pool_size=32", "thread_pool_size=64"]
     assert [cell.reference[0].figures["max"] for cell in cells] == [96, 49, 450]
+
+
+@pytest.mark.parametrize(
+    ("clouds", "services", "cloud"),
+    [
+        ("", "", None),
+        ("", "service-registry: {on: a}", "local"),
+        ("clouds: {hall: {}}", "service-registry: {on: a}", "hall"),
+        ("clouds: {hall: {secure: true}}", "service-registry: {on: a}", None),
+        ("clouds: {one: {}, two: {}}", TWO_REGISTRIES, None),
+        ("clouds: {one: {}, two: {secure: true}}", TWO_REGISTRIES, "one"),
+    ],
+)
+def test_an_event_handler_joins_the_only_cloud_with_a_registry_and_of_its_mode(load, clouds, services, cloud):
+    testbed = load(f"nodes: {{a: {{}}, b: {{}}}}\n{clouds}\nservices:\n  broker: {{on: b}}\n  {services}\n")
+    broker = testbed.service_of_role("broker")[0]
+    assert broker.cloud == cloud
+    assert bool(broker.after) == (cloud is not None)
+
+
+def test_an_event_handler_with_a_certificate_of_its_own_joins_where_the_file_says_so(load):
+    text = """
+nodes: {a: {}, b: {}}
+clouds: {hall: {secure: true}}
+secrets: {own: "${env.OWN}"}
+services:
+  service-registry: {on: a}
+  broker: {on: b%s, secrets: {TOOLKIT_EVENT_HANDLER_TLS_CERTIFICATE_FILE: own}}
+"""
+    assert load(text % "").service_of_role("broker")[0].cloud is None
+    assert load(text % ", cloud: hall").service_of_role("broker")[0].cloud == "hall"
 
 
 class TestPrecedence:
