@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,12 +57,14 @@ def init(
 def validate(
     files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Default: ./testbed.yml")] = None,
     provider: ProviderOption = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Print each with every default worked in.")] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Check testbed files; every problem is reported with its place. Example: toolkit validate testbed.yml"""
+    from toolkit.spec.dump import dump_testbed
     from toolkit.spec.load import load_testbed
 
-    documents = []
+    documents: list[dict[str, Any]] = []
     for file in files or [DEFAULT_FILE]:
         testbed = load_testbed(file, provider=provider)
         documents.append(
@@ -75,7 +77,11 @@ def validate(
                 "twin": testbed.twin,
             }
         )
-        if not json_output:
+        if resolved:
+            documents[-1]["resolved"] = dump_testbed(testbed)
+        if resolved and not json_output:
+            typer.echo(documents[-1]["resolved"], nl=False)
+        elif not json_output:
             typer.echo(
                 f"{file}: valid: testbed {testbed.name}, "
                 f"{counted(len(testbed.nodes), 'node')}, {counted(len(testbed.services), 'service')}"

@@ -18,7 +18,7 @@ from toolkit.spec import rules, yaml
 from toolkit.spec.clouds import DEFAULT_CLOUD, resolve_clouds
 from toolkit.spec.experiment_file import join_experiments
 from toolkit.spec.findings import Findings
-from toolkit.spec.names import NAMED, did_you_mean
+from toolkit.spec.names import did_you_mean
 from toolkit.spec.nodes import Machines, resolve_machines
 from toolkit.spec.placing import resolve_services
 from toolkit.spec.quantities import duration_s
@@ -31,6 +31,11 @@ from toolkit.spec.traffic import resolve_workloads
 from toolkit.spec.variables import substitute
 from toolkit.spec.wording import explain
 
+_NAMED = frozenset({"nodes", "services", "workloads", "experiments", "groups", "images", "clouds", "secrets"})
+"""Sections of the file whose entries have names of people's own, so that a name that is not there is a mistake.
+
+Kinds and providers are there without being written, and a variable may have its default where it is used.
+"""
 _REMOVED = object()
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -155,7 +160,7 @@ def _override(document: yaml.Document, overrides: Mapping[str, str]) -> yaml.Doc
 def _check_entry(document: yaml.Document, parts: yaml.Path, where: str) -> None:
     """A key of an entry that the file does not have would make a new entry, of nothing but this key."""
     section, *inside = map(str, parts)
-    if section not in NAMED or len(inside) < 2 or not isinstance(document.root, dict):  # noqa: PLR2004
+    if section not in _NAMED or len(inside) < 2 or not isinstance(document.root, dict):  # noqa: PLR2004
         return
     there = document.root.get(section)
     entries = there if isinstance(there, dict) else {}

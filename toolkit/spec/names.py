@@ -1,14 +1,8 @@
-"""Names in a testbed file: which sections have them, and the nearest valid one to a wrong one."""
+"""The nearest valid name to a wrong one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-NAMED = frozenset({"nodes", "services", "workloads", "experiments", "groups", "images", "clouds", "secrets"})
-"""Sections of the file whose entries have names of people's own, so that a name that is not there is a mistake.
-
-Kinds and providers are there without being written, and a variable may have its default where it is used.
-"""
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

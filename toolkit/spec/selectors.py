@@ -1,7 +1,7 @@
 """The one grammar that picks nodes, in the file and on the command line.
 
     all   NAME   NAME-3   role:broker   kind:pi1   group:worker   provider:lab   service:eh   label:rack=2
-    @failed   @changed          what the last deploy said
+    @failed                     what the last deploy did not bring up
     A,B                         both
     !A                          without A; alone: everything but A
 
@@ -18,7 +18,9 @@ from toolkit.errors import UsageError
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.testbed import Node, Testbed
 
-PATTERN = r"^!?(all|@failed|@changed|[a-z][a-z0-9-]*|(role|kind|group|provider|service):[a-z][a-z0-9-]*|label:[^,=\s]+=[^,\s]*)(\s*,\s*!?(all|@failed|@changed|[a-z][a-z0-9-]*|(role|kind|group|provider|service):[a-z][a-z0-9-]*|label:[^,=\s]+=[^,\s]*))*$"  # noqa: E501 - a pattern has no line breaks
+_ONE = r"!?(all|@failed|[a-z][a-z0-9-]*|(role|kind|group|provider|service):[a-z][a-z0-9-]*|label:[^,=\s]+=[^,\s]*)"
+PATTERN = rf"^{_ONE}(\s*,\s*{_ONE})*$"
+"""What a schema can say of a selector."""
 _TERM = re.compile(r"(?P<minus>!?)(?:(?P<field>[a-z]+):)?(?P<value>@?[^,!:\s]+)")
 
 
@@ -32,10 +34,9 @@ class Choice:
     roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Role -> the nodes that play it."""
     failed: frozenset[str] = frozenset()
-    changed: frozenset[str] = frozenset()
 
 
-def choice_of(testbed: Testbed, *, failed: Iterable[str] = (), changed: Iterable[str] = ()) -> Choice:
+def choice_of(testbed: Testbed, *, failed: Iterable[str] = ()) -> Choice:
     """What a whole testbed offers to choose from."""
     roles: dict[str, tuple[str, ...]] = {}
     for service in testbed.services:
@@ -45,19 +46,16 @@ def choice_of(testbed: Testbed, *, failed: Iterable[str] = (), changed: Iterable
         placed={service.name: service.nodes for service in testbed.services},
         roles=roles,
         failed=frozenset(failed),
-        changed=frozenset(changed),
     )
 
 
-def select(
-    testbed: Testbed, selector: str, *, failed: Iterable[str] = (), changed: Iterable[str] = ()
-) -> tuple[str, ...]:
+def select(testbed: Testbed, selector: str, *, failed: Iterable[str] = ()) -> tuple[str, ...]:
     """Names of the nodes a selector picks, in the file's order; raises UsageError where a part of it picks nothing.
 
-    `@failed` and `@changed` alone may pick nothing.
+    `@failed` alone may pick nothing.
     """
     try:
-        return pick([selector], choice_of(testbed, failed=failed, changed=changed))
+        return pick([selector], choice_of(testbed, failed=failed))
     except ValueError as error:
         raise UsageError(f"selector {selector!r}: {error}") from None
 
@@ -107,8 +105,6 @@ def _named(value: str, choice: Choice) -> set[str]:
         return {node.name for node in choice.nodes}
     if value == "@failed":
         return set(choice.failed)
-    if value == "@changed":
-        return set(choice.changed)
     names = {node.name for node in choice.nodes}
     if value in names:
         return {value}

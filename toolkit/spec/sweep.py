@@ -12,7 +12,7 @@ from pydantic_core import ValidationError
 
 from toolkit.spec.experiment import Cell, Experiment
 from toolkit.spec.findings import Findings
-from toolkit.spec.names import NAMED, did_you_mean
+from toolkit.spec.names import did_you_mean
 from toolkit.spec.schema import compiled, validator
 from toolkit.spec.services import settings_name
 from toolkit.spec.testbed import Service
@@ -136,13 +136,12 @@ def _is_good(
 
 
 def _is_there(written: _Written, file: Mapping[str, Any], findings: Findings) -> bool:
-    """Whether a place lies in an entry that the file has; a point adds none."""
+    """Whether a place lies in nodes that the file has; a point adds none."""
     section, name, *_ = written.key.split(".")
-    entries = file.get(section) or {}
-    if section not in NAMED or name in entries:
+    nodes = file.get("nodes", {})
+    if section != "nodes" or name in nodes:
         return True
-    message = f"undefined {section.removesuffix('s')} {name!r}{did_you_mean(name, entries)}"
-    findings.add(_key_of(written.place), message, at_key=True)
+    findings.add(_key_of(written.place), f"undefined node {name!r}{did_you_mean(name, nodes)}", at_key=True)
     return False
 
 

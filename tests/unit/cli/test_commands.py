@@ -74,6 +74,10 @@ def test_wrong_use_is_2_and_an_invalid_file_3_and_nothing_to_do_0(tmp_path: Path
     valid = toolkit(tmp_path, "validate")
     assert valid.returncode == 0, valid.stderr
     assert "testbed lab, 5 nodes, 5 services" in valid.stdout
+    resolved = toolkit(tmp_path, "validate", "--resolved", "--provider", "container")
+    (tmp_path / "whole.yml").write_text(resolved.stdout)
+    assert "max_offset" in resolved.stdout
+    assert "testbed lab, 5 nodes, 5 services" in toolkit(tmp_path, "validate", "whole.yml").stdout
 
 
 def test_a_bug_ends_with_1_and_a_traceback_in_a_file(

@@ -100,7 +100,7 @@ EXPERIMENTS = entries(
             "qos": st.just([0, 1]),
             "payload": st.just(["40B", "1.5K"]),
             "arrivals": st.just(["closed", {"rate": "7/m"}]),
-            "nodes.extra.count": st.just([1, 2]),
+            "kinds.own.cpus": st.just([1, 2]),
         }
     ),
     points=st.just([{"label": "x", "options.flags": {"on": True}}, {"services.broker.settings.mode": "direct"}]),

@@ -50,7 +50,6 @@ def testbed(tmp_path_factory):
         ("!base", ALL[1:]),
         ("kind:pi1,!sub-2", ("sub-1", "sub-3")),
         ("@failed", ("eh",)),
-        ("@changed", ()),
         ("!@failed", ("base", *ALL[2:])),
     ],
 )

@@ -104,15 +104,11 @@ def test_what_is_wrong_in_that_file_is_said_with_its_place(tmp_path, bed):
     assert [(p.file, p.line) for p in raised.value.problems] == [(str(more), 2), (str(more), 3)]
 
 
-@pytest.mark.parametrize(
-    ("key", "hint"),
-    [("nodes.sup.count", "undefined node 'sup'; did you mean 'sub'?"), ("images.x.reference", "image 'x'")],
-)
-def test_a_point_adds_no_node_by_a_slip(bed, key, hint):
+def test_a_point_adds_no_node_by_a_slip(bed):
     with pytest.raises(FileInvalidError) as raised:
-        bed(f"experiments: {{e: {{workload: slow, vary: {{{key}: [1, 2]}}}}}}")
+        bed("experiments: {e: {workload: slow, vary: {nodes.sup.count: [1, 2]}}}")
     assert {p.line for p in raised.value.problems} == {10}
-    assert hint in raised.value.problems[0].message
+    assert "undefined node 'sup'; did you mean 'sub'?" in raised.value.problems[0].message
 
 
 def test_a_smaller_testbed_has_fewer_nodes_and_a_smaller_experiment_fewer_events(bed):
