@@ -9,13 +9,23 @@
   const style = getComputedStyle(document.documentElement);
   const ink = style.getPropertyValue("--soft").trim();
   const line = style.getPropertyValue("--line").trim();
+  // From few to many: many stand out from the page.
+  const shades = ["#dbe9f4", "#7fb3d5", "#2a78b8", "#123a5e"];
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const axis = (name, more) => ({
     name, nameLocation: "middle", nameGap: 30, axisLabel: { color: ink, hideOverlap: true }, nameTextStyle: { color: ink },
     axisLine: { lineStyle: { color: line } }, splitLine: { lineStyle: { color: line } }, ...more,
   });
-  const base = (name) => ({
-    color: colours, animation: false, grid: { left: 74, right: 30, top: 34, bottom: 46 },
-    legend: { type: "scroll", textStyle: { color: ink }, top: 0, right: 40 },
+  // Names of series stand in as many rows as they need; beyond three they are turned over.
+  const ROW = 20, ACROSS = 430;
+  const base = (name, named = []) => {
+    const rows = Math.ceil(named.reduce((across, n) => across + 30 + 7 * n.length, 0) / ACROSS) || 1;
+    return { ...plain(name), grid: { left: 74, right: 30, top: 14 + ROW * Math.min(rows, 3), bottom: 46 },
+      legend: { type: rows > 3 ? "scroll" : "plain", icon: "roundRect", itemWidth: 14, itemHeight: 4, itemGap: 12, top: 0, left: 0, right: 40,
+        textStyle: { color: ink }, pageTextStyle: { color: ink }, pageIconColor: ink, pageIconInactiveColor: line } };
+  };
+  const plain = (name) => ({
+    color: colours, animation: false,
     toolbox: { right: 0, top: -6, feature: { saveAsImage: { type: "svg", name, title: "Save as SVG" } } },
   });
   const ms = (value) => (value === null || value === undefined ? "–" : `${Number(value.toPrecision(4))} ms`);
@@ -31,7 +41,7 @@
   const trace = (name, points) => ({ name, type: "line", data: points, showSymbol: points.length < 2, lineStyle: { width: 1.6 } });
 
   const lines = (across, up, named, file, more) => ({
-    ...base(file),
+    ...base(file, named.map(([name]) => name)),
     tooltip: { trigger: "axis", valueFormatter: (v) => (v === undefined ? "–" : Number(v.toPrecision(4))) },
     xAxis: axis(across, { type: "value", min: "dataMin" }),
     yAxis: axis(up, { type: "value", min: 0, nameGap: 48, ...more }),
@@ -44,26 +54,26 @@
       // A logarithmic axis has no room for what is not above zero: then the axis is linear and shows it.
       const log = hops.every(([, points]) => points[0][0] > 0);
       return {
-        ...base("distribution"),
+        ...base("distribution", hops.map(([hop]) => data.titles[hop] ?? hop)),
         tooltip: {
           trigger: "axis",
           axisPointer: { type: "line" },
           formatter: (near) => near.map((p) => `${p.seriesName}: ${Number((p.value[1] * 100).toPrecision(6))} % within ${ms(p.value[0])}`).join("<br>"),
         },
-        xAxis: axis("ms", { type: log ? "log" : "value" }),
-        yAxis: axis("share", { type: "value", min: 0, max: 1, nameGap: 48 }),
+        xAxis: axis("delay (ms)", { type: log ? "log" : "value" }),
+        yAxis: axis("share of messages", { type: "value", min: 0, max: 1, nameGap: 48 }),
         series: hops.map(([hop, points]) => trace(data.titles[hop] ?? hop, points)),
       };
     },
     percentiles(run) {
       const { seconds, ...lines } = run.percentiles;
       if (!seconds) return null;
-      const log = lines.p50.every((value) => value === null || value > 0);
+      const log = Object.values(lines).flat().every((value) => value === null || value > 0);
       return {
-        ...base("percentiles"),
+        ...base("percentiles", Object.keys(lines)),
         tooltip: { trigger: "axis", valueFormatter: ms },
         xAxis: axis("s since the first message", { type: "value" }),
-        yAxis: axis("ms", { type: log ? "log" : "value", nameGap: 48 }),
+        yAxis: axis("end to end (ms)", { type: log ? "log" : "value", nameGap: 48 }),
         series: Object.entries(lines).map(([name, values]) => trace(name, values.map((v, i) => [seconds[i], v]))),
       };
     },
@@ -73,25 +83,26 @@
       const step = stepOf(heat.seconds[heat.seconds.length - 1] || 1);
       const most = heat.cells.reduce((top, cell) => Math.max(top, cell[2]), 1);
       return {
-        ...base("heat-map"),
-        legend: undefined,
+        ...plain("heat-map"),
+        grid: { left: 74, right: 30, top: 34, bottom: 46 },
         toolbox: { right: 0, top: -6, feature: { saveAsImage: { name: "heat-map", title: "Save as PNG", pixelRatio: 3 } } },
         tooltip: { formatter: (p) => `${heat.cells[p.dataIndex][2]} messages at ${heat.seconds[p.value[0]]} s, about ${ms(heat.ms[p.value[1]])}` },
         xAxis: axis("s since the first message", { type: "category", data: heat.seconds, axisLabel: { color: ink, ...rounded(heat.seconds, (s) => Math.floor(s / step) * step) } }),
-        yAxis: axis("ms", { type: "category", data: heat.ms, nameGap: 48, axisLabel: { color: ink, ...rounded(heat.ms, halfDecade) } }),
+        yAxis: axis("end to end (ms)", { type: "category", data: heat.ms, nameGap: 48, axisLabel: { color: ink, ...rounded(heat.ms, halfDecade) } }),
         visualMap: {
-          min: 0, max: Math.log10(most) || 1, show: false, dimension: 2,
-          inRange: { color: ["#dbe9f4", "#7fb3d5", "#2a78b8", "#123a5e"] },
+          min: 0, max: Math.log10(most) || 1, show: most > 1, dimension: 2, orient: "horizontal", top: 0, left: 74, itemWidth: 10, itemHeight: 110,
+          text: [`${most.toLocaleString("en")} messages`, "1"], textStyle: { color: ink }, hoverLink: false,
+          inRange: { color: most === 1 ? shades.slice(2, 3) : dark ? shades.toReversed() : shades },
         },
         series: [{ type: "heatmap", data: heat.cells.map(([x, y, n]) => [x, y, Math.log10(n)]), progressive: 0 }],
       };
     },
     drops(plot) {
       return {
-        ...base(`drops-qos-${plot.qos}`),
+        ...base(`drops-qos-${plot.qos}`, Object.keys(plot.places)),
         tooltip: { trigger: "axis", valueFormatter: (share) => `${Number((100 * share).toPrecision(4))} %` },
         xAxis: axis("", { type: "category", data: plot.names, axisLabel: { color: ink, interval: 0, width: 110, overflow: "break" } }),
-        yAxis: axis("share", { type: "value", min: 0, nameGap: 48 }),
+        yAxis: axis("share of deliveries", { type: "value", min: 0, nameGap: 48 }),
         series: Object.entries(plot.places).map(([name, shares]) => ({ name, type: "bar", stack: "lost", barMaxWidth: 60, data: shares })),
       };
     },
@@ -99,10 +110,10 @@
       const { seconds, ...lines } = run.rates;
       if (!seconds) return null;
       return {
-        ...base("rates"),
+        ...base("rates", Object.keys(lines).map((name) => name.replace("_", " "))),
         tooltip: { trigger: "axis" },
         xAxis: axis("s since the first message", { type: "value" }),
-        yAxis: axis("messages/s", { type: "value", nameGap: 56 }),
+        yAxis: axis("messages/s", { type: "value", min: 0, nameGap: 56 }),
         series: Object.entries(lines).map(([name, values]) => trace(name.replace("_", " "), values.map((v, i) => [seconds[i], v]))),
       };
     },
@@ -134,7 +145,7 @@
     const spent = run.resources;
     if (!spent || !spent.nodes) return null;
     return {
-      ...base(figure),
+      ...base(figure, Object.keys(spent.nodes)),
       tooltip: { trigger: "axis" },
       xAxis: axis("s since the start", { type: "value" }),
       yAxis: axis(name, { type: "value", min: 0, nameGap: 48 }),
@@ -142,7 +153,7 @@
         trace(node, (figures[figure] || []).map((v, i) => [spent.seconds[i], v === null ? null : v / unit]))),
     };
   };
-  draw.cpu = (run) => ofNodes(run, "cpu_cores", "cores", 1);
+  draw.cpu = (run) => ofNodes(run, "cpu_cores", "busy cores", 1);
   draw.network = (run) => ofNodes(run, "sent_bytes_per_s", "Mbit/s", 125e3);
 
   const charts = [];

@@ -129,19 +129,23 @@ def nearest_rank(ordered: Ints, q: float) -> int:
     return int(ordered[max(rank, 1) - 1])
 
 
-def rates(bins: Mapping[int, int], first_s: int, last_s: int) -> dict[str, Any]:
+def rates(bins: Mapping[int, int], first_ns: int, last_ns: int) -> dict[str, Any]:
     """Events a second over the whole seconds of a run; `bins` counts them at their own instants, second by second.
 
     Where a clock stepped, only the count is known, and how many of it happened at unknown instants (`stepped`).
-    The first and the last second are cut short by the run's own ends and so are left out where there are more than two.
+    The first and the last second are cut short by the run's own ends and so are left out. A run that has no others has
+    one rate, over its span.
     """
+    first_s, last_s = first_ns // 1_000_000_000, last_ns // 1_000_000_000
     series = [bins.get(second, 0) for second in range(first_s, min(last_s, first_s + 86_400) + 1)]
-    inner = series[1:-1] if len(series) > 2 else series  # noqa: PLR2004
+    inner = series[1:-1]
     count = sum(bins.values())
     if not count:
         return {"count": 0}
     if 0 in bins:
         return {"count": count, "stepped": bins[0]}
+    if not inner:
+        return {"count": count, "mean_per_s": count / max((last_ns - first_ns) / 1e9, 1e-9), "bins": series}
     mean = fmean(inner)
     return {
         "count": count,
@@ -159,8 +163,7 @@ def throughput(joined: Joined, carried_bytes: int) -> dict[str, Any]:
 
     `carried_bytes`: payload of all deliveries. Rates over the whole run are None where a clock stepped: it has no span.
     """
-    first, last = joined.first_ns // 1_000_000_000, joined.last_ns // 1_000_000_000
-    out: dict[str, Any] = {name: rates(counts, first, last) for name, counts in joined.bins.items()}
+    out: dict[str, Any] = {name: rates(counts, joined.first_ns, joined.last_ns) for name, counts in joined.bins.items()}
     delivered, span_s = joined.total.delivered, max((joined.last_ns - joined.first_ns) / 1e9, 1e-9)
     out["span_s"] = span_s
     in_span = {
@@ -196,7 +199,8 @@ def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
         return 0.0, 1.0
     p, z2 = hits / n, z * z
     centre, half = p + z2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    return low if hits else 0.0, high if hits < n else 1.0  # exact where rounding would leave some 1e-18
 
 
 def counter_problems(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 HOME = paths.TEMPLATES / "report"
 ECHARTS = paths.TEMPLATES / "vendor" / "echarts" / "echarts.min.js"
 """The one copy of it; the console serves the same file."""
+_SIZE = re.compile(r'width="([0-9.]+)pt" height="[0-9.]+pt"')
+_ENLARGED = 1.3
+"""Letters of figures for papers have 8 points."""
 
 
 def write_report(runs: Sequence[RunFolder], to: Path, *, comparisons: Sequence[Comparison] = ()) -> Path:
@@ -103,9 +107,13 @@ def _plots(document: Mapping[str, Any], home: Path, form: str) -> tuple[list[Pat
 
 
 def _drawings(files: Sequence[Path]) -> list[str]:
-    """SVG as it stands inside a page."""
+    """SVG as it stands inside a page, its letters as large as those of the page."""
     texts = [file.read_text() for file in files]
-    return [text[text.index("<svg") :] for text in texts]
+    return [_SIZE.sub(_enlarged, text[text.index("<svg") :], count=1) for text in texts]
+
+
+def _enlarged(size: re.Match[str]) -> str:
+    return f'style="width: {float(size[1]) * _ENLARGED:.0f}pt"'
 
 
 def render_experiment(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.report.sequence import shown_steps
-from toolkit.report.table import HOP_TITLES
+from toolkit.report.table import HOP_TITLES, in_ms
 
 STYLE: Any = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
@@ -46,9 +46,16 @@ def plot_sweep(document: Mapping[str, Any], to: Path, hop: str = "end_to_end") -
         measured = f"{HOP_TITLES[hop]} (ms)"
         axis.set(xlabel=measured if flat else "", ylabel="" if flat else measured, title=document["experiment"])
         if points:
-            figure.legend(fontsize=7, loc="outside upper center", ncols=3)
+            named = sorted(zip(*axis.get_legend_handles_labels(), strict=True), key=lambda item: _rank(item[1]))
+            figure.legend(*zip(*named, strict=True), fontsize=7, loc="outside upper center", ncols=3)
         save(figure, to)
     return to
+
+
+def _rank(label: str) -> tuple[bool, int]:
+    """The measured before the published, mean before p99 before max."""
+    name, _, published = label.partition(", ")
+    return bool(published), ("mean", "p99", "max").index(name)
 
 
 def are_long(names: Sequence[str]) -> bool:
@@ -65,12 +72,14 @@ def size_for(names: Sequence[str], *, flat: bool) -> tuple[float, float]:
 
 def name_places(axis: Any, names: Sequence[str], *, flat: bool) -> None:
     """Write a name at each place, the first one leftmost, or topmost."""
+    ends = -0.5, max(len(names), 1) - 0.5
     if flat:
         axis.set_yticks(range(len(names)), names)
-        axis.invert_yaxis()
+        axis.set_ylim(*reversed(ends))
     else:
         slanted: Any = {"rotation": 30, "ha": "right"} if max(map(len, names), default=0) > SHORT_NAME else {}
         axis.set_xticks(range(len(names)), names, **slanted)
+        axis.set_xlim(*ends)
 
 
 def _ours(axis: Any, points: list[Mapping[str, Any]], hop: str, *, flat: bool) -> list[float]:
@@ -158,14 +167,13 @@ def plot_sequence(sequence: Sequence[Mapping[str, Any]], to: Path) -> Path:
             start, end = systems.index(step["from"]), systems.index(step["to"])
             if step["kind"] == "query":
                 axis.plot([start], [y], marker="s", markersize=4, color="C0")
-                axis.text(start + 0.06, y, f"database {step['mean_ms']:.3g} ms", va="center")
+                axis.text(start + 0.06, y, f"database {in_ms(step['mean_ms'])} ms", va="center")
                 continue
             axis.annotate(
                 "", (end, y), (start, y), arrowprops={"arrowstyle": "-|>", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
             )
-            axis.text(
-                (start + end) / 2, y - 0.08, f"{step['operation']} {step['mean_ms']:.3g} ms", ha="center", va="bottom"
-            )
+            words = f"{step['operation']} {in_ms(step['mean_ms'])} ms"
+            axis.text((start + end) / 2, y - 0.08, words, ha="center", va="bottom")
         save(figure, to)
     return to
 
@@ -182,10 +190,11 @@ def _draw_distribution(axis: Any, hops: Mapping[str, Any]) -> bool:
 
 
 def _draw_percentiles(axis: Any, lines: Mapping[str, Any]) -> bool:
-    for name in ("p50", "p90", "p99", "max"):
-        points = [(x, y) for x, y in zip(lines["seconds"], lines[name], strict=True) if y is not None]
+    named = {name: values for name, values in lines.items() if name != "seconds"}
+    for name, values in named.items():
+        points = [(x, y) for x, y in zip(lines["seconds"], values, strict=True) if y is not None]
         axis.plot(*zip(*points, strict=True), label=name, linewidth=0.8)
-    if all(value is None or value > 0 for value in lines["p50"]):
+    if all(value is None or value > 0 for values in named.values() for value in values):
         axis.set_yscale("log")
     axis.set(xlabel="s since the first message", ylabel="end to end (ms)")
     axis.legend(fontsize=6)

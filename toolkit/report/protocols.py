@@ -90,17 +90,29 @@ WORDS = 8
 
 
 def protocol_rows(folder: ExperimentFolder) -> list[dict[str, Any]]:
-    """A row for each protocol and server of the experiment, in the order of its points; empty for fewer than two.
+    """A row for each protocol and server of the experiment, in the order of its points.
 
+    Empty for fewer than two, and where its points do not choose among them: forms of one broker that happen to speak
+    differently are no comparison of protocols.
     Measured values are means over the runs; None where nothing stamps the hop.
     """
     order = [point["name"] for point in folder.document()["points"]]
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    choices = set()
     for _, _, run in sorted(folder.runs(), key=lambda item: order.index(item[0])):
-        spoken = _spoken(run.manifest())
+        manifest = run.manifest()
+        choices.add(_chosen(manifest))
+        spoken = _spoken(manifest)
         if spoken is not None:
             found.setdefault(spoken, []).append(run.kpis())
-    return [_row(*key, runs) for key, runs in found.items()] if len(found) > 1 else []
+    return [_row(*key, runs) for key, runs in found.items()] if min(len(found), len(choices)) > 1 else []
+
+
+def _chosen(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a run was asked to speak, and to what."""
+    workload = manifest["workload"]
+    images = [f"{service['role']}: {service['image']}" for service in manifest["services"]]
+    return workload["broker"], *(str(workload["options"].get(name)) for name in ("protocol", "mqtt")), *sorted(images)
 
 
 def _spoken(manifest: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from toolkit.report.table import in_ms
+
 _COLUMN = 190
 _ROW = 30
 _TOP = 46
@@ -38,15 +40,15 @@ def draw_sequence(sequence: Sequence[Mapping[str, Any]]) -> str:
     for row, step in enumerate(steps):
         y = _TOP + (row + 1) * _ROW - 6
         start, end = x[step["from"]], x[step["to"]]
-        words = f"{step['operation']} {step['mean_ms']:.3g} ms"
+        took = f"{in_ms(step['mean_ms'])} ms"
         if step["kind"] == "query":
             parts.append(
                 f'<rect x="{start - 5}" y="{y - 14}" width="10" height="18" rx="2" fill="currentColor" opacity=".45"/>'
             )
-            parts.append(_text(start + 10, y, f"database {step['mean_ms']:.3g} ms", anchor="start"))
+            parts.append(_text(start + 10, y, f"database {took}", anchor="start"))
         else:
             parts.append(_line(start, y, end, y))
-            parts.append(_text((start + end) // 2, y - 5, words))
+            parts.append(_text((start + end) // 2, y - 5, f"{step['operation']} {took}"))
     return "".join([*parts, "</svg>"])
 
 

@@ -76,7 +76,10 @@ def _hop(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _spread(given: Sequence[float | None]) -> dict[str, Any]:
-    """The mean over the runs that know it and, from two runs on, its 95 % interval by Student's t."""
+    """The mean over the runs that know it and, from two runs on, its 95 % interval by Student's t.
+
+    What was never below zero has no interval that is: few and uneven runs would let it.
+    """
     values = [value for value in given if value is not None]
     if not values:
         return {"value": None, "low": None, "high": None}
@@ -86,7 +89,8 @@ def _spread(given: Sequence[float | None]) -> dict[str, Any]:
     from scipy.stats import t
 
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return {"value": mean, "low": mean - half, "high": mean + half}
+    low = mean - half
+    return {"value": mean, "low": low if min(values) < 0 else max(low, 0.0), "high": mean + half}
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

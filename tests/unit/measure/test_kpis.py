@@ -8,6 +8,7 @@ import pytest
 from toolkit.measure.kpis import broken_asserts, counter_problems, find_kpi, rates, summarise, wilson
 from toolkit.measure.ledger import Joined, Ledger
 
+S = 10**9
 KPIS = {
     "hops": {"end_to_end": {"p99_ms": 12.5, "lost": 3}, "broker": {"p50_ms": 0.5}},
     "ledger": {"total": {"lost": 3, "loss_ratio": 0.015}},
@@ -47,9 +48,11 @@ def test_nothing_to_summarise():
 
 
 def test_rates_leave_out_the_seconds_that_the_run_cut_short():
-    found = rates({10: 3, 11: 100, 12: 110, 13: 90, 14: 1}, 10, 14)
+    found = rates({10: 3, 11: 100, 12: 110, 13: 90, 14: 1}, 10 * S, 14 * S)
     assert (found["count"], found["mean_per_s"], found["min_per_s"], found["max_per_s"]) == (304, 100, 90, 110)
     assert rates({}, 0, 0) == {"count": 0}
+    short = rates({10: 30, 11: 10}, 10 * S + 900_000_000, 11 * S + 100_000_000)
+    assert short == {"count": 40, "mean_per_s": pytest.approx(200), "bins": [30, 10]}, "no second of it is whole"
 
 
 def test_wilson():

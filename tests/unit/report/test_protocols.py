@@ -11,13 +11,17 @@ from toolkit.spec.services import IMAGES
 
 
 class Run:
-    def __init__(self, image: str, p50_ms: float, lost: int = 0, **order: Any) -> None:
-        self.image, self.p50_ms, self.lost = image, p50_ms, lost
+    """`asked`: the workload chose its protocol, which otherwise followed from the broker's settings."""
+
+    def __init__(self, image: str, p50_ms: float, lost: int = 0, *, asked: bool = True, **order: Any) -> None:
+        self.image, self.p50_ms, self.lost, self.asked = image, p50_ms, lost, asked
         self.order = {"role": "publisher", "options": {}} | order
 
     def manifest(self) -> dict[str, Any]:
         services = [{"name": name, "role": "broker", "image": name} for name in ("mosquitto", "rabbitmq")]
-        return {"orders": {"p": self.order}, "workload": {"broker": self.image}, "services": services}
+        options = self.order["options"] | ({"protocol": self.order["protocol"]} if self.asked else {})
+        workload = {"broker": self.image, "options": options}
+        return {"orders": {"p": self.order}, "workload": workload, "services": services}
 
     def kpis(self) -> dict[str, Any]:
         hop = {"p50_ms": self.p50_ms, "p99_ms": 2 * self.p50_ms}
@@ -68,6 +72,11 @@ def test_one_protocol_is_no_comparison() -> None:
     rows = protocol_rows(Folder(Run("mosquitto", 1.0, protocol="mqtt"), Run("mosquitto", 2.0, protocol="mqtt")))  # type: ignore[arg-type]
     assert rows == []
     assert protocol_files(rows, "nothing") == {}
+
+
+def test_forms_of_one_broker_that_speak_differently_are_none_either() -> None:
+    forms = [Run("event-handler", 1.0, protocol=protocol, asked=False) for protocol in ("http", "sse")]
+    assert protocol_rows(Folder(*forms)) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [image.name for image in IMAGES.values() if "broker" in image.roles])

@@ -17,7 +17,7 @@ from toolkit.errors import UsageError
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import TableWriter
 from toolkit.report.compare import cliffs_delta, compare, comparison_rows, resample
-from toolkit.report.figures import distribution, heat_map, percentiles_over_time
+from toolkit.report.figures import distribution, heat_map, percentiles_over_time, rate_series
 from toolkit.report.html import render_report, write_figures, write_tables
 from toolkit.report.table import run_document
 from toolkit.report.text import latex
@@ -72,8 +72,21 @@ def test_the_page_stands_alone_and_says_what_the_kpis_say(tmp_path: Path):
     assert "name: lab # &lt;/script&gt;&lt;b&gt;" in page
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert len(data["runs"][0]["cdf"]["end_to_end"]) > 100
-    assert data["runs"][0]["rates"] == {"sent": [1000.0, 1000.0], "seconds": [1.5, 2.5]}
+    rates = data["runs"][0]["rates"]
+    assert rates["seconds"][:3] == [0.05, 0.15, 0.25], "a run of 3 s has slices of a tenth"
+    assert len(rates["sent"]) == len(rates["delivered"]) == 30
+    assert set(rates["sent"]) == {1000.0}
+    assert set(rates) == {"seconds", "offered", "sent", "accepted", "broker_in", "delivered"}
     assert len(page) < 1_500_000
+
+
+def test_rates_of_a_long_run_are_those_of_its_whole_seconds_counted_from_its_first_message():
+    bins = {"sent": {"bins": [400, *([1000] * 20), 600]}, "delivered": {"count": 0}}
+    assert rate_series(bins, START_NS + 600_000_000) == {
+        "sent": [1000.0] * 20, "seconds": [round(0.9 + second, 6) for second in range(20)]
+    }  # fmt: skip
+    halved = rate_series(bins, START_NS, points=10)
+    assert halved == {"sent": [1000.0] * 10, "seconds": [2.0 + 2 * pair for pair in range(10)]}
 
 
 def test_many_runs_and_a_comparison_share_a_page(tmp_path: Path):
@@ -159,3 +172,16 @@ def test_heat_map_and_percentiles_lose_no_message(messages: list[tuple[int, int]
     assert all(row < len(heat["ms"]) and slice_ < len(heat["seconds"]) for slice_, row, _ in heat["cells"])
     lines = percentiles_over_time(sent, delays, 0, 10**10)
     assert max(value for value in lines["max"] if value is not None) == round(max(delays.tolist()) / 1e6, 6)
+
+
+def test_a_percentile_over_time_that_would_be_the_longest_delay_is_not_shown():
+    """20 messages a slice: one in ten is above p90, none above p99. One a second: slices of five."""
+    n = 3200
+    sent, delays = np.arange(n, dtype=np.int64) * MS, np.arange(n, dtype=np.int64) % 20 * MS
+    lines = percentiles_over_time(sent, delays, 0, n * MS)
+    assert set(lines) == {"seconds", "p50", "p90", "max"}
+    assert (lines["p90"][3], lines["max"][3]) == (17.0, 19.0)
+    rare = percentiles_over_time(sent[:100] * 1000, delays[:100], 0, 100_000 * MS)
+    assert set(rare) == {"seconds", "p50", "max"}
+    assert len(rare["seconds"]) == 20
+    assert None not in rare["max"]
