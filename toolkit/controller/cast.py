@@ -103,51 +103,55 @@ def make_cast(testbed: Testbed, deployment: Deployment, workload: Workload, run:
         drain_s=workload.drain_s,
         options=options,
     )
-    sending = dataclasses.replace(
-        common,
-        role="publisher",
-        connections=workload.connections,
-        messages=None if workload.messages is None else -(-workload.messages // workload.topics),
-        duration_s=workload.duration_s,
-        warmup_messages=workload.warmup_messages,
-        arrivals=workload.arrivals,
-    )
-    receiving = dataclasses.replace(common, role="subscriber", connections=workload.subscriber_connections)
     gateways, hubs = _Ends(testbed, deployment, workload, "gateway"), _Ends(testbed, deployment, workload, "hub")
+    receiving = _receiving(workload, common, subscribers, meeting)
+    sending = _sending(workload, common, [list(own) for own in _shares(streams, per_process)], meeting)
     return Cast(
         brokers=tuple(_brokers(testbed, deployment, broker, common)) if broker else (),
         ends=tuple((end, dataclasses.replace(common, role=ends.role)) for ends in (gateways, hubs) for end in ends),
-        subscribers=tuple(
-            (
-                process,
-                hubs.served(
-                    dataclasses.replace(
-                        receiving,
-                        broker=_turned(meeting.addresses, i * workload.subscriber_connections),
-                        options=options | _joining(workload, process),
-                    ),
-                    i,
-                ),
-            )
-            for i, process in enumerate(subscribers)
-        ),
+        subscribers=tuple((p, hubs.served(order, i)) for i, (p, order) in enumerate(receiving)),
         publishers=tuple(
-            (
-                process,
-                gateways.served(
-                    dataclasses.replace(
-                        sending,
-                        streams=list(own),
-                        seed=workload.seed + i,
-                        broker=_turned(meeting.addresses, i * workload.connections),
-                    ),
-                    i,
-                ),
-            )
-            for i, (process, own) in enumerate(zip(publishers, _shares(streams, per_process), strict=True))
+            (p, gateways.served(order, i)) for i, (p, order) in enumerate(zip(publishers, sending, strict=True))
         ),
         hub_of={process: hubs.processes[i % len(hubs)] for i, process in enumerate(subscribers)} if hubs else {},
     )
+
+
+def _receiving(
+    workload: Workload, common: RunOrder, subscribers: Sequence[Process], meeting: _Meeting
+) -> Iterator[tuple[Process, RunOrder]]:
+    """Each subscriber with its order: which entrance of the broker is its first, and whether it comes in late."""
+    connections = workload.subscriber_connections
+    for i, process in enumerate(subscribers):
+        yield (
+            process,
+            dataclasses.replace(
+                common,
+                role="subscriber",
+                connections=connections,
+                broker=_turned(meeting.addresses, i * connections),
+                options={**common.options, **_joining(workload, process)},
+            ),
+        )
+
+
+def _sending(
+    workload: Workload, common: RunOrder, streams: Sequence[list[int]], meeting: _Meeting
+) -> Iterator[RunOrder]:
+    """The order of each publisher, with streams and a seed of its own."""
+    for i, own in enumerate(streams):
+        yield dataclasses.replace(
+            common,
+            role="publisher",
+            connections=workload.connections,
+            messages=None if workload.messages is None else -(-workload.messages // workload.topics),
+            duration_s=workload.duration_s,
+            warmup_messages=workload.warmup_messages,
+            arrivals=workload.arrivals,
+            streams=own,
+            seed=workload.seed + i,
+            broker=_turned(meeting.addresses, i * workload.connections),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

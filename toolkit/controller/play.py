@@ -48,25 +48,7 @@ def play(
     disturber = Disturber(acts_of(testbed, workload), control, emit)
     stage = Stage(cast, control, emit, limits, workload, disturber)
     manifest["disturbed"] = disturber.done
-    interrupted = False
-    try:
-        stage.prepare()
-        manifest["start_ns"] = stage.start()
-        stage.watch()
-        stage.drain()
-        manifest["status"] = "complete"
-    except KeyboardInterrupt:
-        interrupted = True
-        manifest["status"] = "interrupted"
-    except ToolkitError as error:
-        manifest["status"] = "failed"
-        manifest["problems"].append(str(error))
-        if not stage.started:
-            stage.stop()
-            _save(run, manifest, stage)
-            raise
-    stage.stop()
-    _save(run, manifest, stage)
+    interrupted = _perform(run, stage, manifest)
     emit(Event(stage="collect", message="fetching samples", state="started"))
     if cast.witnesses:
         time.sleep(WRITTEN_WITHIN_S)
@@ -87,6 +69,30 @@ def play(
     if interrupted:
         raise KeyboardInterrupt
     return run
+
+
+def _perform(run: RunFolder, stage: Stage, manifest: dict[str, Any]) -> bool:
+    """From orders to the last message, and everybody stopped; tells whether it was interrupted.
+
+    Raises ToolkitError where the run did not even begin; later troubles are among the manifest's problems.
+    """
+    try:
+        stage.prepare()
+        manifest["start_ns"] = stage.start()
+        stage.watch()
+        stage.drain()
+        manifest["status"] = "complete"
+    except KeyboardInterrupt:
+        manifest["status"] = "interrupted"
+    except ToolkitError as error:
+        manifest["status"] = "failed"
+        manifest["problems"].append(str(error))
+        if not stage.started:
+            raise
+    finally:
+        stage.stop()
+        _save(run, manifest, stage)
+    return bool(manifest["status"] == "interrupted")
 
 
 def _now_s(control: Control, cast: Cast) -> float:
