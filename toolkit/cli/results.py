@@ -7,12 +7,15 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from toolkit.cli.target import JsonOption
 from toolkit.errors import MeasurementError, UsageError
+
+if TYPE_CHECKING:
+    from toolkit.measure.store import RunFolder
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="[RUN]", help="A run's id, a beginning of it, its folder, or latest.")
@@ -50,28 +53,14 @@ def listing(
         raise UsageError(f"--since {since}: write a day, such as 2026-11-22")
     home = paths.workspace()
     names = [testbed] if testbed else sorted(f.name for f in home.iterdir() if f.is_dir()) if home.is_dir() else []
-    rows = []
-    for name in names:
-        for run in list_runs(name, workload=workload):
-            manifest = run.manifest()
-            if experiment not in (None, manifest.get("experiment")) or status not in (None, manifest.get("status")):
-                continue
-            if since is not None and run.name < since.replace("-", ""):
-                continue
-            rows.append(
-                {
-                    "run": run.name,
-                    "testbed": name,
-                    "workload": manifest.get("workload", {}).get("name"),
-                    "experiment": manifest.get("experiment") or None,
-                    "parameters": manifest.get("parameters", {}),
-                    "status": manifest.get("status"),
-                    "faults": len(run.kpis()["faults"]) if run.has_kpis else None,
-                    "started_at": manifest.get("started_at"),
-                    "bytes": run.size_bytes(),
-                    "path": str(run.path),
-                }
-            )
+    rows = [
+        row
+        for name in names
+        for run in list_runs(name, workload=workload)
+        if since is None or run.name >= since.replace("-", "")
+        for row in [_row(name, run)]
+        if experiment in (None, row["experiment"]) and status in (None, row["status"])
+    ]
     if json_output:
         typer.echo(json.dumps(rows))
         return
@@ -84,6 +73,23 @@ def listing(
         filtered = any((workload, experiment, status, since))
         of = f" of testbed {testbed}" if testbed else ""
         typer.echo(f"no runs{of} are so" if filtered else f"no runs{of} yet; try: toolkit run", err=True)
+
+
+def _row(testbed: str, run: RunFolder) -> dict[str, Any]:
+    """A run as `--json` shows it."""
+    manifest = run.manifest()
+    return {
+        "run": run.name,
+        "testbed": testbed,
+        "workload": manifest.get("workload", {}).get("name"),
+        "experiment": manifest.get("experiment") or None,
+        "parameters": manifest.get("parameters", {}),
+        "status": manifest.get("status"),
+        "faults": len(run.kpis()["faults"]) if run.has_kpis else None,
+        "started_at": manifest.get("started_at"),
+        "bytes": run.size_bytes(),
+        "path": str(run.path),
+    }
 
 
 def _ending(row: dict[str, Any]) -> tuple[str, str]:

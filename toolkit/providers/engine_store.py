@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from toolkit import engine, paths
 from toolkit.errors import UnreachableError
-from toolkit.events import Emit, Event
+from toolkit.events import Emit, Event, counted
 from toolkit.providers.base import NodeImage, Resource
 
 if TYPE_CHECKING:
@@ -160,43 +160,15 @@ def _drop_builder(api: APIClient, name: str) -> None:
 
 def _build(api: APIClient, store: Store, start: Store | None, node_image: str, emit: Emit) -> None:
     from docker.errors import APIError, NotFound
-    from docker.types import LogConfig, Mount
 
     started = time.monotonic()
-    emit(
-        Event(
-            stage="acquire", state="started", message=f"preparing an engine store with {len(store.references)} images"
-        )
-    )
+    images = counted(len(store.references), "image")
+    emit(Event(stage="acquire", state="started", message=f"preparing an engine store with {images}"))
     _drop_builder(api, store.volume)
     with contextlib.suppress(NotFound):
         api.remove_volume(store.volume)
-    held = start.references if start else frozenset()
-    missing, unwanted = sorted(store.references - held), sorted(held - store.references)
-    labels = {
-        LABEL: store.key,
-        CONTENTS: ",".join(sorted(store.contents)),
-        REFERENCES: ",".join(sorted(store.references)),
-    }
-    config: dict[str, Any] = api.create_host_config(
-        **engine.machine_powers(api),
-        network_mode="none",
-        tmpfs={"/run": "exec,mode=755"},
-        mounts=[
-            Mount("/var/lib/docker", store.volume, type="volume", no_copy=True, labels=labels),
-            Mount("/load", None, type="volume", no_copy=True),
-            *([Mount("/store", start.volume, type="volume", no_copy=True, read_only=True)] if start else []),
-        ],
-        log_config=LogConfig(type="json-file", config={}),
-    )
-    builder = api.create_container(
-        node_image,
-        entrypoint=["/usr/lib/toolkit/store", "build"],
-        name=store.volume,
-        labels={LABEL + "-builder": store.key},
-        environment={"TOOLKIT_UNWANTED": " ".join(unwanted)},
-        host_config=config | {"MaskedPaths": [], "ReadonlyPaths": []},
-    )["Id"]
+    missing = sorted(store.references - start.references if start else store.references)
+    builder = _create_builder(api, store, start, node_image)
     try:
         if missing:
             api.put_archive(builder, "/load", _saved(api, missing))
@@ -213,10 +185,42 @@ def _build(api: APIClient, store: Store, start: Store | None, node_image: str, e
             stage="acquire",
             state="done",
             changed=True,
-            message=f"prepared an engine store with {len(store.references)} images ({len(missing)} loaded)",
+            message=f"prepared an engine store with {images} ({len(missing)} loaded)",
             duration_s=time.monotonic() - started,
         )
     )
+
+
+def _create_builder(api: APIClient, store: Store, start: Store | None, node_image: str) -> str:
+    """A container that starts an engine on the new volume, beside the store it begins with; returns its id."""
+    from docker.types import LogConfig, Mount
+
+    labels = {
+        LABEL: store.key,
+        CONTENTS: ",".join(sorted(store.contents)),
+        REFERENCES: ",".join(sorted(store.references)),
+    }
+    config: dict[str, Any] = api.create_host_config(
+        **engine.machine_powers(api),
+        network_mode="none",
+        tmpfs={"/run": "exec,mode=755"},
+        mounts=[
+            Mount("/var/lib/docker", store.volume, type="volume", no_copy=True, labels=labels),
+            Mount("/load", None, type="volume", no_copy=True),
+            *([Mount("/store", start.volume, type="volume", no_copy=True, read_only=True)] if start else []),
+        ],
+        log_config=LogConfig(type="json-file", config={}),
+    )
+    unwanted = sorted(start.references - store.references if start else ())
+    made: str = api.create_container(
+        node_image,
+        entrypoint=["/usr/lib/toolkit/store", "build"],
+        name=store.volume,
+        labels={LABEL + "-builder": store.key},
+        environment={"TOOLKIT_UNWANTED": " ".join(unwanted)},
+        host_config=config | {"MaskedPaths": [], "ReadonlyPaths": []},
+    )["Id"]
+    return made
 
 
 def _saved(api: APIClient, references: Sequence[str]) -> Iterator[bytes]:
