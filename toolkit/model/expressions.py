@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,56 @@ def bind(expression: Expression, params: Mapping[str, float]) -> Expression:
     tree = _Binder(used).visit(ast.parse(expression.text, mode="eval").body)
     text = ast.unparse(tree)
     return Expression(text=text, names=expression.names - set(used), tree=_Folder().visit(tree))
+
+
+def inequalities(expression: Expression) -> list[tuple[dict[str, float], float]] | None:
+    """A guard as `sum(weight * place) < bound`, all of which must hold; None if it is not of that kind."""
+    tree = expression.tree
+    parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
+    found: list[tuple[dict[str, float], float]] = []
+    for part in parts:
+        if isinstance(part, ast.Constant):
+            found += [] if part.value else [({}, -1.0)]
+            continue
+        if not isinstance(part, ast.Compare):
+            return None
+        sides = [_linear(side) for side in (part.left, *part.comparators)]
+        for (left, right), op in zip(pairwise(sides), part.ops, strict=True):
+            if left is None or right is None or isinstance(op, ast.NotEq):
+                return None
+            weights = {name: left.get(name, 0.0) - right.get(name, 0.0) for name in {*left, *right}}
+            bound = -weights.pop("", 0.0)
+            if isinstance(op, ast.Lt | ast.LtE | ast.Eq):
+                found.append((weights, bound if isinstance(op, ast.Lt) else math.nextafter(bound, math.inf)))
+            if isinstance(op, ast.Gt | ast.GtE | ast.Eq):
+                over = {name: -weight for name, weight in weights.items()}
+                found.append((over, -bound if isinstance(op, ast.Gt) else math.nextafter(-bound, math.inf)))
+    return found
+
+
+def _linear(node: ast.expr) -> dict[str, float] | None:  # noqa: PLR0911 - one return for each kind of node
+    """The weight of each name in a sum, that of the constant under the empty name; None for anything else."""
+    match node:
+        case ast.Constant(value=value):
+            return {"": float(value)}  # type: ignore[arg-type]
+        case ast.Name(id=name):
+            return {name: 1.0}
+        case ast.UnaryOp(op=ast.USub(), operand=part):
+            inner = _linear(part)
+            return inner and {name: -weight for name, weight in inner.items()}
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
+            one, other = _linear(left), _linear(right)
+            if one is None or other is None:
+                return None
+            sign = 1.0 if isinstance(op, ast.Add) else -1.0
+            return {name: one.get(name, 0.0) + sign * other.get(name, 0.0) for name in {*one, *other}}
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            one, other = _linear(left), _linear(right)
+            if one is None or other is None:
+                return None
+            factor, rest = (one, other) if set(one) == {""} else (other, one)
+            return {name: factor[""] * weight for name, weight in rest.items()} if set(factor) == {""} else None
+    return None
 
 
 class _Binder(ast.NodeTransformer):

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import ModelError
-from toolkit.model.distributions import FloatArray, IntArray
+from toolkit.model.distributions import Deterministic, Distribution, FloatArray, IntArray
 from toolkit.model.expressions import Expression
-from toolkit.model.net import Net, Timed, Transition
+from toolkit.model.net import Immediate, Net, Timed, Transition
 from toolkit.model.semantics import Rules
+from toolkit.model.together import EXTRA_ROWS, PLENTY, Together, with_extra_rows
 
 BATCH = 2048
 """Replications in step; about what fits a processor's cache for nets of ten places."""
@@ -124,35 +125,35 @@ def _closure(onward: dict[str, set[str]], roots: set[str]) -> set[str]:
     return reached
 
 
-class _Clocks:
-    """The running clocks of one timed transition in every replication."""
+@dataclass(kw_only=True)
+class _Slots:
+    """The clocks of one transition of which several run at a time, each with the message it holds: (slots, n)."""
 
-    def __init__(self, transition: Transition, count: int) -> None:
-        assert isinstance(transition.timing, Timed)
-        self.transition = transition
-        self.delay = transition.timing.delay
-        self.servers = transition.timing.servers
-        self.ends = np.full((1, count), math.inf)
-        """Shape (slots, replications): when each clock runs out."""
-        self.token = np.zeros((1, count), dtype=np.int32)
-        self.running = np.zeros(count, dtype=np.int64)
-        self.next = np.full(count, math.inf)
-
-    @property
-    def is_rate(self) -> bool:
-        """Whether the delay is an exponential whose rate is read from the marking."""
-        return isinstance(self.delay, Expression)
+    ends: FloatArray
+    token: NDArray[np.int32]
 
     def widen(self) -> None:
-        self.ends = np.concatenate([self.ends, np.full_like(self.ends, math.inf)])
-        self.token = np.concatenate([self.token, np.zeros_like(self.token)])
+        self.ends = np.concatenate([self.ends, np.full_like(self.ends[:1], math.inf)])
+        self.token = np.concatenate([self.token, np.zeros_like(self.token[:1])])
 
-    def refresh(self, index: IntArray) -> None:
-        self.next[index] = self.ends[0, index] if len(self.ends) == 1 else self.ends[:, index].min(axis=0)
 
-    def keep(self, index: IntArray) -> None:
-        self.ends, self.token = self.ends[:, index], self.token[:, index]
-        self.running, self.next = self.running[index], self.next[index]
+class _Moves:
+    """From where and to where each of some transitions moves a message: rows of places, -1 for none."""
+
+    def __init__(self, net: Net, rules: Rules, transitions: Sequence[Transition], way: set[str]) -> None:
+        assert net.latency is not None
+        self.taken = np.full(len(transitions), -1)
+        given: list[list[int]] = []
+        for i, transition in enumerate(transitions):
+            place = next(iter(transition.inputs), "")
+            places = list(transition.outputs)[: 1 if net.latency.copies is None else None]
+            given.append([rules.row[to] for to in places if to in way] if place in way else [])
+            if place in way:
+                self.taken[i] = rules.row[place]
+        self.is_all = bool((self.taken >= 0).all())
+        """Whether every one of them moves a message."""
+        width = max((len(rows) for rows in given), default=0)
+        self.given = np.array([rows + [-1] * (width - len(rows)) for rows in given], dtype=np.int64).T
 
 
 class _Batch:
@@ -164,25 +165,63 @@ class _Batch:
         self.net, self.rules, self.target = net, rules, target
         self.rng = np.random.Generator(np.random.Philox(key=[seed, number]))
         self.count = count
-        self.marking = np.repeat(rules.initial[:, None], count, axis=1)
+        self.rows = np.repeat(with_extra_rows(rules.initial[:, None]), count, axis=1)
         self.now = np.zeros(count)
         self.alive = np.arange(count)
         """Which replication each column is; finished ones are taken out of the arrays."""
-        self.clocks = [_Clocks(t, count) for t in net.timed]
         self.completed = np.full(count, math.inf)
         self.firings = 0
+        self._prepare_immediate()
+        self._prepare_clocks(list(net.timed))
         self.follow = follow and why_not_followed(net) is None
         self.latency: FloatArray | None = None
         self.delivered: FloatArray | None = None
         if self.follow:
             self._number_tokens()
 
+    @property
+    def marking(self) -> IntArray:
+        """Shape (places, replications)."""
+        return self.rows[:-EXTRA_ROWS]
+
+    def _prepare_immediate(self) -> None:
+        """By priority, the highest first."""
+        self.immediate = Together(self.rules, [t for level in self.rules.immediate for t in level])
+        self.level = np.repeat(np.arange(len(self.rules.immediate)), [len(level) for level in self.rules.immediate])
+        self.weight = np.zeros(len(self.level))
+        self.weighed: list[int] = []
+        """Transitions whose weight depends on the marking, or is not above 0."""
+        for i, transition in enumerate(self.immediate.transitions):
+            assert isinstance(transition.timing, Immediate)
+            expression = transition.timing.weight
+            self.weight[i] = 0.0 if expression.names else float(expression({}))
+            if self.weight[i] <= 0:
+                self.weighed.append(i)
+
+    def _prepare_clocks(self, timed: list[Transition]) -> None:
+        """Arrays of shape (timed transitions, replications), and slots for those with several clocks."""
+        self.timed = Together(self.rules, timed)
+        timings = [t.timing for t in timed if isinstance(t.timing, Timed)]
+        self.servers = np.array([PLENTY if t.servers is None else t.servers for t in timings])[:, None]
+        self.delays = {i: t.delay for i, t in enumerate(timings) if isinstance(t.delay, Distribution)}
+        self.rates = {i: t.delay for i, t in enumerate(timings) if isinstance(t.delay, Expression)}
+        """Exponentials whose rate is read from the marking."""
+        constant = {i: delay.value for i, delay in self.delays.items() if isinstance(delay, Deterministic)}
+        self.constant = np.array([constant.get(i, math.nan) for i in range(len(timings))])
+        self.random = {i: delay for i, delay in self.delays.items() if i not in constant}
+        self.next = np.full((len(timings), self.count), math.inf)
+        """When the first clock of each transition runs out."""
+        self.running = np.zeros((len(timings), self.count), dtype=np.int64)
+        self.token = np.zeros((len(timings), self.count), dtype=np.int32)
+        """The message that the clock holds, where one runs."""
+        self.slots: dict[int, _Slots] = {}
+
     # Tokens with a name of their own: each place a ring of waiting tokens, each running clock holds one.
 
     def _number_tokens(self) -> None:
         assert self.net.latency is not None
-        self.way = message_places(self.net)
-        on_way = np.array([place in self.way for place in self.rules.places])
+        way = message_places(self.net)
+        on_way = np.array([place in way for place in self.rules.places])
         self.copies = self.net.latency.arrivals
         self.total = int(self.rules.initial[on_way].sum())
         self.room = self.total * self.copies
@@ -206,31 +245,30 @@ class _Batch:
         self.latency = np.full((self.count, self.room), math.inf)
         self.delivered = np.full((self.count, self.room), math.inf)
         self.end = self.rules.row[self.net.latency.end]
-        self.starts = self.net.latency.start
-        self.moves = {t.name: self._rows(t) for t in self.net.transitions}
+        self.moves = {
+            part: _Moves(self.net, self.rules, part.transitions, way) for part in (self.immediate, self.timed)
+        }
+        names = [t.name for t in self.timed.transitions]
+        self.starts = [names.index(name) for name in self.net.latency.start]
 
-    def _rows(self, transition: Transition) -> tuple[int | None, tuple[int, ...]]:
-        """The row of the place that a message is taken from, if one is, and of those it and its copies are put into."""
-        assert self.net.latency is not None
-        place = next(iter(transition.inputs), "")
-        if place not in self.way:
-            return None, ()
-        places = list(transition.outputs)[: 1 if self.net.latency.copies is None else None]
-        return self.rules.row[place], tuple(self.rules.row[to] for to in places if to in self.way)
+    def _put(self, part: Together, which: IntArray, index: IntArray, token: NDArray[np.int32]) -> None:
+        """Put messages into the places that transitions fire into."""
+        for given in self.moves[part].given:
+            place = given[which]
+            on = np.flatnonzero(place >= 0)
+            if on.size == place.size:
+                self._push(place, index, token)
+            elif on.size:
+                self._push(place[on], index[on], token[on])
 
-    def _message_in(self, transition: Transition) -> Any:
-        return self.moves[transition.name][0]
-
-    def _messages_out(self, transition: Transition) -> tuple[int, ...]:
-        return self.moves[transition.name][1]
-
-    def _push(self, place: int, index: IntArray, token: NDArray[np.int32]) -> None:
-        slot = (self.head[place, index] + self.waiting[place, index]) % self.room
-        self.ring[place, slot, index] = token
-        self.waiting[place, index] += 1
-        if place == self.end:
-            # A token that comes back and arrives again is no other message.
-            first = self.home[token, index] < self.copies
+    def _push(self, place: IntArray, index: IntArray, token: NDArray[np.int32]) -> None:
+        waiting = self.waiting[place, index]
+        self.ring[place, (self.head[place, index] + waiting) % self.room, index] = token
+        self.waiting[place, index] = waiting + 1
+        # A token that comes back and arrives again is no other message.
+        first = np.flatnonzero(place == self.end)
+        first = first[self.home[token[first], index[first]] < self.copies]
+        if first.size:
             self._arrive(index[first], token[first])
 
     def _arrive(self, index: IntArray, token: NDArray[np.int32]) -> None:
@@ -245,13 +283,19 @@ class _Batch:
         taken = self.now[index] - self.since[token, index]
         self.latency[replication[known], column[known]] = taken[known]
 
-    def _pop(self, place: int, index: IntArray) -> NDArray[np.int32]:
-        token: NDArray[np.int32] = self.ring[place, self.head[place, index], index]
-        self.head[place, index] = (self.head[place, index] + 1) % self.room
+    def _take(self, part: Together, which: IntArray, index: IntArray) -> NDArray[np.int32]:
+        """Take the messages that transitions move out of their places; -1 where one moves none."""
+        place = self.moves[part].taken[which]
+        on = slice(None) if self.moves[part].is_all else np.flatnonzero(place >= 0)
+        token = np.full(len(which), -1, dtype=np.int32)
+        place, index = place[on], index[on]
+        head = self.head[place, index]
+        token[on] = self.ring[place, head, index]
+        self.head[place, index] = (head + 1) % self.room
         self.waiting[place, index] -= 1
         return token
 
-    def _push_back(self, place: int, index: IntArray, token: NDArray[np.int32]) -> None:
+    def _put_back(self, place: int, index: IntArray, token: NDArray[np.int32]) -> None:
         self.head[place, index] = (self.head[place, index] - 1) % self.room
         self.ring[place, self.head[place, index], index] = token
         self.waiting[place, index] += 1
@@ -259,156 +303,168 @@ class _Batch:
     # One step: time moves, the transition fires, immediate ones follow, clocks start and stop.
 
     def fire_timed(self, which: IntArray) -> None:
-        for i, clocks in enumerate(self.clocks):
-            index = np.flatnonzero(which == i)
-            if not index.size:
-                continue
-            slot = np.zeros(index.size, dtype=np.int64)
-            if len(clocks.ends) > 1:
-                slot = clocks.ends[:, index].argmin(axis=0)
-            clocks.ends[slot, index] = math.inf
-            clocks.running[index] -= 1
-            clocks.refresh(index)
-            transition = clocks.transition
-            for place, count in transition.inputs.items():
-                self.marking[self.rules.row[place], index] -= count
-            for place, count in transition.outputs.items():
-                self.marking[self.rules.row[place], index] += count
-            if self.follow:
-                for ends_at in self._messages_out(transition):
-                    self._push(ends_at, index, clocks.token[slot, index])
-            self.firings += index.size
+        """Fire one transition in each replication, -1 for none."""
+        index = np.flatnonzero(which >= 0)
+        which = which[index]
+        token = self.token[which, index]
+        self.running[which, index] -= 1
+        self.next[which, index] = math.inf
+        for i, slots in self.slots.items():
+            here = np.flatnonzero(which == i)
+            if here.size:
+                columns = index[here]
+                slot = slots.ends[:, columns].argmin(axis=0)
+                slots.ends[slot, columns] = math.inf
+                token[here] = slots.token[slot, columns]
+                self.next[i, columns] = slots.ends[:, columns].min(axis=0)
+        self._change(index, self.timed, which)
+        if self.follow:
+            self._put(self.timed, which, index, token)
+        self.firings += index.size
+
+    def _change(self, index: IntArray, part: Together, which: IntArray) -> None:
+        """Move the tokens of a firing in each of some replications."""
+        changes = part.changes.take(which, axis=1)
+        if index.size == self.alive.size:
+            self.rows += changes
+        else:
+            self.rows[:, index] = self.rows.take(index, axis=1) + changes
 
     def fire_immediate(self) -> None:
-        rounds = 0
-        while self.rules.immediate:
-            fired = False
-            open_: NDArray[np.bool_] | None = None
-            for level in self.rules.immediate:
-                enabled = [self.rules.degree(t, self.marking) > 0 for t in level]
-                if open_ is not None:
-                    enabled = [on & open_ for on in enabled]
-                some = np.logical_or.reduce(enabled) if len(enabled) > 1 else enabled[0]
-                if not some.any():
-                    continue
-                fired = True
-                for transition, on in zip(level, self._choose(level, enabled, some), strict=True):
-                    if on.any():
-                        self._move(transition, on)
-                open_ = ~some if open_ is None else open_ & ~some
-            if not fired:
+        """Of each replication the enabled transition of the highest priority, until none is enabled."""
+        if not self.immediate.transitions:
+            return
+        index = np.arange(self.alive.size)
+        for _ in range(_LOOP):
+            enabled = self.immediate.degrees(self.rows[:, index] if index.size < self.alive.size else self.rows) > 0
+            some = np.flatnonzero(enabled.any(axis=0))
+            if not some.size:
                 return
-            rounds += 1
-            if rounds > _LOOP:
-                names = ", ".join(t.name for t in self.net.immediate)
-                raise ModelError(
-                    f"net {self.net.name}: immediate transitions fire for ever without time passing; look at {names}"
-                )
+            # What fires in one replication enables nothing in another.
+            index, enabled = index[some], enabled[:, some]
+            chosen = self._choose(enabled, index)
+            self._change(index, self.immediate, chosen)
+            if self.follow:
+                token = self._take(self.immediate, chosen, index)
+                self._put(self.immediate, chosen, index, token)
+        names = ", ".join(t.name for t in self.net.immediate)
+        raise ModelError(
+            f"net {self.net.name}: immediate transitions fire for ever without time passing; look at {names}"
+        )
 
-    def _choose(
-        self, level: Sequence[Transition], enabled: list[NDArray[np.bool_]], some: NDArray[np.bool_]
-    ) -> list[NDArray[np.bool_]]:
-        """At most one of the enabled transitions of a level for each replication, by weight."""
-        if len(level) == 1 or not (np.sum(enabled, axis=0) > 1).any():
-            return enabled
-        weights = np.zeros((len(level), some.size))
-        for row, transition, on in zip(weights, level, enabled, strict=True):
-            row[on] = self.rules.weight(transition, self.marking[:, on])
+    def _choose(self, enabled: NDArray[np.bool_], index: IntArray) -> IntArray:
+        """One of the enabled transitions of the highest level in each replication, by weight."""
+        chosen = np.asarray(enabled.argmax(axis=0))
+        candidates = enabled & (self.level[:, None] == self.level[chosen])
+        several = np.flatnonzero(candidates.sum(axis=0) > 1)
+        if not several.size:
+            return chosen
+        candidates = candidates[:, several]
+        weights = np.where(candidates, self.weight[:, None], 0.0)
+        for i in self.weighed:
+            on = candidates[i]
+            weights[i, on] = self.rules.weight(self.immediate.transitions[i], self.marking[:, index[several[on]]])
         bounds = np.cumsum(weights, axis=0)
-        drawn = self.rng.random(some.size) * bounds[-1]
-        chosen = (drawn >= bounds).sum(axis=0)
-        return [some & (chosen == i) for i in range(len(level))]
-
-    def _move(self, transition: Transition, on: NDArray[np.bool_]) -> None:
-        for place, count in transition.inputs.items():
-            self.marking[self.rules.row[place]] -= on if count == 1 else on * count
-        for place, count in transition.outputs.items():
-            self.marking[self.rules.row[place]] += on if count == 1 else on * count
-        if self.follow and self._message_in(transition) is not None:
-            index = np.flatnonzero(on)
-            token = self._pop(self._message_in(transition), index)
-            for ends_at in self._messages_out(transition):
-                self._push(ends_at, index, token)
+        drawn = np.minimum(self.rng.random(several.size) * bounds[-1], np.nextafter(bounds[-1], 0.0))
+        chosen[several] = (drawn >= bounds).sum(axis=0)
+        return chosen
 
     def set_clocks(self) -> None:
-        for clocks in self.clocks:
-            active = self.rules.active(clocks.transition, self.marking)
-            if clocks.is_rate:
-                self._redraw(clocks, active)
-                continue
-            missing = active - clocks.running
-            if missing.min() < 0:
-                self._stop(clocks, missing)
-            while True:
-                index = np.flatnonzero(missing > 0)
-                if not index.size:
-                    break
-                self._start(clocks, index)
-                missing[index] -= 1
+        active = np.minimum(self.timed.degrees(self.rows), self.servers)
+        missing = active - self.running
+        for i in self.rates:
+            self._redraw(i, active[i])
+            missing[i] = 0
+        if missing.min(initial=0) < 0:
+            for i in np.flatnonzero(missing.min(axis=1) < 0).tolist():
+                self._stop(i, missing[i])
+        while True:
+            which, index = np.nonzero(missing > 0)
+            if not which.size:
+                return
+            self._start(which, index)
+            missing[which, index] -= 1
 
-    def _redraw(self, clocks: _Clocks, active: IntArray) -> None:
+    def _redraw(self, i: int, active: IntArray) -> None:
         """A marking-dependent exponential has no memory: draw it anew at each step."""
-        assert isinstance(clocks.delay, Expression)
         index = np.flatnonzero(active)
-        clocks.ends[0] = math.inf
+        self.next[i] = math.inf
         if index.size:
-            rate = self.rules.value(clocks.delay, self.marking[:, index]) * active[index]
+            rate = self.rules.value(self.rates[i], self.marking[:, index]) * active[index]
             if (rate < 0).any():
                 raise ModelError(
-                    f"net {self.net.name}, transition {clocks.transition.name}: the rate {clocks.delay} is below 0"
+                    f"net {self.net.name}, transition {self.timed.transitions[i].name}: the rate {self.rates[i]} is "
+                    "below 0"
                 )
             with np.errstate(divide="ignore"):
-                clocks.ends[0, index] = self.now[index] + self.rng.standard_exponential(index.size) / rate
-        clocks.next = clocks.ends[0].copy()
+                self.next[i, index] = self.now[index] + self.rng.standard_exponential(index.size) / rate
+
+    def _start(self, which: IntArray, index: IntArray) -> None:
+        """Start a clock of each transition in the replication beside it; transitions in ascending order."""
+        begin = np.searchsorted(which, np.arange(len(self.next) + 1)).tolist()
+        delay = self.constant[which]
+        for i, distribution in self.random.items():
+            if begin[i] < begin[i + 1]:
+                delay[begin[i] : begin[i + 1]] = distribution.sample(self.rng, begin[i + 1] - begin[i])
+        ends = self.now[index] + delay
+        running = self.running[which, index]
+        for i in np.flatnonzero(np.bincount(which[running > 0])).tolist():
+            if i not in self.slots:
+                self.slots[i] = _Slots(ends=self.next[i][None].copy(), token=self.token[i][None].copy())
+        self.running[which, index] = running + 1
+        self.next[which, index] = np.minimum(self.next[which, index], ends)
+        token = np.full(len(which), -1, dtype=np.int32)
         if self.follow:
-            # The token stays at the head of its place; it is taken when the clock fires.
-            raise ModelError(f"net {self.net.name}: a marking-dependent rate cannot follow messages")
+            token = self._take(self.timed, which, index)
+            self.token[which, index] = token
+            self._set_out(begin, index, token)
+        for i, slots in self.slots.items():
+            part = slice(begin[i], begin[i + 1])
+            columns = index[part]
+            if columns.size:
+                if int(running[part].max()) >= len(slots.ends):
+                    slots.widen()
+                slot = np.isinf(slots.ends[:, columns]).argmax(axis=0)
+                slots.ends[slot, columns] = ends[part]
+                slots.token[slot, columns] = token[part]
 
-    def _start(self, clocks: _Clocks, index: IntArray) -> None:
-        assert not isinstance(clocks.delay, Expression)
-        ends = self.now[index] + clocks.delay.sample(self.rng, index.size)
-        if int(clocks.running[index].max()) >= len(clocks.ends):
-            clocks.widen()
-        if len(clocks.ends) == 1:
-            clocks.ends[0, index] = ends
-            clocks.next[index] = ends
-            slot = np.zeros(index.size, dtype=np.int64)
-        else:
-            slot = np.isinf(clocks.ends[:, index]).argmax(axis=0)
-            clocks.ends[slot, index] = ends
-            clocks.next[index] = np.minimum(clocks.next[index], ends)
-        clocks.running[index] += 1
-        if self.follow and self._message_in(clocks.transition) is not None:
-            token = self._pop(self._message_in(clocks.transition), index)
-            clocks.token[slot, index] = token
-            if clocks.transition.name in self.starts:
-                # A clock that starts again, after it was stopped or for another try, is not where the message set out.
-                fresh = self.set_out[token, index] < 0
-                token, index = token[fresh], index[fresh]
-                self.since[token, index] = self.now[index]
-                self.set_out[token, index] = self.gone[index]
-                self.gone[index] += 1
+    def _set_out(self, begin: list[int], index: IntArray, token: NDArray[np.int32]) -> None:
+        """Note when messages set out, of the clocks that start."""
+        for i in self.starts:
+            columns, here = index[begin[i] : begin[i + 1]], token[begin[i] : begin[i + 1]]
+            # A clock that starts again, after it was stopped or for another try, is not where the message set out.
+            fresh = self.set_out[here, columns] < 0
+            here, columns = here[fresh], columns[fresh]
+            self.since[here, columns] = self.now[columns]
+            self.set_out[here, columns] = self.gone[columns]
+            self.gone[columns] += 1
 
-    def _stop(self, clocks: _Clocks, missing: IntArray) -> None:
+    def _stop(self, i: int, missing: IntArray) -> None:
         """Clocks that lost their enabling stop, any of them with equal probability."""
         while True:
             index = np.flatnonzero(missing < 0)
             if not index.size:
                 return
-            running = np.isfinite(clocks.ends[:, index])
-            slot = np.where(running, self.rng.random(running.shape), -1.0).argmax(axis=0)
-            clocks.ends[slot, index] = math.inf
-            clocks.running[index] -= 1
-            clocks.refresh(index)
-            if self.follow and (place := self._message_in(clocks.transition)) is not None:
-                self._push_back(place, index, clocks.token[slot, index])
+            token = self.token[i, index]
+            self.next[i, index] = math.inf
+            if i in self.slots:
+                slots = self.slots[i]
+                running = np.isfinite(slots.ends[:, index])
+                slot = np.where(running, self.rng.random(running.shape), -1.0).argmax(axis=0)
+                slots.ends[slot, index] = math.inf
+                token = slots.token[slot, index]
+                self.next[i, index] = slots.ends[:, index].min(axis=0)
+            self.running[i, index] -= 1
+            if self.follow and (place := int(self.moves[self.timed].taken[i])) >= 0:
+                self._put_back(place, index, token)
             missing[index] += 1
 
     def keep(self, index: IntArray) -> None:
         """Take finished replications out of the arrays."""
-        self.marking, self.now, self.alive = self.marking[:, index], self.now[index], self.alive[index]
-        for clocks in self.clocks:
-            clocks.keep(index)
+        self.rows, self.now, self.alive = self.rows[:, index], self.now[index], self.alive[index]
+        self.next, self.running, self.token = self.next[:, index], self.running[:, index], self.token[:, index]
+        for slots in self.slots.values():
+            slots.ends, slots.token = slots.ends[:, index], slots.token[:, index]
         if self.follow:
             self.ring, self.head, self.waiting = self.ring[:, :, index], self.head[:, index], self.waiting[:, index]
             self.since, self.set_out = self.since[:, index], self.set_out[:, index]
@@ -436,9 +492,8 @@ class _Batch:
             if self.target is not None:
                 reached = self.rules.holds(self.target, self.marking) & np.isinf(self.completed[self.alive])
                 self.completed[self.alive[reached]] = self.now[reached]
-            soonest = np.stack([c.next for c in self.clocks])
-            which = soonest.argmin(axis=0)
-            following = soonest[which, np.arange(which.size)]
+            which = self.next.argmin(axis=0)
+            following = self.next[which, np.arange(which.size)]
             if float(self.now.min()) <= last:
                 for k, instant in enumerate(at):
                     here = (self.now <= instant) & (following > instant)
