@@ -217,7 +217,17 @@ def test_a_bare_machine_gets_an_engine_and_is_bare_again(clean: Lab) -> None:
     assert lab.deploy(wanted, inventory={"bare": ["empty"]}).outcomes["empty"].status == "ok"
     gone = lab.deploy(lab.bundle("empty"), playbook="teardown.yml")
     assert not gone.failed, gone.failed
-    assert lab.on("empty", "command -v python3 dockerd || getent group docker || ls -d /var/lib/toolkit || true") == ""
+    bare = "command -v python3 dockerd || getent group docker || ls -d /var/lib/toolkit || true"
+    assert lab.on("empty", bare) == ""
+
+    note = '[{"id": 1, "kind": "package", "items": [{"name": "python3"}, {"name": "python3-minimal"}]}]'
+    lab.on("empty", f"mkdir -p /var/lib/toolkit/{NAME} && echo '{note}' > /var/lib/toolkit/changes.json")
+    refused = lab.deploy(lab.bundle("empty"), playbook="teardown.yml").failed["empty"]
+    assert f"/var/lib/toolkit/{NAME} is still there: install python3" in refused
+    lab.on("empty", f"rmdir /var/lib/toolkit/{NAME}")  # and so it is where a teardown was cut off before its last step
+    again = lab.deploy(lab.bundle("empty"), playbook="teardown.yml")
+    assert not again.failed, again.failed
+    assert lab.on("empty", bare) == ""
     lab.on("empty", "apt-get -qq -y --no-install-recommends install python3 python3-apt >/dev/null 2>&1")
 
 
