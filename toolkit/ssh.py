@@ -344,14 +344,6 @@ def on_every(
         return dict(zip([host.node for host in chosen], pool.map(attempt, chosen), strict=True))
 
 
-def all_or_raise(results: Mapping[str, T | ToolkitError]) -> dict[str, T]:
-    """Every result; raises UnreachableError with a line for each host that failed."""
-    errors = {node: result for node, result in results.items() if isinstance(result, ToolkitError)}
-    if errors:
-        raise UnreachableError("\n".join(str(error) for error in errors.values()))
-    return {node: result for node, result in results.items() if not isinstance(result, ToolkitError)}
-
-
 # -- files and ports --------------------------------------------------------------------------------------------------
 
 
@@ -369,33 +361,6 @@ def sftp(host: Host) -> Iterator[paramiko.SFTPClient]:
     assert client is not None  # noqa: S101
     with client:
         yield client
-
-
-def get(host: Host, remote: str, local: Path) -> None:
-    """Fetch a file; the local one appears whole or not at all."""
-    draft = local.with_name(local.name + ".part")
-    with _file_errors(host, remote), sftp(host) as files:
-        files.get(remote, str(draft))
-    draft.replace(local)
-
-
-def put(host: Host, local: Path, remote: str, *, mode: int | None = None) -> None:
-    """Send a file; the remote one appears whole or not at all."""
-    with _file_errors(host, remote), sftp(host) as files:
-        files.put(str(local), remote + ".part")
-        if mode is not None:
-            files.chmod(remote + ".part", mode)
-        files.posix_rename(remote + ".part", remote)
-
-
-@contextlib.contextmanager
-def _file_errors(host: Host, remote: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ToolkitError(
-            f"node {host.node}: {remote}: {error.strerror or error} (as user {host.ssh.user})"
-        ) from error
 
 
 class _ForwardedConnection(http.client.HTTPConnection):

@@ -93,7 +93,8 @@ class Bench:
             ssh.run(host, script, stdin=archive.getvalue(), timeout_s=120)
 
         ssh.disconnect()  # as a new process would find it
-        ssh.all_or_raise(ssh.on_every(self.hosts, send))
+        failed = [error for error in ssh.on_every(self.hosts, send).values() if error is not None]
+        assert not failed, failed
 
     def plain(self) -> None:
         run = Ansible(directory=self.directory).run(str(self._plain_playbook()), self.inventory, lambda _: None)

@@ -212,9 +212,6 @@ def test_every_host_is_reported(place: Place) -> None:
         assert isinstance(results[node], UnreachableError)
         assert words in str(results[node])
         assert f"node {node}" in str(results[node])
-    with pytest.raises(UnreachableError) as caught:
-        ssh.all_or_raise(results)
-    assert len(str(caught.value).splitlines()) == 7
 
 
 def test_sudo_that_asks_for_a_password(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

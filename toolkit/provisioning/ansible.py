@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from toolkit import paths
 from toolkit.errors import DeployIncompleteError, ToolkitError
@@ -70,35 +70,12 @@ class PlaybookRun:
         return any(outcome.status == "changed" or outcome.changes for outcome in self.outcomes.values())
 
 
-class PlaybookRunner(Protocol):
-    """Runs a playbook of ours on the nodes of an inventory."""
-
-    def run(
-        self,
-        playbook: str,
-        inventory: Path,
-        emit: Emit,
-        *,
-        stage: str = "provision",
-        variables: Mapping[str, Any] | None = None,
-        secrets: Mapping[str, Mapping[str, Mapping[str, str]]] | None = None,
-        limit: tuple[str, ...] | None = None,
-        check: bool = False,
-    ) -> PlaybookRun:
-        """Run `playbook` (deploy.yml, teardown.yml, check.yml); a node that fails does not stop the others.
-
-        `secrets`: node -> container -> variable -> value. `limit`: only these nodes. `check`: say what would change.
-        Raises DeployIncompleteError where Ansible itself cannot run.
-        """
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ansible:
     """ansible-playbook, with settings of our own only."""
 
     directory: Path
     """The testbed's folder; logs and Ansible's own files go below it."""
-    extra_environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self,
@@ -107,12 +84,14 @@ class Ansible:
         emit: Emit,
         *,
         stage: str = "provision",
-        variables: Mapping[str, Any] | None = None,
         secrets: Mapping[str, Mapping[str, Mapping[str, str]]] | None = None,
         limit: tuple[str, ...] | None = None,
-        check: bool = False,
     ) -> PlaybookRun:
-        """See PlaybookRunner."""
+        """Run `playbook` (deploy.yml, teardown.yml, check.yml); a node that fails does not stop the others.
+
+        `secrets`: node -> container -> variable -> value. `limit`: only these nodes.
+        Raises DeployIncompleteError where Ansible itself cannot run.
+        """
         if limit is not None and not limit:
             raise ToolkitError(f"{playbook} was given no nodes to work on")
         nodes = limit if limit is not None else _nodes(inventory)
@@ -120,10 +99,6 @@ class Ansible:
         command = [_program(), str(quick), "--inventory", str(inventory)]
         if limit is not None:
             command += ["--limit", ",".join(limit)]
-        if check:
-            command += ["--check", "--diff"]
-        if variables:
-            command += ["--extra-vars", json.dumps(dict(variables))]
         start = time.monotonic()
         log = self._log(playbook)
         reader = _Reader(stage=stage, nodes=nodes, emit=emit)
@@ -167,7 +142,7 @@ class Ansible:
             "ANSIBLE_NOCOLOR": "1",
             "LC_ALL": "C.UTF-8",
         }
-        return {**kept, **ours, **self.extra_environment}
+        return {**kept, **ours}
 
 
 class _Reader:

@@ -51,9 +51,3 @@ def testbed_of(file: FilePath) -> FilePath | None:
     document = yaml.parse(file.read_text(encoding="utf-8"), str(file), file.parent.absolute())
     named = document.root.get("testbed") if isinstance(document.root, Mapping) else None
     return file.parent / named if isinstance(named, str) else None
-
-
-def is_experiment_file(file: FilePath) -> bool:
-    """Whether a YAML file holds experiments rather than a testbed."""
-    document = yaml.parse(file.read_text(encoding="utf-8"), str(file), file.parent.absolute())
-    return isinstance(document.root, dict) and "nodes" not in document.root

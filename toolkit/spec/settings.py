@@ -18,11 +18,6 @@ Pair = Annotated[str, Field(pattern="^[^,=]{1,255}$")]
 
 
 @with_config(_STRICT)
-class NoSettings(TypedDict, total=False):
-    """Takes no settings."""
-
-
-@with_config(_STRICT)
 class EventHandlerSettings(TypedDict, total=False):
     """The Event Handler."""
 
