@@ -85,6 +85,7 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="One container only: go on until interrupted.")
     ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print a JSON document for each line.")] = False,
 ) -> None:
     """Show the logs of services on nodes. Example: toolkit logs eh --service broker --follow"""
     from toolkit import ssh as remote
@@ -112,4 +113,7 @@ def logs(
     for host, container in found:
         command = ["docker", "logs", "--tail", str(lines), *(["--follow"] if follow else []), container.name]
         for line in remote.stream(host, command, as_root=True):
-            typer.echo(f"{host.node}/{container.service}: {line}")
+            if json_output:
+                typer.echo(json.dumps({"node": host.node, "service": container.service, "line": line}))
+            else:
+                typer.echo(f"{host.node}/{container.service}: {line}")
