@@ -27,9 +27,7 @@ class Wire:
         self.address = address
         self._backlog = bytearray()
         started_ns = time.monotonic_ns()
-        plain = socket.create_connection((host, port), timeout=timeout_s)
-        if "receive_buffer_bytes" in options:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, int(options["receive_buffer_bytes"]))
+        plain = _connect(host, port, timeout_s, int(options.get("receive_buffer_bytes", 0)))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A peer that vanished without a word is noticed when what we send stays unanswered for so long.
         plain.setsockopt(
@@ -131,6 +129,27 @@ def is_busy(error: OSError) -> bool:
     """Whether a socket that never waits has nothing to give, or takes nothing, just now."""
     # SSLWantReadError and SSLWantWriteError carry no errno of their own; their names spare the import of ssl.
     return isinstance(error, BlockingIOError) or type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
+
+
+def _connect(host: str, port: int, timeout_s: float, receive_bytes: int) -> socket.socket:
+    """As `socket.create_connection`; `receive_bytes` other than 0 bound what the kernel takes before it is read.
+
+    They have to be set before: what was offered to the other side cannot be taken back, and what is over is dropped.
+    """
+    problem = OSError(f"{host} has no address")
+    for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        plain = socket.socket(family, kind, protocol)
+        try:
+            plain.settimeout(timeout_s)
+            if receive_bytes:
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            plain.connect(place)
+        except OSError as error:
+            plain.close()
+            problem = error
+        else:
+            return plain
+    raise problem
 
 
 def _cut(address: str, error: OSError) -> ConnectionError:
