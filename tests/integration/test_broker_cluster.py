@@ -22,8 +22,8 @@ services:
   subscriber: {on: b-2}
 workloads:
   both:
-    {messages: 150, qos: 1, connections: 2, subscriber_connections: 2, payload: 100B, arrivals: {rate: 50/s}}
-  down: {extends: both, messages: 400, drain: 3s, disturb: [{at: 2s, stop: broker, node: b-1, lasts: 3s}]}
+    {messages: 100, qos: 1, connections: 2, subscriber_connections: 2, payload: 100B, arrivals: {rate: 50/s}}
+  down: {extends: both, messages: 300, drain: 3s, disturb: [{at: 2s, stop: broker, node: b-1, lasts: 2s}]}
 """
 
 
@@ -46,27 +46,22 @@ def kpis(lab: Lab, workload: str) -> dict[str, Any]:
 
 
 def test_both_nodes_are_one_broker_and_clients_enter_at_each(lab: Lab) -> None:
-    asked = ("docker", "exec", f"toolkit-{lab.name}-broker", "rabbitmqctl", "cluster_status", "--formatter", "json")
-    said = lab.run("exec", "b-2", "--json", "--", *asked).document["b-2"]["stdout"]
-    status = json.loads(said[said.index("{") :])
-    assert len(status["running_nodes"]) == 2
-    assert status["partitions"] == {}
-
+    """What enters at one node reaches the subscribers at both."""
     found = kpis(lab, "both")
     whole = found["ledger"]["total"]
-    assert whole["delivered"] == whole["expected"] == 2 * 2 * 150
+    assert whole["delivered"] == whole["expected"] == 2 * 2 * 100
     assert whole["duplicates"] == 0
     assert [fault for fault in found["faults"] if "was late" not in fault] == []
     probes = {p["node"]: p["counts"] for p in found["processes"] if p["role"] == "probe"}
     assert set(probes) == {"b-1", "b-2"}
-    assert all(counts["received"] == 150 for counts in probes.values()), "one publisher's connection entered at each"
+    assert all(counts["received"] == 100 for counts in probes.values()), "one publisher's connection entered at each"
     assert found["hops"]["broker"]["count"] == whole["delivered"], "also of messages that came in here and left there"
 
 
 def test_the_loss_of_a_node_is_named_and_every_message_is_accounted_for(lab: Lab) -> None:
     found = kpis(lab, "down")
     whole = found["ledger"]["total"]
-    assert whole["expected"] == 2 * 2 * 400
+    assert whole["expected"] == 2 * 2 * 300
     lost = [fault for fault in found["faults"] if "lost its connection" in fault]
     assert {fault.partition(" ")[0] for fault in lost} == {"b-1/publisher-0", "b-2/subscriber-0"}
     assert not found["valid"]

@@ -147,11 +147,17 @@ def _rabbitmq(service: Service, address: str, members: Sequence[str]) -> BrokerS
         files=files,
         configuration="/etc/rabbitmq",
         data="/var/lib/rabbitmq",
-        environment={"RABBITMQ_NODENAME": f"rabbit@{address}"},
+        environment={"RABBITMQ_NODENAME": f"rabbit@{address}", **_after(address, members, ports)},
         health=("listening", *(str(port) for port in ports.values())),
         health_within_s=300.0,
         native=f"rabbitmq:{RABBITMQ_METRICS_PORT}",
     )
+
+
+def _after(address: str, members: Sequence[str], ports: Mapping[str, int]) -> dict[str, str]:
+    """Where the node before this one listens for MQTT, for which it waits when the cluster is new."""
+    place = members.index(address) if address in members else 0
+    return {"TOOLKIT_AFTER": f"{members[place - 1]}:{ports['mqtt']}"} if place and "mqtt" in ports else {}
 
 
 # -- ActiveMQ ---------------------------------------------------------------------------------------------------------

@@ -119,6 +119,10 @@ def test_several_nodes_of_rabbitmq_know_each_other(tmp_path: Path) -> None:
     again = access_secrets(cluster, hosts("a", "b", "c"), tmp_path, lambda _: PASSWORD)
     assert values == again
     assert len(values["broker"]["TOOLKIT_COOKIE_FILE"]) >= 20
+    assert "TOOLKIT_AFTER" not in found.environment, "the first of a cluster waits for nobody"
+    second = broker_setup(cluster.services[0], "10.0.0.2", ("10.0.0.1", "10.0.0.2"))
+    assert second
+    assert second.environment["TOOLKIT_AFTER"] == "10.0.0.1:1883"
     assert "cluster_formation" not in setup(written(tmp_path, "rabbitmq")).files["rabbitmq.conf"]
 
 
