@@ -1,6 +1,7 @@
 """The one way into hosts: checked host keys, one connection per host and process, every host reported.
 
-paramiko does the talking and is imported with the first connection, since that import alone takes 0.4 s.
+Fabric makes the connections, through jump hosts too, and paramiko talks over them; both are imported with the first
+connection, since that alone takes 0.4 s.
 Ansible and people use OpenSSH; `ssh_config` writes the same access down for it.
 """
 
@@ -29,6 +30,7 @@ from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.state import Host, SshAccess
 
 if TYPE_CHECKING:
+    import fabric
     import paramiko
 
 T = TypeVar("T")
@@ -71,28 +73,25 @@ class _Connections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._locks: dict[SshAccess, threading.Lock] = {}
-        self._clients: dict[SshAccess, list[paramiko.SSHClient]] = {}
+        self._open: dict[SshAccess, fabric.Connection] = {}
 
     def transport(self, node: str, access: SshAccess) -> paramiko.Transport:
         with self._lock:
             lock = self._locks.setdefault(access, threading.Lock())
         with lock:
-            if clients := self._clients.get(access):
-                transport = clients[-1].get_transport()
-                if transport is not None and transport.is_active():
-                    return transport
+            if access in self._open and not self._open[access].is_connected:
                 self.forget(access)
-            self._clients[access] = clients = _connect(node, access)
-            transport = clients[-1].get_transport()
-            assert transport is not None  # noqa: S101 - a client that has just connected has one
+            if access not in self._open:
+                self._open[access] = _connect(node, access)
+            transport: paramiko.Transport = self._open[access].transport
             return transport
 
     def forget(self, access: SshAccess) -> None:
-        for client in reversed(self._clients.pop(access, [])):
-            client.close()
+        if connection := self._open.pop(access, None):
+            _close(connection)
 
     def forget_all(self) -> None:
-        for access in list(self._clients):
+        for access in list(self._open):
             self.forget(access)
 
 
@@ -114,26 +113,23 @@ def transport(host: Host) -> paramiko.Transport:
     return _connections.transport(host.node, host.ssh)
 
 
-def _connect(node: str, access: SshAccess) -> list[paramiko.SSHClient]:
-    """The clients of the jump host (where there is one) and of the host, in this order."""
+def _connect(node: str, access: SshAccess) -> fabric.Connection:
+    """A connection to the host, by way of its jump host where there is one."""
     if access.jump is None:
-        return [_open(node, access, None)]
-    via = jump_access(access)
-    jump = _open(f"{node}'s jump host", via, None)
+        return _open(node, access, None)
+    jump = _open(f"{node}'s jump host", jump_access(access), None)
     try:
-        line = jump.get_transport()
-        assert line is not None  # noqa: S101
-        channel = line.open_channel(
-            "direct-tcpip", (access.address, access.port), ("127.0.0.1", 0), timeout=CONNECT_TIMEOUT_S
-        )
-        return [jump, _open(node, access, channel)]
-    except Exception as error:
-        jump.close()
-        if isinstance(error, ToolkitError):
-            raise
-        raise UnreachableError(
-            f"node {node}: the jump host {access.jump} does not get through to {access.address}:{access.port} ({error})"
-        ) from error
+        return _open(node, access, jump)
+    except BaseException:
+        _close(jump)
+        raise
+
+
+def _close(connection: fabric.Connection) -> None:
+    """Of a connection and that to its jump host."""
+    connection.close()
+    if connection.gateway:
+        connection.gateway.close()
 
 
 def jump_access(access: SshAccess) -> SshAccess:
@@ -149,35 +145,40 @@ def jump_access(access: SshAccess) -> SshAccess:
     )
 
 
-def _open(node: str, access: SshAccess, channel: paramiko.Channel | None) -> paramiko.SSHClient:
+def _open(node: str, access: SshAccess, jump: fabric.Connection | None) -> fabric.Connection:
+    import fabric
     import paramiko
 
     place = f"{access.address}:{access.port}"
-    client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    connection = fabric.Connection(
+        access.address,
+        user=access.user,
+        port=access.port,
+        gateway=jump,
+        connect_timeout=int(CONNECT_TIMEOUT_S),
+        config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),  # nothing of the operator's own files
+        connect_kwargs={
+            "key_filename": access.identity_file or [],
+            "allow_agent": access.identity_file is None,
+            "look_for_keys": False,
+            "banner_timeout": LOGIN_TIMEOUT_S,
+            "auth_timeout": LOGIN_TIMEOUT_S,
+        },
+    )
+    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
     try:
-        client.load_host_keys(access.known_hosts)
-        client.connect(
-            access.address,
-            port=access.port,
-            username=access.user,
-            key_filename=access.identity_file,
-            allow_agent=access.identity_file is None,
-            look_for_keys=False,
-            sock=channel,
-            timeout=CONNECT_TIMEOUT_S,
-            banner_timeout=LOGIN_TIMEOUT_S,
-            auth_timeout=LOGIN_TIMEOUT_S,
-        )
-    except Exception as error:
-        client.close()
-        if isinstance(error, (OSError, EOFError, paramiko.SSHException)):
-            raise UnreachableError(f"node {node}: {_why(error, access, place)}") from error
-        raise
-    line = client.get_transport()
-    assert line is not None  # noqa: S101
-    line.set_keepalive(15)
-    return client
+        connection.client.load_host_keys(access.known_hosts)
+        connection.open()
+    except paramiko.ChannelException as error:  # of the jump host: a host opens none while it is entered
+        raise UnreachableError(
+            f"node {node}: the jump host {access.jump} does not get through to {place} ({error})"
+        ) from error
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        connection.close()
+        raise UnreachableError(f"node {node}: {_why(error, access, place)}") from error
+    connection.transport.set_keepalive(15)
+    connection.transport.channel_timeout = CONNECT_TIMEOUT_S
+    return connection
 
 
 def _why(error: Exception, access: SshAccess, place: str) -> str:  # noqa: PLR0911 - a table of causes
@@ -196,6 +197,8 @@ def _why(error: Exception, access: SshAccess, place: str) -> str:  # noqa: PLR09
     if isinstance(error, paramiko.AuthenticationException):
         offered = f"key {access.identity_file}" if access.identity_file else "the agent's keys"
         return f"{place} takes neither {offered} nor anything else for user {access.user}; {by_hand}"
+    if "No authentication methods" in str(error):
+        return f"there is no key for {place}: the SSH agent holds none; ssh-add one, or name it as `identity_file`"
     if isinstance(error, FileNotFoundError):
         return f"there is no file {error.filename}, which is needed to enter {place}"
     if isinstance(error, ConnectionRefusedError) or "Unable to connect to port" in str(error):

@@ -175,11 +175,11 @@ def test_silence_ends(place: Place) -> None:
         ssh.run(place.host, "sleep 5", timeout_s=0.2)
 
 
-def test_every_host_is_reported(place: Place) -> None:
+def test_every_host_is_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     closed = socket.create_server(("127.0.0.1", 0))
     port = closed.getsockname()[1]
     closed.close()
-    silent = socket.create_server(("127.0.0.1", 0))
     stranger = _key(place.directory / "stranger")
     changed = place.directory / "changed"
     changed.write_text(f"[127.0.0.1]:{place.host.ssh.port} {stranger.get_name()} {stranger.get_base64()}\n")
@@ -195,9 +195,10 @@ def test_every_host_is_reported(place: Place) -> None:
         place.with_access("nobody", address="nobody.invalid"),
         place.with_access("jump", jump=f"me@127.0.0.1:{place.host.ssh.port}"),
         place.with_access("nojump", jump=f"me@127.0.0.1:{port}"),
+        place.with_access("deadend", port=port, jump=f"me@127.0.0.1:{place.host.ssh.port}"),
+        place.with_access("agent", identity_file=None),
     ]
     results = ssh.on_every(hosts, lambda host: ssh.run(host, "echo here").stdout)
-    silent.close()
     assert list(results) == [host.node for host in hosts]
     assert {node for node, result in results.items() if result == "here\n"} == {"n1", "jump"}
     for node, words in {
@@ -208,6 +209,8 @@ def test_every_host_is_reported(place: Place) -> None:
         "unknown": "is not known yet. Compare and trust it: ssh-keyscan -p",
         "nobody": "nobody.invalid is not known here",
         "nojump": "refuses SSH",
+        "deadend": f"the jump host me@127.0.0.1:{place.host.ssh.port} does not get through to 127.0.0.1:{port}",
+        "agent": "the SSH agent holds none; ssh-add one",
     }.items():
         assert isinstance(results[node], UnreachableError)
         assert words in str(results[node])
