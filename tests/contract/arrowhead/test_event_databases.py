@@ -67,7 +67,7 @@ def wait_for(consumer: Consumer, name: str, times: int) -> None:
 @pytest.mark.databases
 def test_events_wait_for_a_server_that_is_away_or_hangs(database: DatabaseServer, tmp_path: Path) -> None:
     database.start()
-    await_port(database.port, 60)
+    await_port(database.port, within_s=60)
     bench, consumer = Bench(tmp_path, NODE_PYTHON), Consumer()
     try:
         handler = start(bench, database, tmp_path)
@@ -111,3 +111,30 @@ def test_events_wait_for_a_server_that_is_away_or_hangs(database: DatabaseServer
         consumer.server.shutdown()
         consumer.server.server_close()
         bench.close()
+
+
+@pytest.mark.databases
+def test_filters_are_managed_on_a_server(database: DatabaseServer, tmp_path: Path) -> None:
+    database.start()
+    await_port(database.port, within_s=60)
+    bench, consumer = Bench(tmp_path, NODE_PYTHON), Consumer()
+    base = "/eventhandler/mgmt/subscriptions"
+    try:
+        handler = start(bench, database, tmp_path)
+        assert [subscribe(handler, consumer, name)[0] for name in ("one", "two")] == [201, 201]
+        first, second = json.loads(ask(handler, "GET", base)[1])
+        assert (first["eventType"], first["startDate"]) == ("Größe", "2001-01-01T00:00:00.123Z")
+        change = {"eventType": "Größe", "consumer": consumer.system("one"), "sources": [], "filterMetadata": {"a": "b"}}
+        status, text, _ = ask(handler, "PUT", f"{base}/{first['id']}", change)
+        assert (status, json.loads(text)) == (200, first | {"sources": [], "filterMetadata": {"a": "b"}})
+        assert json.loads(ask(handler, "GET", f"{base}/{first['id']}")[1]) == json.loads(text)
+        status, text, _ = ask(handler, "PUT", f"{base}/{second['id']}", change)
+        assert (status, json.loads(text)["exceptionType"]) == (400, "DUPLICATE_ENTRY")
+        assert ask(handler, "DELETE", f"{base}/{first['id']}")[0] == 200
+        assert json.loads(ask(handler, "GET", base)[1]) == [second]
+        database.stop()
+        assert [ask(handler, method, f"{base}/{second['id']}")[0] for method in ("GET", "DELETE")] == [503, 503]
+    finally:
+        bench.close()
+        consumer.server.shutdown()
+        database.stop()
