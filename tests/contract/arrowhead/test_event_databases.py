@@ -135,6 +135,6 @@ def test_filters_are_managed_on_a_server(database: DatabaseServer, tmp_path: Pat
         database.stop()
         assert [ask(handler, method, f"{base}/{second['id']}")[0] for method in ("GET", "DELETE")] == [503, 503]
     finally:
-        bench.close()
         consumer.server.shutdown()
-        database.stop()
+        consumer.server.server_close()
+        bench.close()
