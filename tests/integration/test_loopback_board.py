@@ -28,8 +28,8 @@ from toolkit.spec.workload import Workload
 
 MESSAGES = 200
 WORKLOAD = Workload(
-    name="steady", messages=MESSAGES, qos=1, drain_s=0.5, payload_bytes=71, arrivals=Arrivals(kind="rate", rate_per_s=100.0),
-    options={"protocol": "sse"},
+    name="steady", messages=MESSAGES, qos=1, drain_s=0.5, payload_bytes=71,
+    arrivals=Arrivals(kind="rate", rate_per_s=100.0), options={"protocol": "sse"},
 )  # fmt: skip
 HOT_C = 58.4
 CAPPED_AND_HOT = "a000a"
