@@ -19,15 +19,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.ports import free_port
 from tests.simulated import Simulated, simulated
 from toolkit.provisioning.dashboards import dashboards
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 FIRST_PAGE_MS, FIRST_PAGE_BYTES, CORE_SHARE, MEMORY_MB, QUERY_MS = 300, 300_000, 0.05, 500, 200
 """What the console is to keep to."""
 VIEWERS = 3
+LOADS = 7
 REPEATS = 5
 """Of each dashboard query; their median counts."""
 SHOWN_S = 900
@@ -104,29 +108,39 @@ def first_page(port: int, nodes: int) -> None:
     """In Chromium with nothing kept from before: what goes over the wire, and when all of it is there."""
     from playwright.sync_api import sync_playwright
 
-    took, sizes = [], []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
-        for path in ("/", "/testbeds/simulated"):
-            for _ in range(7):
-                page = browser.new_context().new_page()
-                page.goto(f"http://127.0.0.1:{port}/enter?token=bench")
-                moved: list[int] = []
-                cdp = page.context.new_cdp_session(page)
-                cdp.send("Network.enable")
-                cdp.send("Network.clearBrowserCache")
-                cdp.on("Network.loadingFinished", lambda event, moved=moved: moved.append(event["encodedDataLength"]))
-                page.goto(f"http://127.0.0.1:{port}{path}", wait_until="load")
-                took.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
-                sizes.append(sum(moved))
-                page.context.close()
-            name = "first page" if path == "/" else f"page of {nodes} nodes"
-            say(f"{name}, loaded (median of {len(took)})", f"{statistics.median(took):.0f} ms", f"< {FIRST_PAGE_MS} ms")
-            say(f"{name}, bytes", f"{statistics.median(sizes) / 1e3:.0f} kB", f"< {FIRST_PAGE_BYTES / 1e3:.0f} kB")
-            took, sizes = [], []
+        for name, path in (("first page", "/"), (f"page of {nodes} nodes", "/testbeds/simulated")):
+            seen = [_visit(browser, port, path) for _ in range(LOADS)]
+            for what, key, goal in (
+                ("first byte", "responseStart", "-"),
+                ("loaded", "loadEventEnd", f"< {FIRST_PAGE_MS} ms"),
+            ):
+                figure = f"{statistics.median(each[key] for each in seen):.0f} ms"
+                say(f"{name}, {what} (median of {LOADS}; the very first {seen[0][key]:.0f} ms)", figure, goal)
+            size = statistics.median(each["bytes"] for each in seen)
+            say(f"{name}, bytes", f"{size / 1e3:.0f} kB", f"< {FIRST_PAGE_BYTES / 1e3:.0f} kB")
         browser.close()
+
+
+def _visit(browser: Browser, port: int, path: str) -> dict[str, float]:
+    """The browser's own times of one page, in ms after it was asked for, and the bytes of all its parts."""
+    page = browser.new_context().new_page()
+    page.goto(f"http://127.0.0.1:{port}/enter?token=bench")
+    moved: list[int] = []
+    cdp = page.context.new_cdp_session(page)
+    cdp.send("Network.enable")
+    cdp.send("Network.clearBrowserCache")
+    cdp.on("Network.loadingFinished", lambda event: moved.append(event["encodedDataLength"]))
+    page.goto(f"http://127.0.0.1:{port}{path}", wait_until="load")
+    times: dict[str, float] = page.evaluate("performance.getEntriesByType('navigation')[0].toJSON()")
+    seen = {**times, "bytes": sum(moved)}
+    if path != "/":  # it looks at every node after it has loaded: not while the next one loads
+        page.wait_for_selector("section table")
+    page.context.close()
+    return seen
 
 
 def _await(port: int) -> None:

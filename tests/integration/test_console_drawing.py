@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -291,11 +292,14 @@ def test_what_the_command_line_plays_is_shown_as_it_happens(watched: Watched) ->
 
 
 @pytest.mark.parametrize(("name", "scheme"), [*((name, "light") for name in PAGES), *((name, "dark") for name in DARK)])
-def test_axe_finds_nothing_on_any_page(watched: Watched, furnished: dict[str, str], name: str, scheme: str) -> None:
+def test_axe_finds_nothing_on_any_page(
+    watched: Watched, furnished: dict[str, str], tmp_path: Path, name: str, scheme: str
+) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     page = watched.page(furnished[name], viewport={"width": 1280, "height": 900}, color_scheme=scheme)
     page.wait_for_selector(READY.get(name, "main h1"), timeout=60_000)
+    page.screenshot(path=picture(tmp_path, name, scheme))
     found = Axe().run(page, options=AXE).response["violations"]
     told = [(rule["id"], node["html"][:160], node["failureSummary"]) for rule in found for node in rule["nodes"][:3]]
     assert told == []
@@ -303,13 +307,24 @@ def test_axe_finds_nothing_on_any_page(watched: Watched, furnished: dict[str, st
     watched.problems[:] = [problem for problem in watched.problems if "404" not in problem]
 
 
-def test_on_a_phone_no_page_has_to_be_moved_sideways(watched: Watched, furnished: dict[str, str]) -> None:
-    page = watched.page("/", viewport={"width": 390, "height": 844})
+def picture(folder: Path, name: str, look: str) -> Path:
+    """Where a page's picture goes: to pytest's folder, or to the one of `TOOLKIT_PAGES`, to be looked at."""
+    home = Path(os.environ.get("TOOLKIT_PAGES") or folder)
+    home.mkdir(parents=True, exist_ok=True)
+    return home / f"{name}-{look}.png"
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1920, 1080), (3840, 2160)])
+def test_on_a_phone_and_on_walls_no_page_has_to_be_moved_sideways(
+    watched: Watched, furnished: dict[str, str], tmp_path: Path, width: int, height: int
+) -> None:
+    page = watched.page("/", viewport={"width": width, "height": height})
     for name, path in furnished.items():
         page.goto(watched.origin + path)
         page.wait_for_selector(READY.get(name, "main h1"), timeout=60_000)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
         assert page.title().endswith(" · toolkit"), name
+        page.screenshot(path=picture(tmp_path, name, str(width)))
     page.context.close()
     watched.problems[:] = [problem for problem in watched.problems if "404" not in problem]
 

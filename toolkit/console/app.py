@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 import traceback
@@ -23,6 +24,9 @@ from toolkit.console.guard import Gate, Guard, RefusedError, add_policies
 from toolkit.console.held import Console, console_of
 from toolkit.console.prometheus import Servers
 from toolkit.errors import LockedError, ToolkitError, UsageError
+from toolkit.provisioning.dashboards import dashboard
+from toolkit.provisioning.dashboards import pages as dashboard_pages
+from toolkit.provisioning.pages import prepare
 
 
 def make_app(root: Path, guard: Guard, *, named: tuple[Path, ...] = (), servers: Servers | None = None) -> Starlette:
@@ -59,9 +63,20 @@ def make_app(root: Path, guard: Guard, *, named: tuple[Path, ...] = (), servers:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    console = app.state.console
+    preparing = asyncio.create_task(asyncio.to_thread(_prepare, console))
     yield
-    app.state.console.servers.close()
+    await preparing
+    console.servers.close()
     ssh.disconnect()
+
+
+def _prepare(console: Console) -> None:
+    """Do beside what the first visitor of each page would wait for, the first page's part first."""
+    console.catalogue.entries()
+    prepare()
+    for board in dashboard_pages():
+        dashboard(board.name)
 
 
 async def enter(request: Request) -> Response:

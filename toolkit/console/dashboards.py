@@ -10,35 +10,37 @@ from toolkit.console.held import console_of
 from toolkit.console.pages import packed, page
 from toolkit.contract.watching import readable_path
 from toolkit.errors import ToolkitError, UsageError
-from toolkit.provisioning.dashboards import dashboards
-from toolkit.provisioning.dashboards import pages as dashboard_pages
+from toolkit.provisioning.dashboards import dashboard, pages
+from toolkit.provisioning.dashboards.panels import Page
 
 
 def show(request: Request) -> Response:
     """The page; the browser fetches the dashboard and asks its queries."""
     entry = console_of(request).entry(request)
-    boards = {board.name: board for board in dashboard_pages()}
-    board = boards.get(request.path_params["board"])
-    if board is None:
-        raise UsageError(f"there is no dashboard {request.path_params['board']!r}; there are: {', '.join(boards)}")
-    interval_s = entry.testbed.monitoring.scrape_interval_s if entry.testbed else 1.0
     return page(
         request,
         "dashboard",
         entry=entry,
-        board=board,
-        boards=[(each.name, each.title.removeprefix("toolkit: ")) for each in boards.values()],
-        scrape_interval_s=interval_s,
+        board=_asked(request),
+        boards=[(each.name, each.title.removeprefix("toolkit: ")) for each in pages()],
+        scrape_interval_s=entry.testbed.monitoring.scrape_interval_s if entry.testbed else 1.0,
     )
 
 
 def document(request: Request) -> Response:
     """The very JSON that deploy gives to Grafana."""
     entry = console_of(request).entry(request)
-    text = dashboards(entry.testbed).get(f"{request.path_params['board']}.json")
-    if text is None:
-        raise UsageError(f"there is no dashboard {request.path_params['board']!r}")
+    text = dashboard(_asked(request).name, entry.testbed.name if entry.testbed else "")
     return packed(request, Response(text, media_type="application/json"))
+
+
+def _asked(request: Request) -> Page:
+    """The dashboard that the address names; raises UsageError where there is none of this name."""
+    boards = {board.name: board for board in pages()}
+    name = request.path_params["board"]
+    if name not in boards:
+        raise UsageError(f"there is no dashboard {name!r}; there are: {', '.join(boards)}")
+    return boards[name]
 
 
 def proxy(request: Request) -> Response:

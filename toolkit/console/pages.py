@@ -43,7 +43,7 @@ def packed(request: Request, response: Response) -> Response:
     return response
 
 
-def static(request: Request) -> Response:
+async def static(request: Request) -> Response:  # from memory: no thread is needed
     """A file of the console's own, or one of `VENDORED`."""
     try:
         file = static_file(request.path_params["name"])

@@ -29,6 +29,14 @@ def text_of(name: str, *, on_monitor: bool = False, **values: Any) -> str:
     return template.render(version=__version__, on_monitor=on_monitor, **values)
 
 
+def prepare() -> None:
+    """Compile every template and pack every file, so that nobody who opens a page waits for it."""
+    for name in _templates().list_templates(extensions=["j2"]):
+        _templates().get_template(name)
+    for name in (*VENDORED, *(file.name for file in (HOME / "static").iterdir())):
+        static_file(name)
+
+
 @functools.cache
 def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(

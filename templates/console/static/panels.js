@@ -1,6 +1,6 @@
 // Draws one panel of each kind from series on a grid of steps. Numbers and states are text in the page; curves are canvas.
-import { bands, lastOf, linksOf, mostOf, stretches, thresholdColour } from "./queries.js";
-import { format, timeOfDay } from "./units.js";
+import { bands, labelStep, lastOf, linksOf, mostOf, stretches, thresholdColour } from "./queries.js";
+import { format, tick, timeOfDay } from "./units.js";
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const palette = () => [1, 2, 3, 4, 5, 6, 7, 8].map((n) => style(`--s${n}`));
@@ -85,19 +85,20 @@ const clock = (rangeS) => (at) => {
   return rangeS > 86400 ? `${two(date.getMonth() + 1)}-${two(date.getDate())} ${time.slice(0, 5)}` : time.slice(0, 5);
 };
 
-const axes = (context) => {
+const axes = (context, chart) => {
   const [soft, line] = [style("--soft"), style("--line")];
   const fontSize = Math.round(parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.8); // larger on a wall
+  const fitting = Math.floor(chart.getWidth() / (8 * fontSize)); // labels of a time axis
   return {
     animation: false,
     textStyle: { fontFamily: "system-ui, sans-serif" },
-    grid: { left: 6, right: 14, top: 10, bottom: 4, containLabel: true },
+    grid: { left: 6, right: 2 * fontSize, top: fontSize, bottom: 4, containLabel: true },
     xAxis: {
-      type: "time", min: context.start * 1000, max: context.end * 1000, splitLine: { show: false }, axisLine: { lineStyle: { color: line } },
+      type: "time", splitNumber: Math.max(1, fitting - 1), min: context.start * 1000, max: context.end * 1000, splitLine: { show: false }, axisLine: { lineStyle: { color: line } },
       axisLabel: { color: soft, fontSize, hideOverlap: true, formatter: clock(context.end - context.start) }, axisPointer: { show: true, type: "line", label: { show: false } },
     },
     tooltip: { renderMode: "richText", confine: true, backgroundColor: style("--card"), borderColor: line, textStyle: { color: style("--ink"), fontSize } },
-    soft, line, fontSize,
+    soft, line, fontSize, fitting,
   };
 };
 
@@ -157,7 +158,7 @@ const draw = {
     const log = custom?.scaleDistribution?.type === "log";
     if (!series.some(({ values }) => values.some((value) => value !== null))) return empty(body, panel);
     const chart = await canvas(body, context);
-    const base = axes(context);
+    const base = axes(context, chart);
     const colours = palette();
     const muted = (body.muted ??= new Set());
     const lines = series.map(({ name, values }, index) => ({
@@ -170,7 +171,7 @@ const draw = {
       ...base,
       yAxis: {
         type: log ? "log" : "value", logBase: 10, min: log || custom?.axisSoftMin === undefined ? undefined : ({ min }) => Math.min(custom.axisSoftMin, min),
-        axisLabel: { color: base.soft, fontSize: base.fontSize, hideOverlap: true, formatter: (value) => format(value, unit) }, splitLine: { lineStyle: { color: base.line } }, splitNumber: 4,
+        axisLabel: { color: base.soft, fontSize: base.fontSize, hideOverlap: true, formatter: (value) => tick(value, unit) }, splitLine: { lineStyle: { color: base.line } }, splitNumber: 4,
       },
       tooltip: {
         ...base.tooltip, trigger: "axis", formatter: (near) => [
@@ -192,20 +193,21 @@ const draw = {
       .filter(([, , value]) => value !== null && value > filterValues.le);
     if (!cells.length) return empty(body, panel);
     const chart = await canvas(body, context);
-    const base = axes(context);
+    const base = axes(context, chart);
     const most = Math.max(...cells.map(([, , value]) => value));
     const used = cells.map(([, row]) => row);
     const [lowest, highest] = [Math.max(0, Math.min(...used) - 1), Math.min(rows.length - 1, Math.max(...used) + 1)];
     const named = rows.map(({ le }) => (le === Infinity ? "∞" : format(le, unit)));
     const times = rows[0].values.map((_, at) => (context.start + at * context.step) * 1000);
     const told = clock(context.end - context.start);
+    const apart = labelStep(context.end - context.start, base.fitting, context.step) * 1000;
     chart.setOption({
       ...base,
-      grid: { ...base.grid, top: 34 },
-      xAxis: { type: "category", data: times, axisLine: { lineStyle: { color: base.line } }, axisTick: { show: false }, axisLabel: { color: base.soft, fontSize: base.fontSize, hideOverlap: true, formatter: (at) => told(Number(at)) } },
+      grid: { ...base.grid, top: 3 * base.fontSize },
+      xAxis: { type: "category", data: times, axisLine: { lineStyle: { color: base.line } }, axisTick: { show: false }, axisLabel: { color: base.soft, fontSize: base.fontSize, interval: (_, at) => at % apart === 0, formatter: (at) => told(Number(at)) } },
       yAxis: { type: "category", data: named.slice(lowest, highest + 1), axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: base.soft, fontSize: base.fontSize, hideOverlap: true } },
       visualMap: {
-        type: "continuous", min: 0, max: 1, dimension: 2, orient: "horizontal", right: 6, top: 0, itemWidth: 10, itemHeight: 90, calculable: false, textStyle: { color: base.soft },
+        type: "continuous", min: 0, max: 1, dimension: 2, orient: "horizontal", right: 6, top: 0, itemWidth: 0.8 * base.fontSize, itemHeight: 7 * base.fontSize, calculable: false, textStyle: { color: base.soft, fontSize: base.fontSize },
         text: [format(most, "short"), "0"], inRange: { color: turbo },
       },
       tooltip: {
@@ -255,14 +257,16 @@ const draw = {
       timeline.append(element("div", { class: "lane" }, element("span", { title: name }, name), band));
     }
     const told = clock(context.end - context.start);
-    const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => element("span", {}, told((context.start + share * (context.end - context.start)) * 1000)));
+    const quarters = body.clientWidth < 30 * parseFloat(getComputedStyle(body).fontSize) ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1];
+    const ticks = quarters.map((share) => element("span", {}, told((context.start + share * (context.end - context.start)) * 1000)));
     const parts = [timeline, element("div", { class: "ticks" }, element("span"), element("div", {}, ...ticks))];
+    const pager = [];
     if (pages > 1) {
       const turn = (by) => () => {
         body.page += by;
         draw["state-timeline"](body, panel, series, context);
       };
-      parts.push(element("div", { class: "pager" },
+      pager.push(element("div", { class: "pager" },
         element("button", { onclick: turn(-1), disabled: body.page === 0, "aria-label": "Page before" }, "‹"),
         `${body.page * perPage + 1} to ${Math.min(lanes.length, (body.page + 1) * perPage)} of ${lanes.length}`,
         element("button", { onclick: turn(1), disabled: body.page === pages - 1, "aria-label": "Next page" }, "›")));
@@ -274,7 +278,7 @@ const draw = {
     });
     // A stretch leads to the run that was going when it began; by keyboard there is one way, from the end.
     const leads = leadsOf(panel, context, {}, msOf(count - 1)).map((lead) => opens(lead, { class: "lead" }, lead.title));
-    parts.push(element("div", { class: "states" }, ...key, ...leads));
+    parts.push(element("div", { class: "states" }, ...key, ...pager, ...leads));
     const scrolled = body.querySelector(".timeline")?.scrollTop ?? 0;
     redraw(body, ...parts);
     timeline.scrollTop = scrolled;

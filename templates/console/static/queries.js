@@ -23,6 +23,11 @@ export function intervals(rangeS, widthPx, scrapeS) {
   return { step, rate: Math.max(step + scrapeS, 4 * scrapeS) };
 }
 
+/** How far apart labels of a time axis stand so that so many fit: a round time, a multiple of the step. */
+export function labelStep(rangeS, most, step) {
+  return nice.find((each) => each % step === 0 && each * Math.max(1, most) >= rangeS) ?? nice.at(-1);
+}
+
 const escaped = (value) => value.replace(/[\\^$*+?.()|[\]{}]/g, "\\$&").replace(/\\/g, "\\\\");
 
 /** What a variable's choice is in a query: every value, one, or any of several. */

@@ -44,7 +44,7 @@ const panels = {
     showPercentChange: one(false), percentChangeColorMode: one("standard"), reduceOptions: shape({ calcs: list(one("lastNotNull")) }),
   }),
   timeseries: panel({
-    lineWidth: one(1), fillOpacity: one(10), showPoints: one("never"), spanNulls: one(false), axisSoftMin: one(0),
+    lineWidth: one(1), fillOpacity: one(0, 10), showPoints: one("never"), spanNulls: one(false), axisSoftMin: one(0),
     scaleDistribution: shape({ type: one("log"), log: one(10) }),
   }, { legend: legend("table"), tooltip: shape({ mode: one("multi"), sort: one("desc") }) }),
   heatmap: panel({}, {

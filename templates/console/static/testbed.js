@@ -117,11 +117,13 @@ if (picture) {
       source.onmessage = (message) => show(JSON.parse(message.data));
       source.onerror = () => say("the console does not answer", true);
     };
-    open();
+    // First the page, then what moves on it.
+    if (document.readyState === "complete") open();
+    else addEventListener("load", open, { once: true });
     // A page that nobody looks at asks for nothing.
     document.addEventListener("visibilitychange", () => {
-      if (document.hidden) source.close();
-      else if (source.readyState === EventSource.CLOSED) open();
+      if (document.hidden) source?.close();
+      else if (source?.readyState === EventSource.CLOSED) open();
     });
   }
 }

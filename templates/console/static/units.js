@@ -53,3 +53,6 @@ export function format(value, unit, decimals) {
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "-∞";
   return units[unit](value, decimals);
 }
+
+/** A mark of an axis: as `format`, without zeros that end a fraction. */
+export const tick = (value, unit) => format(value, unit).replace(/\.(\d*?)0+(?!\d)/, (_, kept) => (kept ? `.${kept}` : ""));

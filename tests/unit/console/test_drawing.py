@@ -28,6 +28,29 @@ def test_numbers_are_written_with_their_units() -> None:
     assert run_module("units.js", f"[{calls}]", "format") == [words for _, _, words in UNITS]
 
 
+def test_marks_of_an_axis_have_no_idle_zeros() -> None:
+    marks = [
+        (0.3, "mps"),
+        (1.2, "mps"),
+        (0.5, "short"),
+        (100, "short"),
+        (0.0001, "s"),
+        (0.00012, "percentunit"),
+        (0, "s"),
+    ]
+    calls = ", ".join(f"tick({value}, {json.dumps(unit)})" for value, unit in marks)
+    assert run_module("units.js", f"[{calls}]", "tick") == [
+        "0.3 msg/s", "1.2 msg/s", "0.5", "100", "100 µs", "0.012%", "0 s",
+    ]  # fmt: skip
+
+
+def test_labels_of_a_time_axis_stand_at_round_times_that_are_on_the_grid() -> None:
+    asked = ", ".join(
+        f"labelStep({args})" for args in ("300, 5, 1", "300, 3, 1", "900, 9, 2", "86400, 8, 300", "300, 0, 1")
+    )
+    assert run_module("queries.js", f"[{asked}]", "labelStep") == [60, 120, 120, 10800, 300]
+
+
 def test_an_unknown_unit_is_an_error_and_nothing_is_a_dash() -> None:
     told = run_module(
         "units.js", "(() => { try { return format(1, 'furlongs'); } catch (e) { return e.message; } })()", "format"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping
 
@@ -23,12 +24,18 @@ def pages() -> tuple[Page, ...]:
 
 def dashboards(testbed: Testbed | None = None) -> dict[str, str]:
     """File name -> classic dashboard JSON; with a testbed its name is what the page shows at first."""
+    name = testbed.name if testbed else ""
+    return {f"{page.name}.json": dashboard(page.name, name) for page in pages()}
+
+
+@functools.lru_cache(maxsize=64)
+def dashboard(name: str, testbed: str = "") -> str:
+    """One of them, by its page's name; raises KeyError where there is none of it."""
     with warnings.catch_warnings():
         # The SDK prefers its new kind of dashboard, which Grafana 13 cannot take from files and 11 cannot read.
         warnings.simplefilter("ignore", DeprecationWarning)
         from toolkit.provisioning.dashboards.build import page_json
-    name = testbed.name if testbed else ""
-    return {f"{page.name}.json": page_json(page, testbed=name) for page in pages()}
+    return page_json({page.name: page for page in pages()}[name], testbed=testbed)
 
 
 def grafana_files(testbed: Testbed, *, prometheus_url: str = "http://127.0.0.1:9090") -> Mapping[str, str]:

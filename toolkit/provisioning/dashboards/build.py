@@ -195,10 +195,11 @@ def _stat(panel: Panel) -> stat.Panel:
 
 
 def _timeseries(panel: Panel) -> timeseries.Panel:
+    """Filled where the number of lines is known: the fillings of many would hide each other."""
     built = (
         timeseries.Panel()
         .line_width(1)
-        .fill_opacity(10)
+        .fill_opacity(0 if any("{{" in query.legend for query in panel.queries) else 10)
         .show_points(cm.VisibilityMode.NEVER)
         .span_nulls(False)
         .legend(

@@ -23,15 +23,17 @@ HOP = f'{RUN}, hop=~"$hop"'
 _NONE = "no sampled messages in these runs"
 
 
-def _delays(title: str, description: str, q: str, metric: str, matchers: str, by: str, empty: str = _NONE) -> Panel:
+def _delays(
+    title: str, description: str, q: str, metric: str, matchers: str, by: str, empty: str = _NONE, width: int = 8
+) -> Panel:
     legend = " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
     return delays(title, description, Query(expr=percentile(q, metric, matchers, by=by), legend=legend), empty=empty,
-                  per_run=True)  # fmt: skip
+                  width=width, per_run=True)  # fmt: skip
 
 
-def _rate(title: str, description: str, metric: str) -> Panel:
+def _rate(title: str, description: str, metric: str, width: int = 8) -> Panel:
     return Panel(
-        title=title, description=description, unit=PER_SECOND, per_run=True,
+        title=title, description=description, unit=PER_SECOND, width=width, per_run=True,
         queries=(Query(expr=per_second(metric, RUN, by="run"), legend="{{run}}"),),
     )  # fmt: skip
 
@@ -74,8 +76,9 @@ TRAFFIC = Row(
             ),
         ),
         _delays("Schedule delay, p99", "How late publishers were: a run that cannot keep its rate is another run.",
-                "p99", m.SCHEDULE_DELAY.name, RUN, "run", "no publisher in these runs"),
-        _rate("Dropped", "Messages each second that clients dropped, whatever the cause.", m.MESSAGES_DROPPED.name),
+                "p99", m.SCHEDULE_DELAY.name, RUN, "run", "no publisher in these runs", width=12),
+        _rate("Dropped", "Messages each second that clients dropped, whatever the cause.", m.MESSAGES_DROPPED.name,
+              width=12),
     ),
 )  # fmt: skip
 

@@ -29,8 +29,12 @@ def _by_node(expr: str) -> tuple[Query, ...]:
     return (Query(expr=expr, legend="{{node}}"),)
 
 
-def _machine(title: str, description: str, unit: str, expr: str, empty: str = "no data yet") -> Panel:
-    return Panel(title=title, description=description, unit=unit, queries=_by_node(expr), empty=empty, slow=True)
+def _machine(
+    title: str, description: str, unit: str, expr: str, empty: str = "no data yet", *, width: int = 8
+) -> Panel:
+    return Panel(
+        title=title, description=description, unit=unit, queries=_by_node(expr), empty=empty, width=width, slow=True
+    )
 
 
 PAGE = Page(
@@ -48,7 +52,7 @@ PAGE = Page(
                     unit=COUNT,
                     kind="state-timeline",
                     width=24,
-                    height=9,
+                    height=12,
                     words={"1": ("up", GREEN), "0": ("down", RED)},
                     slow=True,
                     queries=(Query(expr=f"up{{{NODE}}}", legend="{{node}} {{service}}"),),
@@ -133,11 +137,12 @@ PAGE = Page(
                 ),
                 _machine(
                     "Load", "Tasks that run or want to, over one minute.", COUNT,
-                    f"max by (node) (node_load1{{{NODE}}})",
+                    f"max by (node) (node_load1{{{NODE}}})", width=12,
                 ),
                 _machine(
                     "Temperature", "Hottest sensor; a Raspberry Pi slows down at 80 degrees.", CELSIUS,
                     f"max by (node) (node_thermal_zone_temp{{{NODE}}})", "no sensors on these nodes",
+                    width=12,
                 ),
                 Panel(
                     title="Slowed down by its firmware",
