@@ -68,11 +68,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def furnished(watched: Watched) -> dict[str, str]:
-    return furnish("simulated")
-
-
 def until(page: Page, script: str) -> None:
     """Wait for something to be so on a page; as a function, since a page's policy lets no text be evaluated."""
     page.wait_for_function(f"() => {script}", timeout=60_000)
@@ -227,25 +222,6 @@ def test_a_line_of_a_run_leads_to_its_pages_in_this_console(watched: Watched) ->
     page.context.close()
 
 
-def test_figures_heat_maps_and_bands_lead_to_the_run_of_that_time(watched: Watched, furnished: dict[str, str]) -> None:
-    page = watched.page("/testbeds/simulated/dashboards/kpis?from=now-5m")
-    figure = page.locator('[aria-label="Broker throughput out"] a.figure')
-    figure.wait_for(timeout=60_000)
-    heat = page.locator('[aria-label="Heat map from end to end"] a.lead')
-    heat.wait_for(timeout=60_000)
-    leads = [link.evaluate("(link) => link.href") for link in (figure, heat)]
-    page.goto(f"{watched.origin}/testbeds/simulated/dashboards/nodes?from=now-5m")
-    page.locator("[aria-label=Synchronised] a.lead").wait_for(timeout=60_000)
-    with page.context.expect_page() as opened:
-        page.locator("[aria-label=Synchronised] .band i").first.click()
-    assert "/runs" in opened.value.url
-    assert all(lead.startswith(f"{watched.origin}/testbeds/simulated/runs?at=") for lead in leads)
-    for lead in leads:
-        page.goto(lead)
-        assert page.url == watched.origin + furnished["run"]
-    page.context.close()
-
-
 def test_redeploy_in_one_click_and_a_second_to_confirm(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "PROGRAM", ("-c", REDEPLOY))
     page = watched.page("/testbeds/simulated")
@@ -288,6 +264,30 @@ def test_what_the_command_line_plays_is_shown_as_it_happens(watched: Watched) ->
     page.locator("a.opens-run", has_text="Open r1").wait_for(timeout=30_000)
     page.reload()
     assert page.locator("a.opens-run").count() == 1
+    page.context.close()
+
+
+@pytest.fixture(scope="module")
+def furnished(watched: Watched) -> dict[str, str]:
+    return furnish("simulated")
+
+
+def test_figures_heat_maps_and_bands_lead_to_the_run_of_that_time(watched: Watched, furnished: dict[str, str]) -> None:
+    page = watched.page("/testbeds/simulated/dashboards/kpis?from=now-5m")
+    figure = page.locator('[aria-label="Broker throughput out"] a.figure')
+    figure.wait_for(timeout=60_000)
+    heat = page.locator('[aria-label="Heat map from end to end"] a.lead')
+    heat.wait_for(timeout=60_000)
+    leads = [link.evaluate("(link) => link.href") for link in (figure, heat)]
+    page.goto(f"{watched.origin}/testbeds/simulated/dashboards/nodes?from=now-5m")
+    page.locator("[aria-label=Synchronised] a.lead").wait_for(timeout=60_000)
+    with page.context.expect_page() as opened:
+        page.locator("[aria-label=Synchronised] .band i").first.click()
+    assert "/runs" in opened.value.url
+    assert all(lead.startswith(f"{watched.origin}/testbeds/simulated/runs?at=") for lead in leads)
+    for lead in leads:
+        page.goto(lead)
+        assert page.url == watched.origin + furnished["run"]
     page.context.close()
 
 

@@ -66,7 +66,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     console = app.state.console
     preparing = asyncio.create_task(asyncio.to_thread(_prepare, console))
     yield
-    await preparing
+    await asyncio.wait({preparing})
     console.servers.close()
     ssh.disconnect()
 
