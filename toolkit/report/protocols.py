@@ -101,9 +101,9 @@ def protocol_rows(folder: ExperimentFolder) -> list[dict[str, Any]]:
     choices = set()
     for _, _, run in sorted(folder.runs(), key=lambda item: order.index(item[0])):
         manifest = run.manifest()
-        choices.add(_chosen(manifest))
         spoken = _spoken(manifest)
         if spoken is not None:
+            choices.add(_chosen(manifest))
             found.setdefault(spoken, []).append(run.kpis())
     return [_row(*key, runs) for key, runs in found.items()] if min(len(found), len(choices)) > 1 else []
 
