@@ -21,9 +21,10 @@
   const base = (name, named = []) => {
     const rows = Math.ceil(named.reduce((across, n) => across + 30 + 7 * n.length, 0) / ACROSS) || 1;
     return { ...plain(name), grid: { left: 74, right: 30, top: 14 + ROW * Math.min(rows, 3), bottom: 46 },
-      legend: { type: rows > 3 ? "scroll" : "plain", icon: "roundRect", itemWidth: 14, itemHeight: 4, itemGap: 12, top: 0, left: 0, right: 40,
+      legend: { type: rows > 3 ? "scroll" : "plain", icon: "roundRect", itemWidth: 14, itemHeight: 4, itemGap: 12, top: 0, left: 0, width: "88%",
         textStyle: { color: ink }, pageTextStyle: { color: ink }, pageIconColor: ink, pageIconInactiveColor: line } };
   };
+  const widened = (option) => ({ ...option, grid: { ...option.grid, left: 90 } });  // room for numbers of many digits
   const plain = (name) => ({
     color: colours, animation: false,
     toolbox: { right: 0, top: -6, feature: { saveAsImage: { type: "svg", name, title: "Save as SVG" } } },
@@ -110,10 +111,10 @@
       const { seconds, ...lines } = run.rates;
       if (!seconds) return null;
       return {
-        ...base("rates", Object.keys(lines).map((name) => name.replace("_", " "))),
+        ...widened(base("rates", Object.keys(lines).map((name) => name.replace("_", " ")))),
         tooltip: { trigger: "axis" },
         xAxis: axis("s since the first message", { type: "value" }),
-        yAxis: axis("messages/s", { type: "value", min: 0, nameGap: 56 }),
+        yAxis: axis("messages/s", { type: "value", min: 0, nameGap: 64 }),
         series: Object.entries(lines).map(([name, values]) => trace(name.replace("_", " "), values.map((v, i) => [seconds[i], v]))),
       };
     },

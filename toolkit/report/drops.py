@@ -86,9 +86,9 @@ def plot_drops(plot: Mapping[str, Any], to: Path) -> Path:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from toolkit.report.plots import STYLE, are_long, name_places, save, size_for
+    from toolkit.report.plots import STYLE, are_long, name_places, save, size_for, without_key
 
-    names = plot["names"]
+    names, varied = without_key(plot["names"])
     flat = are_long(names)
     with rc_context(STYLE):
         figure = Figure(figsize=size_for(names, flat=flat), layout="constrained")
@@ -101,7 +101,7 @@ def plot_drops(plot: Mapping[str, Any], to: Path) -> Path:
             floor = [low + height for low, height in zip(floor, heights, strict=True)]
         name_places(axis, names, flat=flat)
         lost, most = "deliveries lost (%)", None if any(floor) else 1
-        axis.set(xlabel=lost if flat else "", ylabel="" if flat else lost, title=f"QoS {plot['qos']}")
+        axis.set(xlabel=lost if flat else varied, ylabel=varied if flat else lost, title=f"QoS {plot['qos']}")
         axis.set_xlim(0, most) if flat else axis.set_ylim(0, most)
         if plot["places"]:
             figure.legend(fontsize=7, loc="outside upper center", ncols=3)

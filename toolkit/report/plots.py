@@ -31,7 +31,7 @@ def plot_sweep(document: Mapping[str, Any], to: Path, hop: str = "end_to_end") -
     from matplotlib.figure import Figure
 
     points = [point for point in document["points"] if hop in point["hops"]]
-    names = [point["name"] or point["workload"] for point in points]
+    names, varied = without_key([point["name"] or point["workload"] for point in points])
     flat = are_long(names)
     with rc_context(STYLE):
         figure = Figure(figsize=size_for(names, flat=flat), layout="constrained")
@@ -44,7 +44,7 @@ def plot_sweep(document: Mapping[str, Any], to: Path, hop: str = "end_to_end") -
             axis.set_xlim(left=0) if flat else axis.set_ylim(bottom=0)
         name_places(axis, names, flat=flat)
         measured = f"{HOP_TITLES[hop]} (ms)"
-        axis.set(xlabel=measured if flat else "", ylabel="" if flat else measured, title=document["experiment"])
+        axis.set(xlabel=measured if flat else varied, ylabel=varied if flat else measured, title=document["experiment"])
         if points:
             named = sorted(zip(*axis.get_legend_handles_labels(), strict=True), key=lambda item: _rank(item[1]))
             figure.legend(*zip(*named, strict=True), fontsize=7, loc="outside upper center", ncols=3)
@@ -56,6 +56,15 @@ def _rank(label: str) -> tuple[bool, int]:
     """The measured before the published, mean before p99 before max."""
     name, _, published = label.partition(", ")
     return bool(published), ("mean", "p99", "max").index(name)
+
+
+def without_key(names: Sequence[str]) -> tuple[list[str], str]:
+    """Where every name is a value of one parameter: the values alone, and the parameter for the axis."""
+    parts = [name.partition("=") for name in names]
+    keys = {key for key, equals, value in parts if equals and "=" not in value}
+    if len(keys) == 1 and all(equals for _, equals, _ in parts):
+        return [value for _, _, value in parts], keys.pop()
+    return list(names), ""
 
 
 def are_long(names: Sequence[str]) -> bool:

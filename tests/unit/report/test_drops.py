@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit.report.drops import drop_plots, kpi_lines, plot_drops, sum_of_books
+from toolkit.report.plots import without_key
 
 
 def books(**lost: int) -> dict[str, int]:
@@ -47,3 +48,9 @@ def test_kpis_are_said_only_where_there_is_a_platform():
         "counted where it happened: hub queue full 3",
     ]
     assert kpi_lines({"way": {"gateway": False, "hub": False}}) == []
+
+
+def test_places_of_one_parameter_have_its_values_and_the_axis_its_name():
+    assert without_key(["pool=4", "pool=64"]) == (["4", "64"], "pool")
+    for names in (["pool=4", "other=4"], ["a", "pool=4"], ["pool=4, qos=1", "pool=4, qos=0"], []):
+        assert without_key(names) == (names, "")
