@@ -21,7 +21,9 @@ from toolkit.report.protocols import WORDS as PROTOCOL_WORDS
 from toolkit.report.protocols import protocol_cells, protocol_files, protocol_rows
 from toolkit.report.sequence import draw_sequence
 from toolkit.report.sweep import (
+    FLOW_HEADER,
     HEADER,
+    flow_rows,
     shown_hops,
     sweep_csv,
     sweep_document,
@@ -133,6 +135,8 @@ def render_experiment(
             header=HEADER,
             tables=[(HOP_TITLES[hop], sweep_rows(document, hop)) for hop in hops],
             drawings=drawings,
+            flow_header=FLOW_HEADER,
+            flows=flow_rows(document),
             drops=drops,
             protocol_header=PROTOCOL_HEADER,
             protocol_words=PROTOCOL_WORDS,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.measure.experiments import ExperimentFolder
 from toolkit.measure.kpis import wilson
-from toolkit.report.drops import sum_of_books
+from toolkit.report.drops import PLACES, sum_of_books
 from toolkit.report.table import COLUMNS, HOP_TITLES, in_ms, is_virtual, published_rows
 from toolkit.report.text import latex_table, markdown_table
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SUMMED = ("mean_ms", "sd_ms", "p50_ms", "p75_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms")
 """Averaged over a point's runs; the smallest and the largest delay are those of all its runs."""
+FLOWS = ("gateway_in", "gateway_out", "broker_in", "broker_out", "hub_in", "hub_out")
+"""The platform's rates, in the order of the way."""
 
 
 def sweep_document(folder: ExperimentFolder) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "hops": {hop: _hop(found) for hop, found in by_hop.items() if found},
         "books": sum_of_books(books),
         "qos": runs[0].get("qos") if runs else None,
+        "flows": _flows(runs),
         "sent_per_s": _spread([kpis["throughput"]["sent_per_s"] for kpis in runs]),
         "delivered_per_s": _spread([kpis["throughput"]["delivered_per_s"] for kpis in runs]),
         "loss": {
@@ -58,6 +61,15 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "duplicates": sum(book["duplicates"] for book in books),
         },
     }  # fmt: skip
+
+
+def _flows(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Messages a second in and out of gateway, broker and hub, means over the runs; empty without gateway and hub."""
+    if not any(any(kpis.get("way", {}).values()) for kpis in runs):
+        return {}
+    return {
+        name: _spread([kpis["throughput"].get(name, {}).get("mean_per_s") for kpis in runs])["value"] for name in FLOWS
+    }
 
 
 def _hop(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -127,6 +139,24 @@ def sweep_rows(document: Mapping[str, Any], hop: str = "end_to_end") -> list[lis
     return rows
 
 
+FLOW_HEADER = ("point", *(f"{name.replace('_', ' ')}/s" for name in FLOWS), "broker p50", "broker p99", "drops")
+
+
+def flow_rows(document: Mapping[str, Any]) -> list[list[str]]:
+    """The platform's KPIs, a row per point with a gateway or a hub: rates, processing latency in ms, drops by place."""
+    rows = []
+    for point in document["points"]:
+        if not point.get("flows"):
+            continue
+        broker = point["hops"].get("broker")
+        few = broker["few"] if broker else ()
+        latency = [in_ms(broker[f"{q}_ms"]["value"]) if broker and q not in few else "-" for q in ("p50", "p99")]
+        drops = [f"{point['books'][name]} {place}" for name, place in PLACES.items() if point["books"].get(name)]
+        rates = [_per_s(point["flows"][name]) for name in FLOWS]
+        rows.append([point["name"] or point["workload"], *rates, *latency, ", ".join(drops) or "none"])
+    return rows
+
+
 def _per_s(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
@@ -161,15 +191,20 @@ def sweep_markdown(document: Mapping[str, Any]) -> str:
         f"## {sweep_title(document)}: {HOP_TITLES[hop]} (ms)\n\n{markdown_table(HEADER, sweep_rows(document, hop))}"
         for hop in shown_hops(document)
     ]
+    if flows := flow_rows(document):
+        parts.append(f"## {sweep_title(document)}: platform (messages/s, ms)\n\n{markdown_table(FLOW_HEADER, flows)}")
     return "\n".join(parts)
 
 
 def sweep_latex(document: Mapping[str, Any]) -> str:
     """A booktabs table per hop."""
-    return "\n".join(
+    tables = [
         latex_table(f"{sweep_title(document)}: {HOP_TITLES[hop]} (ms)", HEADER, sweep_rows(document, hop))
         for hop in shown_hops(document)
-    )
+    ]
+    if flows := flow_rows(document):
+        tables.append(latex_table(f"{sweep_title(document)}: platform (messages/s, ms)", FLOW_HEADER, flows))
+    return "\n".join(tables)
 
 
 def sweep_csv(document: Mapping[str, Any]) -> str:
@@ -179,7 +214,7 @@ def sweep_csv(document: Mapping[str, Any]) -> str:
     figures = [*SUMMED, "min_ms", "max_ms"]
     head = ["experiment", "testbed", "twin", "scale", "point", *document["varied"], "runs", "valid"]
     writer.writerow([*head, "sent_per_s", "delivered_per_s", "lost", "offered", "hop", "source", "count", *figures,
-                     "mean_low_ms", "mean_high_ms"])  # fmt: skip
+                     "mean_low_ms", "mean_high_ms", *(f"{name}_per_s" for name in FLOWS)])  # fmt: skip
     for point in document["points"]:
         cell = [point["parameters"].get(name, "") for name in document["varied"]]
         what = [document[name] for name in ("experiment", "testbed", "twin", "scale")]
@@ -189,9 +224,11 @@ def sweep_csv(document: Mapping[str, Any]) -> str:
             mean = summary["mean_ms"]
             writer.writerow([*start, *rates, point["loss"]["lost"], point["loss"]["offered"], hop, "measured",
                              summary["count"], *(summary[name]["value"] for name in figures),
-                             mean["low"], mean["high"]])  # fmt: skip
+                             mean["low"], mean["high"],
+                             *(point["flows"].get(name) for name in FLOWS)])  # fmt: skip
         for reference in point["reference"]:
             given = [reference["figures"].get(name.removesuffix("_ms"), "") for name in figures]
             texts = ["-".join(map(str, value)) if isinstance(value, list | tuple) else value for value in given]
-            writer.writerow([*start, "", "", "", "", reference["hop"], reference["source"], "", *texts, "", ""])
+            writer.writerow([*start, "", "", "", "", reference["hop"], reference["source"], "", *texts, "", "",
+                             *("" for _ in FLOWS)])  # fmt: skip
     return out.getvalue()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from toolkit.report.drops import drop_plots, kpi_lines, plot_drops, sum_of_books
 from toolkit.report.plots import without_key
+from toolkit.report.sweep import FLOW_HEADER, FLOWS, flow_rows
 
 
 def books(**lost: int) -> dict[str, int]:
@@ -54,3 +55,13 @@ def test_places_of_one_parameter_have_its_values_and_the_axis_its_name():
     assert without_key(["pool=4", "pool=64"]) == (["4", "64"], "pool")
     for names in (["pool=4", "other=4"], ["a", "pool=4"], ["pool=4, qos=1", "pool=4, qos=0"], []):
         assert without_key(names) == (names, "")
+
+
+def test_points_of_a_platform_have_their_rates_latency_and_drops_and_others_no_row():
+    flows = dict.fromkeys(FLOWS, 100.04) | {"hub_out": None}
+    broker = {"p50_ms": {"value": 0.05}, "p99_ms": {"value": 1.5}, "few": ["p99"]}
+    chain = {"name": "slow", "flows": flows, "hops": {"broker": broker}, "books": books(lost_in_hub=30, late=2)}
+    document = {"points": [chain, {"name": "plain", "flows": {}, "hops": {}, "books": {}}]}
+    [row] = flow_rows(document)
+    assert row == ["slow", *["100.0"] * 5, "-", "0.0500", "-", "30 in the hub, 2 too late"]
+    assert len(row) == len(FLOW_HEADER)
