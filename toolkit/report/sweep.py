@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.measure.experiments import ExperimentFolder
 from toolkit.measure.kpis import wilson
-from toolkit.report.drops import PLACES, sum_of_books
+from toolkit.report.drops import PLACES, known_rates, sum_of_books
 from toolkit.report.table import COLUMNS, HOP_TITLES, in_ms, is_virtual, published_rows
 from toolkit.report.text import latex_table, markdown_table
 
@@ -67,9 +67,8 @@ def _flows(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Messages a second in and out of gateway, broker and hub, means over the runs; empty without gateway and hub."""
     if not any(any(kpis.get("way", {}).values()) for kpis in runs):
         return {}
-    return {
-        name: _spread([kpis["throughput"].get(name, {}).get("mean_per_s") for kpis in runs])["value"] for name in FLOWS
-    }
+    rates = [known_rates(kpis) for kpis in runs]
+    return {name: _spread([each.get(name) for each in rates])["value"] for name in FLOWS}
 
 
 def _hop(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def test_kpis_are_said_only_where_there_is_a_platform():
         "drops: 2 in the broker",
         "counted where it happened: hub queue full 3",
     ]
+    probe = {"role": "probe", "counts": {"packets_lost": 3}}
+    blurred = kpi_lines(document | {"processes": [*document["processes"], probe]})
+    assert blurred[0] == "messages/s: gateway in 5.0, out 5.0; hub in 4.0, out 8.0", "the broker's would be too few"
     assert kpi_lines({"way": {"gateway": False, "hub": False}}) == []
 
 
