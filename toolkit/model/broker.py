@@ -101,7 +101,7 @@ class _Broker:
     @property
     def lag_ms(self) -> float:
         """By how much each further copy is read later than its way explains (a process that reads one at a time)."""
-        ways = self.freed.deliver[self.rows]
+        ways = self.freed.deliver[self.rows, : self.lanes]
         known = np.nanmedian(ways, axis=0) if len(ways) else np.zeros(1)
         return max(float(known[-1] - known[0]) / (len(known) - 1), 0.0) if len(known) > 1 else 0.0
 
@@ -285,9 +285,10 @@ class _Broker:
     def put_arrivals(self) -> None:
         """What is left of the way to a subscriber, by kind."""
         self.places |= {"Subscriber": 0}
-        lag = np.arange(self.freed.deliver.shape[1]) * self.lag_ms
         rows = self.rows
-        ways = self.freed.deliver[rows] - lag
+        # The later a copy is sent, the longer the cable is busy for it, and the more of what happens there delays it.
+        ways = self.freed.deliver[rows, : self.lanes]
+        ways = ways - np.arange(ways.shape[1]) * self.lag_ms
         for kind, suffix in enumerate(self.suffixes):
             chosen = _known(ways[self.kinds[rows] == kind])
             delay = rest_of("deliver", chosen if len(chosen) >= _FEW else _known(ways))

@@ -189,14 +189,14 @@ class _Batch:
         self.immediate = Together(self.rules, [t for level in self.rules.immediate for t in level])
         self.level = np.repeat(np.arange(len(self.rules.immediate)), [len(level) for level in self.rules.immediate])
         self.weight = np.zeros(len(self.level))
-        self.weighed: list[int] = []
+        self.weighed: set[int] = set()
         """Transitions whose weight depends on the marking, or is not above 0."""
         for i, transition in enumerate(self.immediate.transitions):
             assert isinstance(transition.timing, Immediate)
             expression = transition.timing.weight
             self.weight[i] = 0.0 if expression.names else float(expression({}))
             if self.weight[i] <= 0:
-                self.weighed.append(i)
+                self.weighed.add(i)
 
     def _prepare_clocks(self, timed: list[Transition]) -> None:
         """Arrays of shape (timed transitions, replications), and slots for those with several clocks."""
@@ -336,13 +336,15 @@ class _Batch:
             return
         index = np.arange(self.alive.size)
         for _ in range(_LOOP):
-            enabled = self.immediate.degrees(self.rows[:, index] if index.size < self.alive.size else self.rows) > 0
+            here = self.rows.take(index, axis=1) if index.size < self.alive.size else self.rows
+            live, degree = self.immediate.degrees(here)
+            enabled = degree > 0
             some = np.flatnonzero(enabled.any(axis=0))
             if not some.size:
                 return
             # What fires in one replication enables nothing in another.
             index, enabled = index[some], enabled[:, some]
-            chosen = self._choose(enabled, index)
+            chosen = self._choose(live, enabled, index)
             self._change(index, self.immediate, chosen)
             if self.follow:
                 token = self._take(self.immediate, chosen, index)
@@ -352,25 +354,29 @@ class _Batch:
             f"net {self.net.name}: immediate transitions fire for ever without time passing; look at {names}"
         )
 
-    def _choose(self, enabled: NDArray[np.bool_], index: IntArray) -> IntArray:
-        """One of the enabled transitions of the highest level in each replication, by weight."""
+    def _choose(self, live: IntArray, enabled: NDArray[np.bool_], index: IntArray) -> IntArray:
+        """Of the transitions `live`, one enabled one of the highest level in each replication, by weight."""
         chosen = np.asarray(enabled.argmax(axis=0))
-        candidates = enabled & (self.level[:, None] == self.level[chosen])
+        level = self.level[live]
+        candidates = enabled & (level[:, None] == level[chosen])
         several = np.flatnonzero(candidates.sum(axis=0) > 1)
-        if not several.size:
-            return chosen
-        candidates = candidates[:, several]
-        weights = np.where(candidates, self.weight[:, None], 0.0)
-        for i in self.weighed:
-            on = candidates[i]
-            weights[i, on] = self.rules.weight(self.immediate.transitions[i], self.marking[:, index[several[on]]])
-        bounds = np.cumsum(weights, axis=0)
-        drawn = np.minimum(self.rng.random(several.size) * bounds[-1], np.nextafter(bounds[-1], 0.0))
-        chosen[several] = (drawn >= bounds).sum(axis=0)
-        return chosen
+        if several.size:
+            candidates = candidates[:, several]
+            weights = np.where(candidates, self.weight[live][:, None], 0.0)
+            for row, i in enumerate(live.tolist()):
+                if i in self.weighed:
+                    columns = index[several[candidates[row]]]
+                    weight = self.rules.weight(self.immediate.transitions[i], self.marking[:, columns])
+                    weights[row, candidates[row]] = weight
+            bounds = np.cumsum(weights, axis=0)
+            drawn = np.minimum(self.rng.random(several.size) * bounds[-1], np.nextafter(bounds[-1], 0.0))
+            chosen[several] = (drawn >= bounds).sum(axis=0)
+        return np.asarray(live[chosen])
 
     def set_clocks(self) -> None:
-        active = np.minimum(self.timed.degrees(self.rows), self.servers)
+        live, degree = self.timed.degrees(self.rows)
+        active = np.zeros_like(self.running)
+        active[live] = np.minimum(degree, self.servers[live])
         missing = active - self.running
         for i in self.rates:
             self._redraw(i, active[i])

@@ -62,29 +62,41 @@ class Together:
                 weights.append(np.array([part.get(place, 0.0) for place in rules.places]))
                 bounds.append(bound)
                 guarded.append(i)
+        self._taken_at_most = self._taken.max(axis=1, initial=1).ravel()
         self._least = least
         self._weights = np.array(weights).reshape(len(weights), places)
         self._bounds = np.array(bounds)[:, None]
-        # Rows of one transition follow each other, so that a segment each is left to join.
-        self._guarded, self._segments = np.unique(np.array(guarded, dtype=np.int64), return_index=True)
+        self._guarded = np.array(guarded, dtype=np.int64)
+        """Which transition each weighted sum belongs to, ascending."""
 
-    def degrees(self, markings: IntArray) -> IntArray:
-        """How often each is enabled: shape (transitions, n), for markings with their extra rows."""
-        degree: IntArray | None = None
-        for rows, taken in zip(self._inputs, self._taken, strict=True):
-            tokens = markings[rows]
-            if taken.max(initial=1) > 1:
-                tokens //= taken
-            degree = tokens if degree is None else np.minimum(degree, tokens, out=degree)
-        assert degree is not None
+    def degrees(self, markings: IntArray) -> tuple[IntArray, IntArray]:
+        """(transitions that may be enabled anywhere, how often each is: a row for each of them, n columns).
+
+        `markings` have their extra rows. Transitions that are left out have an input place that is empty everywhere.
+        """
+        occupied = np.asarray((markings > 0).any(axis=1))
+        live = np.flatnonzero(occupied[self._inputs].all(axis=0))
+        degree = markings.take(self._inputs[0, live], axis=0)
+        if self._taken_at_most[0] > 1:
+            degree //= self._taken[0, live]
+        for rows, taken, most in zip(self._inputs[1:], self._taken[1:], self._taken_at_most[1:], strict=True):
+            more = np.flatnonzero(rows[live] < len(markings) - 1)
+            tokens = markings.take(rows[live[more]], axis=0)
+            degree[more] = np.minimum(degree[more], tokens // taken[live[more]] if most > 1 else tokens)
         places = markings[:-EXTRA_ROWS]
-        for i, row, tokens in self._least:
-            degree[i] *= places[row] < tokens
-        if len(self._bounds):
-            holds = self._weights @ places.astype(np.float64) < self._bounds
-            degree[self._guarded] *= np.logical_and.reduceat(holds, self._segments, axis=0)
+        row = np.full(len(self.transitions), -1)
+        row[live] = np.arange(len(live))
+        for i, place, tokens_least in self._least:
+            if row[i] >= 0:
+                degree[row[i]] *= places[place] < tokens_least
+        sums = np.flatnonzero(row[self._guarded] >= 0)
+        if sums.size:
+            holds = self._weights[sums] @ places.astype(np.float64) < self._bounds[sums]
+            guarded, segments = np.unique(self._guarded[sums], return_index=True)
+            degree[row[guarded]] *= np.logical_and.reduceat(holds, segments, axis=0)
         for i in self._others:
-            guard = self.transitions[i].guard
-            assert guard is not None
-            degree[i] *= self.rules.holds(guard, places)
-        return degree
+            if row[i] >= 0:
+                guard = self.transitions[i].guard
+                assert guard is not None
+                degree[row[i]] *= self.rules.holds(guard, places)
+        return live, degree

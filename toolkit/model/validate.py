@@ -293,7 +293,7 @@ def _noise(fitted: RunSamples, judged: RunSamples, missed: list[tuple[Figure, fl
     # Runs with other numbers of subscribers differ for other reasons than noise: then the judged one stands for both.
     is_alike = len(set(fitted.part_subscribers)) == 1
     there = compare(fitted.end_to_end, fitted.end_to_end, parts=fitted.parts) if is_alike else ()
-    for figure, _ in missed:
+    for figure, target in missed:
         pair = (figure, _figure(there, figure.name) if there else figure)
         halves = [(f.high - f.low) / 2 / f.measured * 100 for f in pair if f.measured]
         both = float(np.hypot(halves[0], halves[1])) if len(halves) > 1 else 0.0
@@ -308,8 +308,13 @@ def _noise(fitted: RunSamples, judged: RunSamples, missed: list[tuple[Figure, fl
             found.append(f"{figure.name}: a single run does not tell by how much runs with equal settings differ")
         for run, what in ((judged, "judged by"), (fitted, "fitted on")):
             if len(run.parts) > 1 and (run is judged or is_alike):
-                values = ", ".join(f"{_figure_of(figure.name, part):.4g}" for part in run.parts)
-                found.append(f"{figure.name} of the runs {what}, one by one: {values} ms")
+                values = [_figure_of(figure.name, part) for part in run.parts]
+                scatter = (max(values) - min(values)) / float(np.median(values)) * 100
+                more = f": repetitions differ by {scatter:.0f} %, where {target:g} % are asked of the model"
+                found.append(
+                    f"{figure.name} of the runs {what}, one by one: {', '.join(f'{v:.4g}' for v in values)} ms"
+                    + (more if scatter > target else "")
+                )
     slices = [part for run in judged.parts for part in np.array_split(run, 10) if len(part)]
     means = [float(part.mean()) for part in slices]
     if min(means) > 0 and max(means) > 1.5 * min(means):

@@ -186,6 +186,19 @@ def test_a_run_with_few_subscribers_on_a_cable_tells_of_many(tmp_path):
     assert faster < latencies(read_net(document, {"S": 7})).mean() - 3 * fitted.freed.cables.out_ms
 
 
+def test_fewer_subscribers_have_the_way_of_the_first_copies(tmp_path):
+    samples = read_run(make_run(tmp_path / "six", subscribers=6))
+    assert samples.freed is not None
+    samples.freed.deliver[:, 3:] += 5.0
+    means = []
+    for subscribers in (2, 6):
+        net = read_net(net_from_run(samples, subscribers=subscribers), {"S": subscribers})
+        means.append(simulate(net, least=2048, most=2048).latency.mean())
+    first = read_run(make_run(tmp_path / "two", subscribers=2, seed=2)).end_to_end.mean()
+    assert means[0] == pytest.approx(first, rel=0.02)
+    assert means[1] == pytest.approx(samples.end_to_end.mean() + 2.5, rel=0.02)
+
+
 def test_the_net_of_large_copies_has_one_cable_and_answers_on_it(tmp_path):
     samples = read_run(make_run(tmp_path / "f", subscribers=2, payload=65_536, n=60))
     document = net_from_run(samples)

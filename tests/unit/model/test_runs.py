@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -300,7 +301,7 @@ def test_a_closed_loop_is_asked_what_a_rate_would_do(tmp_path):
     slow, fast = json.loads(run("predict", str(folder), *options).stdout)["points"]
     assert slow["mean"] == pytest.approx(read_run(folder).end_to_end.mean(), rel=0.1)
     # A core is busy for 0.2 ms with a message, 1.2 ms with a late one: not 10,000 times a second.
-    assert fast["mean"] > slow["mean"] + 5
+    assert fast["mean"] > slow["mean"] + 4
     assert json.loads(run("predict", str(folder), "--json").stdout)["points"][0]["settings"] == {}
 
 
@@ -323,6 +324,7 @@ def test_a_miss_shows_how_runs_with_equal_settings_differ(tmp_path):
     (values,) = (text for text in result.explanations if text.startswith("mean of the runs judged by"))
     first, second = (float(word) for word in values.split(": ")[1].removesuffix(" ms").split(", "))
     assert second == pytest.approx(2 * first, rel=0.15)
+    assert re.search(r": repetitions differ by [67]. %, where 3 % are asked of the model$", values)
 
 
 def test_a_thread_is_held_until_the_last_subscriber_was_sent_to(tmp_path):

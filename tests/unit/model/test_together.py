@@ -21,6 +21,13 @@ def markings():
     return np.random.Generator(np.random.Philox(1)).integers(0, 5, (3, 300))
 
 
+def all_degrees(together, markings):
+    live, degrees = together.degrees(with_extra_rows(markings))
+    found = np.zeros((len(together.transitions), markings.shape[1]), dtype=np.int64)
+    found[live] = degrees
+    return found
+
+
 def test_degrees_are_those_of_each_transition(markings):
     net = NetBuilder("many").place("A", 3).place("B").place("C")
     net = net.timed("plain", "A", "B", "exponential(1)").timed("source", None, "A", "exponential(1)")
@@ -29,7 +36,9 @@ def test_degrees_are_those_of_each_transition(markings):
         net = net.immediate(f"guarded_{i}", ["A", "C"] if i % 2 else "B", "C", guard=guard)
     rules = Rules(net.build())
     together = Together(rules, rules.net.transitions)
-    found = together.degrees(with_extra_rows(markings))
+    found = all_degrees(together, markings)
+    empty = markings * np.array([[1], [0], [1]])
+    assert (all_degrees(together, empty)[3::2] == 0).all()
     for row, transition, change in zip(found, rules.net.transitions, together.changes.T, strict=True):
         assert row.tolist() == rules.degree(transition, markings).tolist(), transition.name
         fired = markings.copy()
