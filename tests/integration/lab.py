@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,19 @@ class Lab:
             *docker("network", "ls", "--filter", mark, "--format", "network {{.Name}}").splitlines(),
             *docker("volume", "ls", "--filter", mark, "--format", "volume {{.Name}}").splitlines(),
         ]
+
+
+@contextlib.contextmanager
+def deployed(folder: Path, name: str, text: str) -> Iterator[Lab]:
+    """A testbed that is up inside the block; nothing of it is left afterwards, also where it never came up."""
+    made = Lab(folder=folder, name=name)
+    made.write(text)
+    try:
+        made.run("deploy")
+        yield made
+    finally:
+        made.run("teardown")
+    assert made.left() == []
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.lab import Lab
+from tests.integration.lab import Lab, deployed
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -29,12 +29,8 @@ workloads:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    made = Lab(folder=tmp_path_factory.mktemp("cluster"), name="test-cluster")
-    made.write(TESTBED)
-    made.run("deploy")
-    yield made
-    made.run("teardown")
-    assert made.left() == []
+    with deployed(tmp_path_factory.mktemp("cluster"), "test-cluster", TESTBED) as made:
+        yield made
 
 
 def kpis(lab: Lab, workload: str) -> dict[str, Any]:

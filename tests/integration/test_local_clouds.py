@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.lab import Lab, docker
+from tests.integration.lab import Lab, deployed, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -51,12 +51,8 @@ workloads:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    made = Lab(folder=tmp_path_factory.mktemp("clouds"), name="test-clouds")
-    made.write(TESTBED)
-    made.run("deploy")
-    yield made
-    made.run("teardown")
-    assert made.left() == []
+    with deployed(tmp_path_factory.mktemp("clouds"), "test-clouds", TESTBED) as made:
+        yield made
 
 
 def test_the_consumer_is_answered_from_the_other_cloud(lab: Lab) -> None:

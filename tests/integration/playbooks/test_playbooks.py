@@ -228,7 +228,6 @@ def test_a_bare_machine_gets_an_engine_and_is_bare_again(clean: Lab) -> None:
     again = lab.deploy(lab.bundle("empty"), playbook="teardown.yml")
     assert not again.failed, again.failed
     assert lab.on("empty", bare) == ""
-    lab.on("empty", "apt-get -qq -y --no-install-recommends install python3 python3-apt >/dev/null 2>&1")
 
 
 def test_an_interrupt_ends_ansible(lab: Lab) -> None:
