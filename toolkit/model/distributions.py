@@ -92,6 +92,23 @@ class Distribution(ABC):
         return f"{NAMES[type(self)]}({', '.join(_written(v) for v in values)})"
 
 
+class _OfMoments(Distribution):
+    """A family whose moments of any order are known in closed form: mean and variance follow."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def moment(self, order: int) -> float: ...
+
+    @property
+    def mean(self) -> float:
+        return self.moment(1)
+
+    @property
+    def variance(self) -> float:
+        return max(self.moment(2) - self.moment(1) ** 2, 0.0)
+
+
 def _written(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_written(v) for v in value)}]"
@@ -332,7 +349,7 @@ class Lognormal(Distribution):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weibull(Distribution):
+class Weibull(_OfMoments):
     """P(X > x) = exp(-(x/scale)^shape)."""
 
     shape: float
@@ -343,14 +360,6 @@ class Weibull(Distribution):
             self.shape > 0 and self.scale > 0,
             f"weibull(shape={self.shape:g}, scale={self.scale:g}): both must be above 0",
         )
-
-    @property
-    def mean(self) -> float:
-        return self.moment(1)
-
-    @property
-    def variance(self) -> float:
-        return self.moment(2) - self.moment(1) ** 2
 
     def moment(self, order: int) -> float:
         return self.scale**order * math.gamma(1 + order / self.shape)
@@ -370,7 +379,7 @@ class Weibull(Distribution):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loglogistic(Distribution):
+class Loglogistic(_OfMoments):
     """P(X <= x) = 1 / (1 + (x/scale)^-shape); the shape must exceed 2 so that a variance exists."""
 
     shape: float
@@ -381,14 +390,6 @@ class Loglogistic(Distribution):
             self.shape > 2 and self.scale > 0,
             f"loglogistic(shape={self.shape:g}, scale={self.scale:g}): needs shape above 2 and scale above 0",
         )
-
-    @property
-    def mean(self) -> float:
-        return self.moment(1)
-
-    @property
-    def variance(self) -> float:
-        return self.moment(2) - self.moment(1) ** 2
 
     def moment(self, order: int) -> float:
         angle = order * math.pi / self.shape
@@ -451,7 +452,7 @@ class Shifted(Distribution):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HyperErlang(Distribution):
+class HyperErlang(_OfMoments):
     """A mixture of Erlang distributions, branch by branch: weight, whole shape, rate."""
 
     weights: tuple[float, ...]
@@ -480,14 +481,6 @@ class HyperErlang(Distribution):
             (w, Erlang(shape=k, rate=r)) for w, k, r in zip(self.weights, self.shapes, self.rates, strict=True) if w > 0
         ]
 
-    @property
-    def mean(self) -> float:
-        return self.moment(1)
-
-    @property
-    def variance(self) -> float:
-        return self.moment(2) - self.moment(1) ** 2
-
     def moment(self, order: int) -> float:
         return sum(w * e.moment(order) for w, e in self.branches())
 
@@ -507,7 +500,7 @@ class HyperErlang(Distribution):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PhaseType(Distribution):
+class PhaseType(_OfMoments):
     """Time to leave the phases of a Markov chain: start probabilities and generator among the phases."""
 
     start: tuple[float, ...]
@@ -532,14 +525,6 @@ class PhaseType(Distribution):
         for _ in range(order):
             vector = np.linalg.solve(-np.asarray(self.generator), vector)
         return math.factorial(order) * float(np.asarray(self.start) @ vector)
-
-    @property
-    def mean(self) -> float:
-        return self.moment(1)
-
-    @property
-    def variance(self) -> float:
-        return self.moment(2) - self.moment(1) ** 2
 
     def _survival(self, x: FloatArray, *, density: bool) -> FloatArray:
         """Uniformisation: the powers of the jump chain weighted by Poisson probabilities."""
@@ -591,7 +576,7 @@ class PhaseType(Distribution):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Empirical(Distribution):
+class Empirical(_OfMoments):
     """As measured: quantiles at given levels (the first 0, the last 1), straight lines between them."""
 
     levels: tuple[float, ...]
@@ -612,14 +597,6 @@ class Empirical(Distribution):
         # Mean of x^order on a straight piece from low to high.
         pieces = sum(low**i * high ** (order - i) for i in range(order + 1)) / (order + 1)
         return float(np.diff(self.levels) @ pieces)
-
-    @property
-    def mean(self) -> float:
-        return self.moment(1)
-
-    @property
-    def variance(self) -> float:
-        return max(self.moment(2) - self.moment(1) ** 2, 0.0)
 
     def cdf(self, x: FloatArray) -> FloatArray:
         x = np.asarray(x, dtype=np.float64)
