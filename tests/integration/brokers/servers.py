@@ -55,14 +55,6 @@ class Server:
         docker("restart", "-t", "5", self.containers[which])
         self.await_health(which)
 
-    def memory_bytes(self) -> int:
-        """Resident in all its processes."""
-        pages = 0
-        for line in docker("top", self.containers[0], "-eo", "pid").split()[1:]:
-            with contextlib.suppress(OSError):  # a short one, over by now
-                pages += int(Path(f"/proc/{line}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGESIZE")
-
     def await_health(self, which: int = 0) -> float:
         """Seconds until its health check passes."""
         started = time.monotonic()
