@@ -16,8 +16,5 @@ PORTS: Mapping[str, tuple[int, int]] = {
 }
 """Insecure and secure port of each system; `gatekeeper` is the side that other clouds call."""
 
-CORE_SYSTEMS = ("service_registry", "authorization", "orchestrator", "gatekeeper")
-"""Those that share the stores of their cloud."""
-
 ENVIRONMENT = "TOOLKIT_ARROWHEAD_"
 """Beginning of every variable that sets a system."""

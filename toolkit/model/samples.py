@@ -18,11 +18,6 @@ from toolkit.model.steps import delays_of_steps
 
 HOPS = {"publish": ("t1_ns", "t2_ns"), "broker": ("t2_ns", "t3_ns"), "deliver": ("t3_ns", "t4_ns")}
 """Hop -> the instants that it lies between; a message's hops follow each other."""
-END_TO_END = ("t1_ns", "t4_ns")
-
-
-def _nothing() -> FloatArray:
-    return np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

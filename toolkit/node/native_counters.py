@@ -67,10 +67,12 @@ class NativeCounters:
         self._thread.start()
 
     def first(self) -> dict[str, int]:
-        """The numbers to count from; waits a moment for a broker that has not told any yet."""
+        """The numbers to count from; waits a moment for a broker that has told none yet, or is still telling them."""
         until_s = time.monotonic() + _FIRST_WITHIN_S
-        while not self.latest and time.monotonic() < until_s:
-            time.sleep(0.02)
+        told: set[str] = set()
+        while (not told or told != self.latest.keys()) and time.monotonic() < until_s:
+            told = set(self.latest)
+            time.sleep(0.05)
         return dict(self.latest)
 
     def read(self, *, settled: bool = False) -> dict[str, int]:

@@ -18,7 +18,6 @@ _ERRORS = " urn:ietf:params:xml:ns:xmpp-"
 """In the names of elements that say what is wrong."""
 STANZAS = frozenset({f"{CLIENT} message", f"{CLIENT} iq", f"{CLIENT} presence"})
 """What XEP-0198 counts."""
-REQUEST_ACK = f"<r xmlns='{ACKS}'/>".encode()
 END = b"</stream:stream>"
 _NODE_FORM = "".join(
     f"<field var='{name}'><value>{value}</value></field>"
