@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, insert, select
+from sqlalchemy import and_, bindparam, delete, insert, select
 from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.sql.expression import Select
 
@@ -191,3 +191,15 @@ def _service(row: RowMapping, interfaces: dict[int, tuple[str, ...]]) -> Arrowhe
         service_definition=row["service_definition"],
         interfaces=interfaces.get(row["service_id"], ()),
     )
+
+
+def delete_intra(connection: Connection, **equal: Any) -> int:
+    """Delete the rules whose columns have these values; returns how many there were."""
+    statement = delete(INTRA_CLOUD).where(*(INTRA_CLOUD.c[name] == value for name, value in equal.items()))
+    return connection.execute(statement).rowcount
+
+
+def delete_inter(connection: Connection, **equal: Any) -> int:
+    """Delete the rules whose columns have these values; returns how many there were."""
+    statement = delete(INTER_CLOUD).where(*(INTER_CLOUD.c[name] == value for name, value in equal.items()))
+    return connection.execute(statement).rowcount
