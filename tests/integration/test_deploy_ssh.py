@@ -141,10 +141,10 @@ nodes:
   two: {{kind: host, address: {ADDRESSES["pub"]}}}
 """
     )
-    for command in (("deploy",), ("doctor",)):
-        ran = nobody.run(*command, expect=4)
-        assert "node one" in ran.stdout + ran.stderr
-        assert "node two" in ran.stdout + ran.stderr
+    for command, words in (("deploy", "node {}: "), ("doctor", "LACK {}: reach: ")):
+        ran = nobody.run(command, expect=4)
+        assert words.format("one") in ran.stdout + ran.stderr
+        assert words.format("two") in ran.stdout + ran.stderr
     nobody.run("teardown")
     nobody.edit(", port: 9", "")
     machines = {f["where"]: f for f in nobody.run("doctor", "--json").document}

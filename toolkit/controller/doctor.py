@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from toolkit.providers import provider_for
 from toolkit.providers.base import Request
 from toolkit.provisioning.observe import Observed, observe
 from toolkit.spec.nodes import VIRTUAL
-from toolkit.spec.testbed import Testbed
+from toolkit.spec.testbed import Node, Testbed
 from toolkit.state import Deployment, Host
 
 MIN_FREE_BYTES = 4 << 30
@@ -54,12 +54,13 @@ def check_machine() -> list[Finding]:
 
 
 def check_nodes(testbed: Testbed, deployment: Deployment | None) -> list[Finding]:
-    """Nodes that are deployed, as they are; before that, machines that exist, entered as a deploy would enter them."""
-    if deployment is not None:
-        advice = f"toolkit deploy {testbed.name}"
-        return [_seen(node, seen, advice) for node, seen in observe(deployment.hosts, testbed.name).items()]
-    made = [node for node in testbed.nodes if testbed.providers[node.provider].type in VIRTUAL]
-    findings = [_entered(node, host) for node, host in _enter(testbed).items()]
+    """Deployed nodes as they are; of the others, machines that exist, entered as a deploy would enter them."""
+    hosts = deployment.hosts if deployment else {}
+    advice = f"toolkit deploy {testbed.name}"
+    findings = [_seen(node, seen, advice) for node, seen in observe(hosts, testbed.name).items()] if hosts else []
+    others = [node for node in testbed.nodes if node.name not in hosts]
+    findings += [_entered(node, host) for node, host in _enter(testbed, others).items()]
+    made = [node for node in others if testbed.providers[node.provider].type in VIRTUAL]
     if made:
         findings.append(Finding(where="nodes", what="virtual", well=True, found=f"deploy makes {len(made)} of them"))
     return findings
@@ -113,11 +114,11 @@ def _seen(node: str, seen: Observed | ToolkitError, advice: str) -> Finding:
     )
 
 
-def _enter(testbed: Testbed) -> dict[str, Host | str]:
+def _enter(testbed: Testbed, wanted: Sequence[Node]) -> dict[str, Host | str]:
     """Machines that exist, or why they cannot be used; a host key that is seen here is not trusted later."""
     found: dict[str, Host | str] = {}
     for name, settings in testbed.providers.items():
-        nodes = [node for node in testbed.nodes if node.provider == name]
+        nodes = [node for node in wanted if node.provider == name]
         if settings.type in VIRTUAL or not nodes:
             continue
         with tempfile.TemporaryDirectory(prefix="toolkit-doctor-") as folder:
