@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -129,12 +129,18 @@ class Authorization:
     async def _write(self, work: Callable[[Connection], Any]) -> Any:
         return await self._storage.write(work, operation="mgmt")
 
-    def rule_routes(self, noun: str, rule: Any, entry: Any) -> list[Route]:
+    def rule_routes(
+        self,
+        noun: str,
+        rule: Any,
+        entry: Any,
+        *,
+        list_rules: Callable[..., list[Any]],
+        delete_rules: Callable[..., int],
+        make: Callable[[Call], Awaitable[Reply]],
+    ) -> list[Route]:
         """List, get, make, replace and delete one kind of rule."""
-        list_rules: Callable[..., list[Any]] = getattr(authorisations, f"list_{noun}")
-        delete_rules: Callable[..., int] = getattr(authorisations, f"delete_{noun}")
         path = f"{BASE}/mgmt/{noun}cloud"
-        make = getattr(self, f"allow_{noun}")
         message = f"There are no such {noun}-cloud authorization rights in the database"
 
         async def list_all(_call: Call) -> Reply:
@@ -200,8 +206,14 @@ class Authorization:
                 method="GET", path=f"{BASE}/mgmt/publickey", handle=self.public_key, summary="The public key",
                 answers=str, access=either(operator, only("certificate_authority")),
             ),
-            *self.rule_routes("intra", IntraCloudAuthorization, IntraCloudAuthEntry),
-            *self.rule_routes("inter", InterCloudAuthorization, InterCloudAuthEntry),
+            *self.rule_routes(
+                "intra", IntraCloudAuthorization, IntraCloudAuthEntry, list_rules=authorisations.list_intra,
+                delete_rules=authorisations.delete_intra, make=self.allow_intra,
+            ),
+            *self.rule_routes(
+                "inter", InterCloudAuthorization, InterCloudAuthEntry, list_rules=authorisations.list_inter,
+                delete_rules=authorisations.delete_inter, make=self.allow_inter,
+            ),
             *management_routes(self._core, BASE),
         ]  # fmt: skip
 
