@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def gc(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also caches: built images, prepared engine stores, registry.")
+        bool, typer.Option("--all", help="Also caches: built images, prepared engine stores, disks, registry.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
     json_output: JsonOption = False,
@@ -27,9 +27,10 @@ def gc(
 
     removed = collect_garbage(everything=everything, dry_run=dry_run)
     if json_output:
-        typer.echo(json.dumps([{"kind": r.kind, "name": r.name} for r in removed]))
+        typer.echo(json.dumps([{"kind": r.kind, "name": r.name, "bytes": r.size_bytes or None} for r in removed]))
         return
     for resource in removed:
-        typer.echo(f"{'would remove' if dry_run else 'removed'} {resource.kind} {resource.name}")
+        size = f" ({resource.size_bytes:,} bytes)" if resource.size_bytes else ""
+        typer.echo(f"{'would remove' if dry_run else 'removed'} {resource.kind} {resource.name}{size}")
     if not removed:
         typer.echo("nothing to do")

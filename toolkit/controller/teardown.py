@@ -14,14 +14,15 @@ from toolkit.contract.bundle import Bundle
 from toolkit.contract.settings import node_root
 from toolkit.errors import ResidueError
 from toolkit.events import Emit, Event, ignore
-from toolkit.providers import engine_store, provider_for
+from toolkit.providers import engine_store, provider_for, vm_disks
 from toolkit.providers.base import Provider, Resource
+from toolkit.providers.vm import kernels_in_use
 from toolkit.provisioning.ansible import Ansible
-from toolkit.provisioning.images import remove_images, unused_images
+from toolkit.provisioning.images import Builder, remove_images, unused_images
 from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
 from toolkit.provisioning.registry import registry_parts, remove_registry
 from toolkit.spec.nodes import VIRTUAL
-from toolkit.spec.testbed import ProviderSettings, Testbed
+from toolkit.spec.testbed import ProviderSettings, Testbed, operator_architecture
 from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, save_deployment
 
 KEPT = ("runs", "experiments")
@@ -114,7 +115,10 @@ def remove_nodes(deployment: Deployment, nodes: Collection[str], emit: Emit) -> 
 
 
 def collect_garbage(*, everything: bool = False, dry_run: bool = False) -> list[Resource]:
-    """Remove what carries our label and belongs to no testbed that this workspace knows; `everything`: caches too."""
+    """Remove what carries our label and belongs to no testbed that this workspace knows; `everything`: caches too.
+
+    Disks of virtual machines that no testbed of any workspace uses go, too, but for the one that a next one would use.
+    """
     known = set(deployed_names())
     found: list[Resource] = []
     for provider in _providers(None):
@@ -122,7 +126,15 @@ def collect_garbage(*, everything: bool = False, dry_run: bool = False) -> list[
             found += provider.resources(name)
             if not dry_run:
                 provider.release(name, None, paths.testbed_dir(name), ignore)
+    clear_disks = vm_disks.unused_disks if dry_run else vm_disks.remove_unused_disks
+    found += clear_disks(kernels_in_use(), () if everything else _next_disks())
     return found + (_clear_caches(dry_run=dry_run) if everything else [])
+
+
+def _next_disks() -> frozenset[str]:
+    """Contents of the disk that virtual machines would be made of now."""
+    references = Builder(ignore).references({("vm", str(operator_architecture()))})
+    return frozenset(vm_disks.content_of(reference.reference) for reference in references.values())
 
 
 def _clear_caches(*, dry_run: bool) -> list[Resource]:

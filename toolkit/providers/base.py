@@ -45,6 +45,8 @@ class Resource:
     kind: str
     name: str
     node: str = ""
+    size_bytes: int = 0
+    """What it takes of the disk; 0 where that is not told."""
 
 
 class Provider(Protocol):

@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit import engine, paths
 from toolkit.errors import UnreachableError
 from toolkit.events import Emit, Event, counted
 from toolkit.providers.base import NodeImage, Resource
+from toolkit.providers.lock_files import held
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -238,17 +238,9 @@ def _saved(api: APIClient, references: Sequence[str]) -> Iterator[bytes]:
 # -- locks ------------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _locked(volume: str, how: int) -> Iterator[None]:
-    """Held shared by those who make nodes of a store, alone by those who build or remove it; among processes too."""
-    file = _lock_file(volume)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with file.open("w") as lock:
-            fcntl.flock(lock, how)
-            if _is_at(lock, file):  # or it was removed with its store while we waited for it
-                yield
-                return
+def _locked(volume: str, how: int) -> contextlib.AbstractContextManager[None]:
+    """Held shared by those who make nodes of a store, alone by those who build or remove it."""
+    return held(_lock_file(volume), how)
 
 
 def _remove_locks(but: Collection[str]) -> None:
@@ -257,13 +249,6 @@ def _remove_locks(but: Collection[str]) -> None:
         if file.stem not in but:
             with contextlib.suppress(BlockingIOError), _locked(file.stem, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 file.unlink()
-
-
-def _is_at(lock: IO[str], file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), file.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _lock_file(volume: str) -> Path:

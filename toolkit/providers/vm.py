@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -25,17 +26,16 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from toolkit import engine, paths
+from toolkit import paths
 from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
 from toolkit.providers import firewall, keys, subnets
 from toolkit.providers.base import Acquired, Request, Resource
 from toolkit.providers.ssh import look_at
+from toolkit.providers.vm_disks import GoldenDisk, prepared
 from toolkit.spec.testbed import Node, ProviderSettings, operator_architecture
 from toolkit.state import Host, SshAccess
 
-DISK_BYTES = 8 << 30
-"""Of each machine; the file is sparse."""
 PROGRAMS = {"x86_64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
 MACHINES = {"x86_64": "q35", "aarch64": "virt"}
 CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
@@ -52,22 +52,6 @@ LOG_TAIL = 25
 _KNOWN_HOSTS_LOCK = threading.Lock()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Disk:
-    """The golden disk and what boots it; made once for each content of the image `vm`."""
-
-    folder: Path
-
-    @property
-    def complete(self) -> bool:
-        return (self.folder / "complete").is_file()
-
-    @property
-    def stamp(self) -> str:
-        """Another one for each making: a machine's own disk holds only what differs from the golden one."""
-        return f"{self.folder} {(self.folder / 'complete').stat().st_mtime_ns}"
-
-
 class VmProvider:
     """QEMU with KVM where it really boots, and TCG elsewhere."""
 
@@ -79,7 +63,12 @@ class VmProvider:
     def acquire(self, request: Request, emit: Emit) -> Acquired:
         """Boot every machine that does not run yet; those that do are left alone."""
         _check_programs()
-        disk = self._disk(request.node_image, emit)
+        if not request.node_image:
+            raise UnreachableError(f"provider {self.settings.name}: there is no image `vm`; toolkit images build vm")
+        with prepared(request.node_image, emit) as disk:
+            return self._acquire(request, disk, emit)
+
+    def _acquire(self, request: Request, disk: GoldenDisk, emit: Emit) -> Acquired:
         accelerator = self._accelerator(disk)
         bridge = _bridge(request)
         operator = keys.identity(request.directory)
@@ -171,52 +160,17 @@ class VmProvider:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def _disk(self, image: str, emit: Emit) -> _Disk:
-        """The golden disk for this content of the image; made in a container, since its files belong to many users."""
-        if not image:
-            raise UnreachableError(f"provider {self.settings.name}: there is no image `vm`; toolkit images build vm")
-        folder = paths.cache() / "vm" / image.rpartition(":")[2]
-        disk = _Disk(folder=folder)
-        if disk.complete:
-            return disk
-        started = time.monotonic()
-        emit(Event(stage="acquire", message="making the disk of virtual machines", state="started"))
-        folder.mkdir(parents=True, exist_ok=True)
-        from docker.errors import DockerException
-
-        try:
-            engine.connect().containers.run(
-                image,
-                [str(DISK_BYTES), f"{os.getuid()}:{os.getgid()}"],
-                volumes={str(folder): {"bind": "/out", "mode": "rw"}},
-                network_mode="none",
-                remove=True,
-            )
-        except DockerException as error:
-            raise UnreachableError(f"the disk of virtual machines cannot be made: {error}") from error
-        (folder / "complete").touch()
-        emit(
-            Event(
-                stage="acquire",
-                message="made the disk of virtual machines",
-                state="done",
-                changed=True,
-                duration_s=time.monotonic() - started,
-            )
-        )
-        return disk
-
-    def _accelerator(self, disk: _Disk) -> str:
+    def _accelerator(self, disk: GoldenDisk) -> str:
         asked = self.settings.accelerator
         if asked != "auto":
             return asked
-        return "kvm" if _kvm_boots(disk.folder) else "tcg"
+        return "kvm" if _kvm_boots(disk.kernel) else "tcg"
 
     def _boot(
         self,
         request: Request,
         node: Node,
-        disk: _Disk,
+        disk: GoldenDisk,
         bridge: str,
         operator: keys.KeyPair,
         accelerator: str,
@@ -228,13 +182,12 @@ class VmProvider:
         host_key = keys.identity(folder)
         (folder / "settings.tar").write_bytes(_settings(request, node, operator, host_key, names))
         (folder / "settings.tar").chmod(0o600)
-        overlay, made_from = folder / "disk.qcow2", folder / "made-from"
-        kept = overlay.is_file() and made_from.is_file() and made_from.read_text() == disk.stamp
+        overlay = folder / "disk.qcow2"
+        kept = disk.lies_under(overlay)
         if not kept:
             overlay.unlink(missing_ok=True)
-            golden = disk.folder / "disk.raw"
-            _program(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(golden), str(overlay)])
-            made_from.write_text(disk.stamp)
+            _program(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk.image), str(overlay)])
+        disk.add_user(overlay)
         tap = _tap(request, node, bridge)
         machine = platform.machine()
         cores = max(1, min(round(node.cpus or 1), os.cpu_count() or 1))
@@ -247,7 +200,7 @@ class VmProvider:
                 "-machine", MACHINES[machine], "-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi",
                 "-cpu", "host" if accelerator == "kvm" else "max",
                 "-smp", str(cores), "-m", f"{memory}M",
-                "-kernel", str(disk.folder / "vmlinuz"), "-initrd", str(disk.folder / "initrd.img"),
+                "-kernel", str(disk.kernel), "-initrd", str(disk.ram_disk),
                 "-append", f"root=/dev/vda rw console={CONSOLES[machine]} {KERNEL_OPTIONS}",
                 "-drive", f"file={overlay},if=virtio,format=qcow2,cache=unsafe",
                 "-drive", f"file={folder / 'settings.tar'},if=virtio,format=raw,readonly=on",
@@ -309,6 +262,7 @@ class _Machine:
     pid: int
     testbed: str
     node: str
+    kernel: Path
 
     @property
     def name(self) -> str:
@@ -327,10 +281,17 @@ def _machines(testbed: str | None) -> list[_Machine]:
             continue
         if b"-name" not in arguments or b"qemu-system" not in arguments[0]:
             continue
-        mark, *rest = arguments[arguments.index(b"-name") + 1].decode().split(",,")
+        options = dict(itertools.pairwise(os.fsdecode(argument) for argument in arguments))
+        mark, *rest = options["-name"].split(",,")
         if mark == MARK and len(rest) == 2 and testbed in {None, rest[0]}:  # noqa: PLR2004 - testbed, node
-            found.append(_Machine(pid=int(entry.name), testbed=rest[0], node=rest[1]))
+            kernel = Path(options.get("-kernel", ""))
+            found.append(_Machine(pid=int(entry.name), testbed=rest[0], node=rest[1], kernel=kernel))
     return sorted(found, key=lambda machine: (machine.testbed, machine.node))
+
+
+def kernels_in_use() -> frozenset[Path]:
+    """What machines of ours, of any workspace, were booted from; its folder has the disk that they lie over."""
+    return frozenset(machine.kernel for machine in _machines(None))
 
 
 def _end(machine: _Machine) -> None:
@@ -506,7 +467,7 @@ def _program(command: list[str], *, as_root: bool = False) -> None:
 
 
 @functools.cache
-def _kvm_boots(folder: Path) -> bool:
+def _kvm_boots(kernel: Path) -> bool:
     """Whether a kernel says its first words under KVM; /dev/kvm alone does not tell. Asked once per boot of ours."""
     note = paths.cache() / "vm" / "kvm"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -514,15 +475,15 @@ def _kvm_boots(folder: Path) -> bool:
         known, answer = note.read_text().split()
         if known == boot:
             return answer == "yes"
-    boots = os.access("/dev/kvm", os.R_OK | os.W_OK) and _first_words(folder)
+    boots = os.access("/dev/kvm", os.R_OK | os.W_OK) and _first_words(kernel)
     note.write_text(f"{boot} {'yes' if boots else 'no'}\n")
     return boots
 
 
-def _first_words(folder: Path) -> bool:
+def _first_words(kernel: Path) -> bool:
     machine = platform.machine()
     command = [PROGRAMS[machine], "-machine", MACHINES[machine], "-accel", "kvm", "-cpu", "host", "-m", "256M"]
-    command += ["-kernel", str(folder / "vmlinuz"), "-append", f"console={CONSOLES[machine]} panic=-1"]
+    command += ["-kernel", str(kernel), "-append", f"console={CONSOLES[machine]} panic=-1"]
     command += ["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]
     with _started(command) as process:
         assert process.stdout is not None  # noqa: S101

@@ -32,6 +32,8 @@ from toolkit.spec.testbed import Image
 CONTENT = "org.toolkit.content"
 NAME = "org.toolkit.image"
 REPOSITORY = "toolkit/"
+UNTAGGED = "<none>:<none>"
+"""What older engines call an image without a reference."""
 PARALLEL = 3
 NODE_SOURCES = ("__init__.py", "errors.py", "contract", "node")
 """The part of the package that runs on nodes, and all of it that an image can copy."""
@@ -297,27 +299,32 @@ def check_runnable(architecture: str) -> None:
 
 
 def unused_images() -> list[str]:
-    """References of built images that no container on this machine is made of."""
+    """Built images that no container on this machine is made of: references, and the numbers of those that lost theirs.
+
+    An image loses its reference when another one is built under the same.
+    """
     used = {container["Image"] for container in engine.connect().api.containers(all=True)}
-    return sorted(_tags() - used)
+    return sorted(_built() - used)
 
 
 def remove_images() -> list[str]:
-    """Remove them; the engine itself guards what has come into use meanwhile. Returns the references removed."""
+    """Remove them; the engine itself guards what has come into use meanwhile. Returns what was removed."""
     from docker.errors import APIError
 
     removed = []
-    for reference in unused_images():
+    for name in unused_images():
         with contextlib.suppress(APIError):
-            engine.connect().api.remove_image(reference)
-            removed.append(reference)
+            engine.connect().api.remove_image(name)
+            removed.append(name)
     return removed
 
 
-def _tags() -> frozenset[str]:
-    """References of all images of ours in the engine."""
-    images = engine.connect().api.images(filters={"label": CONTENT})
-    return frozenset(tag for image in images for tag in image["RepoTags"] or () if tag.startswith(REPOSITORY))
+def _built() -> frozenset[str]:
+    """References of all images of ours in the engine, and the numbers of those without."""
+    found = engine.connect().api.images(filters={"label": CONTENT})
+    named = {image["Id"]: [tag for tag in image["RepoTags"] or () if tag != UNTAGGED] for image in found}
+    references = {tag for tags in named.values() for tag in tags if tag.startswith(REPOSITORY)}
+    return frozenset(references | {number for number, tags in named.items() if not tags})
 
 
 def _fits(found: Mapping[str, Any], architecture: str) -> bool:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.providers.bench import Bench, on
+from toolkit import paths
+from toolkit.providers import vm_disks
+from toolkit.providers.vm import kernels_in_use
 from toolkit.provisioning.observe import Observed, observe
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -50,6 +53,13 @@ def test_processes_links_and_files_carry_the_testbed(machine: Bench) -> None:
     assert machine.testbed in machine.provider.testbeds()
     listed = subprocess.run(["ip", "-d", "link"], capture_output=True, text=True, check=True).stdout
     assert f"org.toolkit.testbed={machine.testbed}/one" in listed
+
+
+def test_the_disk_that_it_lies_over_is_in_use(machine: Bench) -> None:
+    machine.acquire(machine.node("one"))
+    golden = paths.cache() / "vm" / vm_disks.content_of(machine.request.node_image)
+    assert golden / "vmlinuz" in kernels_in_use()
+    assert str(golden) not in {resource.name for resource in vm_disks.unused_disks(())}
 
 
 def test_the_host_s_firewall_passes_what_stays_on_the_bridge(machine: Bench) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.providers import engine_store
+from toolkit.providers import engine_store, lock_files
 from toolkit.providers.base import Resource
 
 
@@ -63,7 +63,7 @@ def test_stores_that_nobody_uses_go_with_their_locks(locks: Path) -> None:
 def test_a_lock_that_went_while_we_waited_is_asked_for_again(locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = locks / f"{engine_store.PREFIX}idle.lock"
     looks = iter([False, True])
-    monkeypatch.setattr(engine_store, "_is_at", lambda *_: next(looks))
+    monkeypatch.setattr(lock_files, "_is_at", lambda *_: next(looks))
     with engine_store._locked(file.stem, fcntl.LOCK_EX), file.open() as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert list(looks) == []

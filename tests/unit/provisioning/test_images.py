@@ -5,8 +5,10 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from docker.errors import APIError
 
 from toolkit import engine, paths
 from toolkit.errors import UnreachableError, UsageError
@@ -217,3 +219,36 @@ def test_references_are_split_into_repository_and_tag(reference: str, split: tup
 def test_an_engine_that_is_not_there_or_not_ours_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="make setup"):
         engine.connect(f"unix://{tmp_path}/docker.sock")
+
+
+def test_images_of_no_container_are_unused_also_those_that_lost_their_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def there(number: str, *tags: str) -> dict[str, object]:
+        return {"Id": f"sha256:{number}", "RepoTags": list(tags)}
+
+    removed: list[str] = []
+
+    class Api:
+        def containers(self, all: bool) -> list[dict[str, str]]:  # noqa: A002 - the engine's word
+            assert all
+            return [{"Image": "toolkit/used:1"}, {"Image": "sha256:3"}]
+
+        def images(self, filters: dict[str, str]) -> list[dict[str, object]]:
+            assert filters == {"label": images.CONTENT}
+            return [
+                there("1", "toolkit/used:1", "127.0.0.1:5000/toolkit/used:1"),
+                there("2", "toolkit/old:2"),
+                there("3", images.UNTAGGED),  # an older engine's word, and a container's
+                there("4", images.UNTAGGED),
+                there("5"),
+            ]
+
+        def remove_image(self, name: str) -> None:
+            if name == "sha256:5":
+                raise APIError("in use meanwhile")
+            removed.append(name)
+
+    monkeypatch.setattr(engine, "connect", lambda: SimpleNamespace(api=Api()))
+    assert images.unused_images() == ["sha256:4", "sha256:5", "toolkit/old:2"]
+    assert images.remove_images() == ["sha256:4", "toolkit/old:2"] == removed
