@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -119,6 +120,18 @@ def deployed_names() -> list[str]:
     return sorted(f.parent.name for f in home.glob("*/state.json")) if home.is_dir() else []
 
 
+def names_on_machine() -> frozenset[str]:
+    """Testbeds of every workspace of this user that is still there: those with a state, and those worked on now."""
+    found = set()
+    for note in _workspace_notes().glob("*.path"):
+        home = Path(os.fsdecode(note.read_bytes()))
+        if not home.is_dir():
+            note.unlink(missing_ok=True)
+        found |= {file.parent.name for file in home.glob("*/state.json")}
+        found |= {file.parent.name for file in home.glob("*/lock") if _holder(file)}
+    return frozenset(found)
+
+
 def file_of(deployment: Deployment) -> Path:
     """The file a testbed was deployed from; the copy that was kept where that is gone."""
     file = Path(deployment.file)
@@ -127,8 +140,12 @@ def file_of(deployment: Deployment) -> Path:
 
 def lock_holder(name: str) -> str | None:
     """Who holds a testbed's lock, in words; None where it is free. Looking does not get in anybody's way."""
+    return _holder(paths.testbed_dir(name) / "lock")
+
+
+def _holder(file: Path) -> str | None:
     try:
-        with (paths.testbed_dir(name) / "lock").open("r+") as handle:
+        with file.open("r+") as handle:
             if not handle.read():  # whoever holds it writes so: a free lock is not even tried
                 return None
             handle.seek(0)
@@ -157,6 +174,7 @@ def locked(name: str) -> Iterator[None]:
         return
     file = paths.testbed_dir(name) / "lock"
     file.parent.mkdir(parents=True, exist_ok=True)
+    _note_workspace()
     with file.open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -175,3 +193,18 @@ def locked(name: str) -> Iterator[None]:
         finally:
             _held.reset(token)
             handle.truncate(0)
+
+
+def _note_workspace() -> None:
+    """So that nobody takes its testbeds for leftovers."""
+    home = os.fsencode(paths.workspace())
+    note = _workspace_notes() / f"{hashlib.sha256(home).hexdigest()[:16]}.path"
+    if not note.is_file():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        draft = note.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(home)
+        draft.replace(note)
+
+
+def _workspace_notes() -> Path:
+    return paths.cache() / "workspaces"

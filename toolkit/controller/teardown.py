@@ -23,7 +23,7 @@ from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bun
 from toolkit.provisioning.registry import registry_parts, remove_registry
 from toolkit.spec.nodes import VIRTUAL
 from toolkit.spec.testbed import ProviderSettings, Testbed, operator_architecture
-from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, save_deployment
+from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, names_on_machine, save_deployment
 
 KEPT = ("runs", "experiments")
 """What stays in a testbed's folder: the results."""
@@ -115,11 +115,11 @@ def remove_nodes(deployment: Deployment, nodes: Collection[str], emit: Emit) -> 
 
 
 def collect_garbage(*, everything: bool = False, dry_run: bool = False) -> list[Resource]:
-    """Remove what carries our label and belongs to no testbed that this workspace knows; `everything`: caches too.
+    """Remove what carries our label and belongs to no testbed of any workspace here; `everything`: caches too.
 
     Disks of virtual machines that no testbed of any workspace uses go, too, but for the one that a next one would use.
     """
-    known = set(deployed_names())
+    known = names_on_machine() | set(deployed_names())
     found: list[Resource] = []
     for provider in _providers(None):
         for name in sorted(provider.testbeds() - known):
