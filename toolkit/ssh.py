@@ -241,11 +241,7 @@ def run(
         errors: list[bytes] = []
         reader = threading.Thread(target=_drain, args=(channel.recv_stderr, errors), daemon=True)
         reader.start()
-        if stdin is not None:
-            data = stdin.encode() if isinstance(stdin, str) else stdin
-            threading.Thread(target=_feed, args=(channel, data), daemon=True).start()
-        else:
-            channel.shutdown_write()
+        _give(channel, stdin)
         try:
             output = b"".join(_chunks(channel.recv))
         except TimeoutError as error:
@@ -261,17 +257,25 @@ def run(
         stderr=b"".join(errors).decode(errors="replace"),
     )
     if status != 0 and as_root and completed.stderr.startswith("sudo:"):
-        raise UnreachableError(
-            f"node {host.node}: user {host.ssh.user} may not use sudo without a password "
-            f"({completed.stderr.strip()}); on the node, as root: "
-            f'echo "{host.ssh.user} ALL=(ALL) NOPASSWD: ALL" > /etc/sudoers.d/{host.ssh.user}'
-        )
-    if check and status != 0:
-        said = (completed.stderr.strip() or completed.stdout.strip()).splitlines()[-1:] or ["no output"]
-        raise RemoteCommandError(
-            f"node {host.node}: `{_shown(command)}` ended with status {status}: {said[0]}", completed
-        )
+        raise _no_sudo(host, completed.stderr.strip())
+    if status != 0 and check:
+        raise _failed(host, command, completed)
     return completed
+
+
+def _no_sudo(host: Host, said: str) -> UnreachableError:
+    user = host.ssh.user
+    return UnreachableError(
+        f"node {host.node}: user {user} may not use sudo without a password ({said}); on the node, as root: "
+        f'echo "{user} ALL=(ALL) NOPASSWD: ALL" > /etc/sudoers.d/{user}'
+    )
+
+
+def _failed(host: Host, command: str | Sequence[str], completed: Completed) -> RemoteCommandError:
+    said = (completed.stderr.strip() or completed.stdout.strip()).splitlines()[-1:] or ["no output"]
+    return RemoteCommandError(
+        f"node {host.node}: `{_shown(command)}` ended with status {completed.status}: {said[0]}", completed
+    )
 
 
 def stream(host: Host, command: str | Sequence[str], *, as_root: bool = False) -> Iterator[str]:
@@ -313,6 +317,15 @@ def _chunks(receive: Callable[[int], bytes]) -> Iterator[bytes]:
 def _drain(receive: Callable[[int], bytes], into: list[bytes]) -> None:
     with contextlib.suppress(OSError):  # silence is told by whoever reads the output
         into.extend(_chunks(receive))
+
+
+def _give(channel: paramiko.Channel, stdin: str | bytes | None) -> None:
+    """The command's input, beside the reading of its output; its end at once where there is none."""
+    if stdin is None:
+        channel.shutdown_write()
+        return
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    threading.Thread(target=_feed, args=(channel, data), daemon=True).start()
 
 
 def _feed(channel: paramiko.Channel, data: bytes) -> None:
