@@ -175,6 +175,31 @@ class Containers:
 
 def container_body(testbed, node, container, files, secrets):
     """The engine's words for one container of a bundle."""
+    environment, mounts = _inputs(container, files, secrets)
+    labels = {
+        LABEL_TESTBED: testbed,
+        LABEL_NODE: node,
+        LABEL_SERVICE: container["service"],
+        LABEL_ROLE: container["role"],
+        LABEL_HASH: container["hash"],
+        LABEL_CONTENT: container["content"],
+        LABEL_SECRETS: secrets.digest(container),
+    }
+    body = {
+        "Image": container["image"],
+        "Env": ["%s=%s" % item for item in sorted(environment.items())],
+        "Labels": {name: value for name, value in labels.items() if value},
+        "HostConfig": _host_config(container, mounts),
+    }
+    if container["command"]:
+        body["Cmd"] = list(container["command"])
+    if container["health"]:
+        body["Healthcheck"] = _health_check(container)
+    return body
+
+
+def _inputs(container, files, secrets):
+    """Its variables and mounts, with the secrets among them."""
     environment = dict(container["environment"])
     mounts = [
         _mount(source if os.path.isabs(source) else files.path(source), inside, mode)
@@ -186,15 +211,11 @@ def container_body(testbed, node, container, files, secrets):
             mounts.append(_mount(secrets.path(container, variable), environment[variable], "ro"))
         else:
             environment[variable] = value
-    labels = {
-        LABEL_TESTBED: testbed,
-        LABEL_NODE: node,
-        LABEL_SERVICE: container["service"],
-        LABEL_ROLE: container["role"],
-        LABEL_HASH: container["hash"],
-        LABEL_CONTENT: container["content"],
-        LABEL_SECRETS: secrets.digest(container),
-    }
+    return environment, mounts
+
+
+def _host_config(container, mounts):
+    """What it has of the machine."""
     host = {
         "NetworkMode": "host",
         "Mounts": mounts,
@@ -209,23 +230,17 @@ def container_body(testbed, node, container, files, secrets):
         host["NanoCpus"] = int(min(container["cpus"], len(os.sched_getaffinity(0))) * 1e9)
     if container["memory_bytes"]:
         host["Memory"] = max(int(container["memory_bytes"]), LEAST_MEMORY_BYTES)
-    body = {
-        "Image": container["image"],
-        "Env": ["%s=%s" % item for item in sorted(environment.items())],
-        "Labels": {name: value for name, value in labels.items() if value},
-        "HostConfig": host,
+    return host
+
+
+def _health_check(container):
+    return {
+        "Test": ["CMD", *container["health"]],
+        "Interval": int(max(container["health_interval_s"], HEALTH_AT_REST_S) * 1e9),
+        "Timeout": int(max(container["health_interval_s"], 10.0) * 1e9),
+        "Retries": 2,
+        "StartPeriod": int(container["health_within_s"] * 1e9),
     }
-    if container["command"]:
-        body["Cmd"] = list(container["command"])
-    if container["health"]:
-        body["Healthcheck"] = {
-            "Test": ["CMD", *container["health"]],
-            "Interval": int(max(container["health_interval_s"], HEALTH_AT_REST_S) * 1e9),
-            "Timeout": int(max(container["health_interval_s"], 10.0) * 1e9),
-            "Retries": 2,
-            "StartPeriod": int(container["health_within_s"] * 1e9),
-        }
-    return body
 
 
 def _mount(source, target, mode):
