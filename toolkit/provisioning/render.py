@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.contract.bundle import Bundle, BundleFile, Container
@@ -151,6 +151,16 @@ def _health_within_s(service: Service, setup: BrokerSetup | None) -> float:
     return setup.health_within_s if setup else 60.0
 
 
+@dataclass(slots=True, kw_only=True)
+class _Inside:
+    """What the container of a service is given, collected step by step."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    mounts: list[Mount] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
 class _NodeRenderer:
     """Collects the files and containers of one node."""
 
@@ -223,62 +233,92 @@ class _NodeRenderer:
 
     def _service(self, service: Service, instance: int) -> None:
         known = built_in(service.image.name)
-        port = metrics_port(self.testbed, service, instance)
-        environment = self._identity(service.name, instance, port) if known else {}
-        if known and known.exports and (monitor := self._monitor_address()):
-            environment["TOOLKIT_HOP_EXPORTER"] = f"{monitor}:{HOP_STAMPS_PORT}"
-        mounts: list[Mount] = [("samples", SAMPLES_DIR, "rw")] if known and known.exports else []
-        files: tuple[str, ...] = ()
-        command = service.command
         members = [self.hosts[node].address for node in service.nodes if node in self.hosts]
         setup = broker_setup(service, self.host.address, members)
+        inside = self._inside(service, instance)
         if setup:
-            files = tuple(self._file(service.name, name, content) for name, content in setup.files.items())
-            mounts += [
-                (f"etc/{service.name}", setup.configuration, "ro"),
-                (f"data/{service.name}", setup.data, "rw"),
-            ]
-            environment |= setup.environment
+            self._broker(service, setup, inside)
         elif service.image.name == "mariadb":
-            files = self._database(service, environment, mounts)
+            self._database(service, inside)
         elif known and known.in_cloud:
-            command = (f"toolkit.node.arrowhead.{service.role.replace('-', '_')}", *service.command)
-            files = self._cloud_system(service, environment, mounts)
+            self._cloud_system(service, inside)
         elif known and service.settings:
-            listens = {"port": broker_port(service, usual_protocol(service))} if service.role == "broker" else {}
-            environment["TOOLKIT_SETTINGS"] = json.dumps({**listens, **service.settings}, sort_keys=True)
-            if service.settings.get("database") == "sqlite":
-                mounts.append((f"data/{service.name}", databases.DATA_DIR, "rw"))
-            environment |= databases.events_environment(self.testbed, self.hosts, service)
-            environment |= local_clouds.membership_environment(self.testbed, self.hosts, service, self.host.node)
+            self._settings(service, inside)
         if known and service.role in {"gateway", "hub"}:
-            environment |= self._upstream(service, instance)
-        environment |= client_environment(self.testbed, service)
+            inside.environment |= self._upstream(service, instance)
+        inside.environment |= client_environment(self.testbed, service)
         if service.image.name == "client":
-            command = (f"toolkit.node.{service.role}", *service.command)
+            inside.command = (f"toolkit.node.{service.role}", *service.command)
         self._add(
             service.name,
             instance=instance if service.replicas > 1 else None,
             role=service.role,
             image=service.image.name,
-            command=command,
-            environment={**environment, **service.environment},
+            command=inside.command,
+            environment={**inside.environment, **service.environment},
             secrets=(
                 *service.secrets,
                 *made_variables(self.testbed, service),
                 *local_clouds.made_secrets(self.testbed, service),
             ),
-            mounts=tuple(mounts),
+            mounts=tuple(inside.mounts),
             capabilities=service.capabilities or (known.capabilities if known else ()),
             cpus=service.cpus,
             memory_bytes=service.memory_bytes,
             health=_health(service, setup),
             health_within_s=_health_within_s(service, setup),
             after=tuple(s.name for s in self.testbed.services if s.name in service.after and self._here(s)),
-            files=files,
+            files=tuple(inside.files),
         )
         if setup and instance == 0:
             self._probe(service, setup)
+
+    def _inside(self, service: Service, instance: int) -> _Inside:
+        """What every service gets, as far as its image knows what to do with it."""
+        inside = _Inside(command=service.command)
+        if known := built_in(service.image.name):
+            inside.environment |= self._identity(service.name, instance, metrics_port(self.testbed, service, instance))
+            if known.exports:
+                inside.mounts.append(("samples", SAMPLES_DIR, "rw"))
+                if monitor := self._monitor_address():
+                    inside.environment["TOOLKIT_HOP_EXPORTER"] = f"{monitor}:{HOP_STAMPS_PORT}"
+        return inside
+
+    def _broker(self, service: Service, setup: BrokerSetup, inside: _Inside) -> None:
+        """Somebody else's broker."""
+        inside.files += [self._file(service.name, name, content) for name, content in setup.files.items()]
+        inside.mounts += [
+            (f"etc/{service.name}", setup.configuration, "ro"),
+            (f"data/{service.name}", setup.data, "rw"),
+        ]
+        inside.environment |= setup.environment
+
+    def _database(self, service: Service, inside: _Inside) -> None:
+        inside.environment["MARIADB_DATABASES"] = " ".join(databases.databases_on(self.testbed, service))
+        inside.environment["MARIADB_USER"] = databases.USER
+        inside.mounts.append((f"etc/{service.name}", "/etc/mysql/toolkit", "ro"))
+        inside.mounts.append((f"data/{service.name}", "/var/lib/mysql", "rw"))
+        inside.files.append(self._file(service.name, "server.cnf", databases.mariadb_config(service.settings)))
+
+    def _cloud_system(self, service: Service, inside: _Inside) -> None:
+        """A system of a local cloud; the Service Registry fills the stores."""
+        inside.command = (f"toolkit.node.arrowhead.{service.role.replace('-', '_')}", *service.command)
+        inside.environment |= local_clouds.system_environment(self.testbed, self.hosts, service, self.host.node)
+        if service.role in CORE_ROLES:
+            inside.mounts.append((f"data/{service.cloud}", databases.DATA_DIR, "rw"))
+        if service.role == "service-registry":
+            seed = local_clouds.seed_document(self.testbed, self.hosts, self.testbed.clouds[service.cloud or ""])
+            inside.mounts.append((f"etc/{service.name}", local_clouds.SEED_DIR, "ro"))
+            inside.files.append(self._file(service.name, "seed.json", seed))
+
+    def _settings(self, service: Service, inside: _Inside) -> None:
+        """The file's settings, handed to a program of ours as they are."""
+        listens = {"port": broker_port(service, usual_protocol(service))} if service.role == "broker" else {}
+        inside.environment["TOOLKIT_SETTINGS"] = json.dumps({**listens, **service.settings}, sort_keys=True)
+        if service.settings.get("database") == "sqlite":
+            inside.mounts.append((f"data/{service.name}", databases.DATA_DIR, "rw"))
+        inside.environment |= databases.events_environment(self.testbed, self.hosts, service)
+        inside.environment |= local_clouds.membership_environment(self.testbed, self.hosts, service, self.host.node)
 
     def _upstream(self, end: Service, instance: int) -> dict[str, str]:
         """Where the brokers of a gateway or hub are: of several a gateway has one, a hub all."""
@@ -300,25 +340,6 @@ class _NodeRenderer:
         if options := upstream_options(broker):
             given["TOOLKIT_UPSTREAM_OPTIONS"] = json.dumps(options, sort_keys=True)
         return given
-
-    def _database(self, service: Service, environment: dict[str, str], mounts: list[Mount]) -> tuple[str, ...]:
-        """Variables, mounts and files of a database server."""
-        environment["MARIADB_DATABASES"] = " ".join(databases.databases_on(self.testbed, service))
-        environment["MARIADB_USER"] = databases.USER
-        mounts.append((f"etc/{service.name}", "/etc/mysql/toolkit", "ro"))
-        mounts.append((f"data/{service.name}", "/var/lib/mysql", "rw"))
-        return (self._file(service.name, "server.cnf", databases.mariadb_config(service.settings)),)
-
-    def _cloud_system(self, service: Service, environment: dict[str, str], mounts: list[Mount]) -> tuple[str, ...]:
-        """Variables, mounts and files of a system of a local cloud; the Service Registry fills the stores."""
-        environment |= local_clouds.system_environment(self.testbed, self.hosts, service, self.host.node)
-        if service.role in CORE_ROLES:
-            mounts.append((f"data/{service.cloud}", databases.DATA_DIR, "rw"))
-        if service.role != "service-registry":
-            return ()
-        seed = local_clouds.seed_document(self.testbed, self.hosts, self.testbed.clouds[service.cloud or ""])
-        mounts.append((f"etc/{service.name}", local_clouds.SEED_DIR, "ro"))
-        return (self._file(service.name, "seed.json", seed),)
 
     def _probe(self, broker: Service, setup: BrokerSetup) -> None:
         ports = client_ports(broker.image.name, broker.settings, tls=broker.tls)
