@@ -11,8 +11,8 @@ from typing import Any
 from toolkit.controller.cast import Cast
 from toolkit.controller.points import Point
 from toolkit.spec.plain import plain
-from toolkit.spec.testbed import Testbed
-from toolkit.state import Deployment
+from toolkit.spec.testbed import Node, Service, Testbed
+from toolkit.state import Deployment, Host
 
 
 def make_manifest(
@@ -25,27 +25,14 @@ def make_manifest(
     experiment: str = "",
 ) -> dict[str, Any]:
     """The manifest. No secrets: only their names."""
-    nodes = {}
-    for node in testbed.nodes:
-        host = deployment.hosts.get(node.name)
-        if host is None:
-            continue
-        nodes[node.name] = {
-            "kind": node.kind, "provider": host.type, "address": host.address, "architecture": host.architecture,
-            "cpus": node.cpus, "memory_bytes": node.memory_bytes, "link": plain(node.link),
-            "shared_clock": bool(host.facts.get("shared_clock")), "facts": plain(host.facts),
-        }  # fmt: skip
+    hosts = deployment.hosts
     return {
         "run": cast.parts[0][1].run,
         "key": key,
         "status": "running",
         "started_at": time.time(),
         "problems": [],
-        "testbed": {
-            "name": testbed.name, "file": str(testbed.file), "twin": testbed.twin, "scale": testbed.scale,
-            "description": testbed.description,
-            "text": testbed.file.read_text() if testbed.file.is_file() else "",
-        },
+        "testbed": _testbed(testbed),
         "workload": plain(point.workload),
         "experiment": experiment,
         "parameters": plain(point.cell.parameters),
@@ -54,27 +41,49 @@ def make_manifest(
         "overrides": {**deployment.overrides, **point.cell.overrides},
         "reference": plain(point.cell.reference),
         "settings": {service.name: plain(service.settings) for service in testbed.services},
-        "services": [
-            {
-                "name": s.name, "role": s.role, "image": s.image.name, "nodes": list(s.nodes), "replicas": s.replicas,
-                "cloud": s.cloud,
-                "cpus": s.cpus, "memory_bytes": s.memory_bytes, "secrets": sorted(s.secrets.values()),
-            }
-            for s in testbed.services
-        ],
-        "nodes": nodes,
+        "services": [_service(service) for service in testbed.services],
+        "nodes": {node.name: _node(node, hosts[node.name]) for node in testbed.nodes if node.name in hosts},
         "bundles": plain(deployment.hashes),
-        "streams": [
-            {"stream": stream, "topic": order.topics[i % len(order.topics)], "process": process.name}
-            for process, order in cast.publishers
-            for i, stream in enumerate(order.streams)
-        ],
+        "streams": _streams(cast),
         "subscribers": _group(cast) if cast.shared else _subscribers(cast),
         "orders": {process.name: dataclasses.asdict(order) for process, order in cast.parts},
         "versions": {
             "toolkit": _version("toolkit"), "python": platform.python_version(), "system": platform.platform(),
         },
     }  # fmt: skip
+
+
+def _testbed(testbed: Testbed) -> dict[str, Any]:
+    return {
+        "name": testbed.name, "file": str(testbed.file), "twin": testbed.twin, "scale": testbed.scale,
+        "description": testbed.description,
+        "text": testbed.file.read_text() if testbed.file.is_file() else "",
+    }  # fmt: skip
+
+
+def _service(service: Service) -> dict[str, Any]:
+    return {
+        "name": service.name, "role": service.role, "image": service.image.name, "nodes": list(service.nodes),
+        "replicas": service.replicas, "cloud": service.cloud, "cpus": service.cpus,
+        "memory_bytes": service.memory_bytes, "secrets": sorted(service.secrets.values()),
+    }  # fmt: skip
+
+
+def _node(node: Node, host: Host) -> dict[str, Any]:
+    """What was asked for, and the machine that it is."""
+    return {
+        "kind": node.kind, "provider": host.type, "address": host.address, "architecture": host.architecture,
+        "cpus": node.cpus, "memory_bytes": node.memory_bytes, "link": plain(node.link),
+        "shared_clock": bool(host.facts.get("shared_clock")), "facts": plain(host.facts),
+    }  # fmt: skip
+
+
+def _streams(cast: Cast) -> list[dict[str, Any]]:
+    return [
+        {"stream": stream, "topic": order.topics[i % len(order.topics)], "process": process.name}
+        for process, order in cast.publishers
+        for i, stream in enumerate(order.streams)
+    ]
 
 
 def _subscribers(cast: Cast) -> list[dict[str, Any]]:
