@@ -9,7 +9,9 @@ import typer
 
 from toolkit.cli.progress import progress
 from toolkit.cli.target import JsonOption, TestbedArgument, testbed_file
+from toolkit.errors import UsageError
 from toolkit.events import ignore
+from toolkit.spec.names import did_you_mean
 
 app = typer.Typer(help="Build and list the images that nodes run.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -19,32 +21,56 @@ def register(parent: typer.Typer) -> None:
     parent.add_typer(app, name="images")
 
 
+ArchitectureOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="amd64, arm64, arm/v7 or arm/v6. Default: this machine's.")
+]
+OF_THIS_MACHINE = frozenset({"node", "registry", "vm"})
+"""Images that run on the operator's machine alone, not on nodes."""
+
+
 @app.command("build")
 def build(
     names: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Default: all of them.")] = None,
-    architecture: Annotated[
-        str | None, typer.Option(metavar="NAME", help="amd64, arm64, arm/v7 or arm/v6. Default: this machine's.")
-    ] = None,
+    architecture: ArchitectureOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Build images whose content changed; the others cost nothing. Example: toolkit images build mosquitto"""
-    from toolkit.provisioning.images import Builder, available_images
-    from toolkit.spec.testbed import operator_architecture
+    from toolkit.provisioning.images import Builder
 
+    asked = _architecture(architecture)
     with progress(quiet=json_output) as emit:
-        wanted = {(name, architecture or str(operator_architecture())) for name in names or available_images()}
-        built = Builder(emit).build(wanted)
+        built = Builder(emit).build({(name, asked) for name in names or _of(asked)})
     _print({name: reference.reference for (name, _), reference in sorted(built.items())}, as_json=json_output)
 
 
 @app.command("list")
-def listing(json_output: JsonOption = False) -> None:
+def listing(architecture: ArchitectureOption = None, json_output: JsonOption = False) -> None:
     """List toolkit's images, each with its name on this machine. Example: toolkit images list"""
-    from toolkit.provisioning.images import Builder, available_images
+    from toolkit.provisioning.images import Builder
+
+    asked = _architecture(architecture)
+    found = Builder(ignore).references({(name, asked) for name in _of(asked)})
+    _print({name: reference.reference for (name, _), reference in sorted(found.items())}, as_json=json_output)
+
+
+def _architecture(asked: str | None) -> str:
+    """Raises UsageError for one that nodes cannot have."""
+    from toolkit.spec.testbed import Architecture, operator_architecture
+
+    if asked is None:
+        return str(operator_architecture())
+    if asked not in set(Architecture):
+        raise UsageError(f"there are no images for architecture {asked!r}{did_you_mean(asked, map(str, Architecture))}")
+    return asked
+
+
+def _of(architecture: str) -> list[str]:
+    """Images that there can be for it."""
+    from toolkit.provisioning.images import available_images
     from toolkit.spec.testbed import operator_architecture
 
-    found = Builder(ignore).references({(name, str(operator_architecture())) for name in available_images()})
-    _print({name: reference.reference for (name, _), reference in sorted(found.items())}, as_json=json_output)
+    elsewhere = architecture != str(operator_architecture())
+    return [name for name in available_images() if not (elsewhere and name in OF_THIS_MACHINE)]
 
 
 @app.command("needed")

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 import textwrap
 import time
@@ -37,7 +38,8 @@ UNTAGGED = "<none>:<none>"
 PARALLEL = 3
 NODE_SOURCES = ("__init__.py", "errors.py", "contract", "node")
 """The part of the package that runs on nodes, and all of it that an image can copy."""
-EMULATORS = {"arm64": "qemu-aarch64", "arm/v7": "qemu-arm", "arm/v6": "qemu-arm"}
+EMULATORS = {"amd64": "qemu-x86_64", "arm64": "qemu-aarch64", "arm/v7": "qemu-arm", "arm/v6": "qemu-arm"}
+"""Architecture -> what Debian calls its emulator, also in the kernel's list."""
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 RUNS_ALSO = {"arm64": frozenset({"arm/v7", "arm/v6"}), "arm/v7": frozenset({"arm/v6"})}
 """Machine -> what else it runs without emulation."""
@@ -290,12 +292,19 @@ def check_runnable(architecture: str) -> None:
     native = engine.architecture()
     if architecture == native or architecture in RUNS_ALSO.get(native, ()):
         return
-    handler = BINFMT / EMULATORS.get(architecture, "none")
-    if not handler.is_file() or "enabled" not in handler.read_text():
-        raise UnreachableError(
-            f"images for {architecture} cannot be built on this {native} machine without emulation; "
-            'try "sudo apt-get install qemu-user-static binfmt-support"'
-        )
+    emulator = EMULATORS[architecture]
+    handler = BINFMT / emulator
+    if handler.is_file() and "enabled" in handler.read_text():
+        return
+    mount = "" if (BINFMT / "register").exists() else f"mount -t binfmt_misc none {BINFMT} && "
+    advice = (
+        f"sudo sh -c '{mount}update-binfmts --enable {emulator}'"
+        if shutil.which(f"{emulator}-static")
+        else "sudo apt-get install qemu-user-static binfmt-support"
+    )
+    raise UnreachableError(
+        f"images for {architecture} cannot be built on this {native} machine without emulation; try: {advice}"
+    )
 
 
 def unused_images() -> list[str]:

@@ -58,6 +58,14 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return Shell(monkeypatch, capsys)
 
 
+@pytest.mark.parametrize("command", ["build", "list"])
+def test_an_architecture_that_no_node_has_is_told_with_the_nearest(here: Path, shell: Shell, command: str) -> None:
+    assert shell(f"images {command} --architecture armv6") == (
+        2,
+        "there are no images for architecture 'armv6'; did you mean 'arm/v6'?\n",
+    )
+
+
 MISTAKES = [
     ("deploy none.yml", 3, "none.yml:1:1: cannot be read"),
     ("deploy", 2, "try: toolkit init, then toolkit deploy testbed.yml"),

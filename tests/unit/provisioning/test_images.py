@@ -179,9 +179,17 @@ def test_an_architecture_without_an_emulator_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(engine, "architecture", lambda: "amd64")
     monkeypatch.setattr(images, "BINFMT", tmp_path)
+    found: dict[str, str] = {}
+    monkeypatch.setattr(images.shutil, "which", found.get)
     check_runnable("amd64")
-    with pytest.raises(UnreachableError, match="qemu-user-static"):
+    with pytest.raises(UnreachableError, match="apt-get install qemu-user-static"):
         check_runnable("arm/v7")
+    found["qemu-arm-static"] = "/usr/bin/qemu-arm-static"  # which no service manager put into the kernel's list
+    with pytest.raises(UnreachableError, match=r"mount -t binfmt_misc none .* && update-binfmts --enable qemu-arm"):
+        check_runnable("arm/v7")
+    (tmp_path / "register").touch()
+    with pytest.raises(UnreachableError, match=r"sh -c 'update-binfmts --enable qemu-arm'"):
+        check_runnable("arm/v6")
     (tmp_path / "qemu-arm").write_text("enabled\ninterpreter /usr/bin/qemu-arm-static\nflags: F\n")
     check_runnable("arm/v7")
     check_runnable("arm/v6")
