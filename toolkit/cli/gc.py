@@ -22,7 +22,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Remove what is toolkit's but belongs to no testbed of any workspace here. Example: toolkit gc --dry-run"""
+    """Remove what belongs to no testbed of any workspace. Example: toolkit gc --dry-run"""
     from toolkit.controller.teardown import collect_garbage
 
     removed = collect_garbage(everything=everything, dry_run=dry_run)

@@ -33,7 +33,8 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Workloads, experiments, or a file with experiments. Default: all experiments, and other workloads.",
+            help="Workloads, experiments, the testbed's file, or a file with experiments. "
+            "Default: all experiments, and other workloads.",
         ),
     ] = None,
     testbed: TestbedOption = None,
@@ -66,8 +67,8 @@ def run(
     from toolkit.controller.run import check_whole, find_experiment, play_experiment
     from toolkit.spec.scale import scale_traffic
 
-    file, chosen = _split(names or [])
-    deployment = deployed(_target(testbed, file))
+    testbed, file, chosen = _told_apart(testbed, names or [])
+    deployment = deployed(testbed)
     check_whole(deployment)
     asked = dataclasses.replace(as_deployed(deployment), also=file)
     base = asked.load()
@@ -91,22 +92,25 @@ def run(
 # -- what is played ---------------------------------------------------------------------------------------------------
 
 
-def _split(names: list[str]) -> tuple[Path | None, list[str]]:
-    """A file with experiments, and names."""
-    files = [Path(name) for name in names if Path(name).suffix in {".yml", ".yaml"}]
-    if len(files) > 1:
-        raise UsageError(f"one file with experiments at a time, not {', '.join(map(str, files))}")
-    if files and not files[0].is_file():
-        raise UsageError(f"there is no file {files[0]}")
-    return (files[0] if files else None), [name for name in names if Path(name) not in files]
+def _told_apart(testbed: str | None, given: list[str]) -> tuple[str | None, Path | None, list[str]]:
+    """(the testbed, a file with experiments, names) of what stands on the command line."""
+    from toolkit.spec.experiment_file import is_testbed, testbed_of
 
-
-def _target(testbed: str | None, file: Path | None) -> str | None:
-    from toolkit.spec.experiment_file import testbed_of
-
+    files = [Path(name) for name in given if Path(name).suffix in {".yml", ".yaml"}]
+    if missing := [file for file in files if not file.is_file()]:
+        raise UsageError(f"there is no file {missing[0]}")
+    names = [name for name in given if Path(name) not in files]
+    testbeds = [path for path in files if is_testbed(path)]
+    experiments = [path for path in files if path not in testbeds]
+    for kind, some in (("testbed", testbeds), ("file with experiments", experiments)):
+        if len(some) > 1:
+            raise UsageError(f"one {kind} at a time, not {', '.join(map(str, some))}")
+    if testbeds:
+        testbed = str(testbeds[0])
+    file = experiments[0] if experiments else None
     if testbed is None and file is not None and (named := testbed_of(file)) is not None:
-        return str(named)
-    return testbed
+        testbed = str(named)
+    return testbed, file, names
 
 
 def _chosen(testbed: Testbed, names: list[str], file: Path | None) -> list[str]:

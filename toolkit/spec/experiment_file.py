@@ -46,8 +46,14 @@ def join_experiments(testbed: yaml.Document, more: yaml.Document) -> yaml.Docume
     return dataclasses.replace(testbed, root=root, joined=joined, references={**testbed.references, **references})
 
 
+def is_testbed(file: FilePath) -> bool:
+    """Whether the file declares nodes, which a file of experiments does not."""
+    root = yaml.read(file).root
+    return isinstance(root, Mapping) and "nodes" in root
+
+
 def testbed_of(file: FilePath) -> FilePath | None:
     """The testbed file that a file of experiments names; None where it names none."""
-    document = yaml.parse(file.read_text(encoding="utf-8"), str(file), file.parent.absolute())
-    named = document.root.get("testbed") if isinstance(document.root, Mapping) else None
+    root = yaml.read(file).root
+    named = root.get("testbed") if isinstance(root, Mapping) else None
     return file.parent / named if isinstance(named, str) else None

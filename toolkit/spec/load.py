@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic_core import ValidationError
 
-from toolkit.errors import FileInvalidError, Problem, UsageError
+from toolkit.errors import FileInvalidError, UsageError
 from toolkit.spec import rules, yaml
 from toolkit.spec.clouds import DEFAULT_CLOUD, resolve_clouds
 from toolkit.spec.experiment_file import join_experiments
@@ -55,9 +55,9 @@ def load_testbed(
     that replaces it; `scale` multiplies counts of nodes; `also` is a file with more workloads and experiments.
     Raises FileInvalidError with every problem found, UsageError for a wrong provider or override.
     """
-    document = _parse(file)
+    document = yaml.read(file)
     if also is not None:
-        document = join_experiments(document, _parse(also))
+        document = join_experiments(document, yaml.read(also))
     document = scale_counts(_override(document, overrides), scale)
     findings = Findings(document=document)
     substitute(findings, environ)
@@ -120,18 +120,6 @@ def _testbed(file: Path, name: str, content: Mapping[str, Any], machines: Machin
         secrets=secrets,
         twin=machines.twin,
     )
-
-
-def _parse(file: Path) -> yaml.Document:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}; try: toolkit init"
-        raise FileInvalidError([Problem(file=str(file), line=1, column=1, message=message)]) from None
-    except UnicodeDecodeError as error:
-        message = f"is not UTF-8 text (byte {error.start})"
-        raise FileInvalidError([Problem(file=str(file), line=1, column=1, message=message)]) from None
-    return yaml.parse(text, str(file), file.parent.absolute())
 
 
 def _override(document: yaml.Document, overrides: Mapping[str, str]) -> yaml.Document:

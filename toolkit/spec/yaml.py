@@ -92,6 +92,19 @@ def scalar(text: str) -> Any:
     return text
 
 
+def read(file: FilePath) -> Document:
+    """The document of a file; raises FileInvalidError where it cannot be read, too."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}; try: toolkit init"
+        raise FileInvalidError([Problem(file=str(file), line=1, column=1, message=message)]) from None
+    except UnicodeDecodeError as error:
+        message = f"is not UTF-8 text (byte {error.start})"
+        raise FileInvalidError([Problem(file=str(file), line=1, column=1, message=message)]) from None
+    return parse(text, str(file), file.parent.absolute())
+
+
 def parse(text: str, file: str, folder: FilePath = FilePath(), *, typed: bool = True) -> Document:
     """The one document of a file; raises FileInvalidError with every duplicate key, or the first syntax error.
 
