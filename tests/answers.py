@@ -68,7 +68,7 @@ def unanswered(place: str, address: str, testbed: str, begin_s: float, end_s: fl
         for panel in json.loads(text)["panels"]
         for target in panel.get("targets", ())
         if _place(panel["title"], target["refId"]) == place
-        and not _has_data(address, _asked(target["expr"], testbed), begin_s, end_s)
+        and not _has_data(address, asked(target["expr"], testbed), begin_s, end_s)
     ]
 
 
@@ -77,8 +77,11 @@ def _place(title: str, query: str) -> str:
     return next((place for place, known in PLACES.items() if {title, f"{title} ({query})"} & {*known}), CONSOLE)
 
 
-def _asked(expr: str, testbed: str) -> str:
-    return re.sub(r"\$\w+", ".*", expr.replace("$__rate_interval", "20s").replace("$testbed", testbed))
+def asked(expr: str, testbed: str, interval: str = "20s") -> str:
+    """What is asked while everything is chosen."""
+    for name, value in {"$__rate_interval": interval, "$testbed": testbed, "$job": ".+", "$instance": ".+"}.items():
+        expr = expr.replace(name, value)
+    return re.sub(r"\$\w+", ".*", expr)
 
 
 def _has_data(address: str, query: str, begin_s: float, end_s: float) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from toolkit.contract import metrics
 from toolkit.provisioning.dashboards import pages
-from toolkit.provisioning.monitoring import PERCENTILES, QUANTILES, THROUGHPUT, AlertLimits, recorded
+from toolkit.provisioning.dashboards.panels import INSTANCES, JOBS
+from toolkit.provisioning.monitoring import ALL_INSTANCES, PERCENTILES, QUANTILES, THROUGHPUT, AlertLimits, recorded
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 METRICS_HEAD = """\
@@ -96,9 +97,11 @@ DASHBOARDS_HEAD = """\
 {number} pages for Grafana 11.6 and later, made from `toolkit/provisioning/dashboards/` with Grafana's own SDK and
 valid by a schema made from the types in it. Deploy gives them to Grafana where its image can be had; the console draws
 the very same files everywhere else; `toolkit dashboards export` writes them. All have the choices *Data source* and
-*Testbed*, refresh every 5 s, and mark on the time axis firing alerts, runs from start to end, processes that appeared
-(deploys) and processes that do not answer (faults). Percentiles are those of the recording rules: interpolated from
-histogram buckets over 10 s, once a second; a point that stands for a longer time shows the worst of it.
+*Testbed*. Every query also asks for a job and an instance: they can be chosen where figures belong to a process, and
+are hidden, and always all, elsewhere. Pages refresh every 5 s and mark on the time axis firing alerts, runs from start
+to end, processes that appeared (deploys) and processes that do not answer (faults). Percentiles are those of the
+recording rules: interpolated from histogram buckets over 10 s, once a second; a point that stands for a longer time, or
+for several processes, shows the worst of them.
 
 Every panel leads to the console: lines of a run to its report and to its page, a point of any other line or band to the
 run that was going at that time, a single figure or a heat map to the last run in the time shown. A run's page has its
@@ -124,6 +127,8 @@ def metrics_text() -> str:
     quantiles = " ".join(f"`:{name}`" for name in list(QUANTILES)[1:])
     for histogram, labels in PERCENTILES.items():
         kept = ", ".join(f"`{label}`" for label in labels.split(", "))
+        if "instance" not in labels:
+            kept += f', of all instances (`instance="{ALL_INSTANCES}"`)'
         first = recorded(histogram.name, next(iter(QUANTILES)))
         lines.append(f"| `{first}` {quantiles} | percentiles of `{histogram.name}` over 10 s, by {kept} |\n")
         lines.append(f"| `{recorded(f'{histogram.name}_bucket', 'rate')}` | its buckets each second, by the same |\n")
@@ -144,7 +149,8 @@ def dashboards_text() -> str:
     """docs/dashboards.md, panel by panel."""
     lines = [DASHBOARDS_HEAD.format(number={3: "Three", 4: "Four", 5: "Five", 6: "Six"}[len(pages())])]
     for page in pages():
-        choices = ", ".join(variable.label for variable in page.variables)
+        offered = (*page.variables, *((JOBS, INSTANCES) if page.by_process else ()))
+        choices = ", ".join(variable.label for variable in offered)
         lines.append(f"\n## {page.title} (`{page.name}.json`)\n\n{page.description} Choices: {choices}.\n")
         for row in page.rows:
             lines.append(

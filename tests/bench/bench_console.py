@@ -21,6 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.answers import asked
 from tests.ports import free_port
 from tests.simulated import Simulated, simulated
 from toolkit.provisioning.dashboards import dashboards
@@ -48,16 +49,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--past-min", type=int, default=170, help="its head is written to a block after three hours")
     parser.add_argument("--only", choices=("", "console", "prometheus"), default="")
-    asked = parser.parse_args()
+    wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TOOLKIT_HOME"] = f"{folder}/.toolkit"
-        parts = [(asked.nodes, console), (asked.large, prometheus)]
-        for nodes, look in (part for part in parts if asked.only in {"", part[1].__name__}):
+        parts = [(wanted.nodes, console), (wanted.large, prometheus)]
+        for nodes, look in (part for part in parts if wanted.only in {"", part[1].__name__}):
             home = Path(folder) / look.__name__
             home.mkdir()
-            past_s = asked.past_min * 60 if look is prometheus else 0
+            past_s = wanted.past_min * 60 if look is prometheus else 0
             with simulated(home, nodes, past_s=past_s) as bed:
-                look(bed, home, asked.seconds)
+                look(bed, home, wanted.seconds)
 
 
 def say(what: str, figure: str, goal: str) -> None:
@@ -201,8 +202,7 @@ def queries(bed: Simulated) -> None:
         for panel in json.loads(text)["panels"]:
             step, interval = ("5", "20s") if panel.get("interval") else ("2", "4s")
             for target in panel.get("targets", ()):
-                expr = target["expr"].replace("$__rate_interval", interval).replace("$testbed", bed.testbed.name)
-                expr = re.sub(r"\$\w+", ".*", expr)
+                expr = asked(target["expr"], bed.testbed.name, interval)
                 times = []
                 for _ in range(REPEATS):
                     end = time.time()

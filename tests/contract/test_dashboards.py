@@ -156,7 +156,7 @@ def test_a_query_is_promql_over_metrics_of_the_contract_with_their_labels(name: 
                 assert metric.kind == "histogram", used
         for matched in re.findall(r"(\w+)\s*=~?\s*\"", expr):
             known = {label for metric in metrics.ALL for label in metric.labels}
-            assert matched in known | {"testbed", "node", "kind", "service", "role", "mode", "alertstate"}, matched
+            assert matched in known | {"testbed", "job", "instance", "node", "service", "mode"}, matched
 
 
 @each_panel
@@ -231,7 +231,7 @@ def test_the_kpi_page_comes_first_and_begins_with_the_eight_kpis() -> None:
         "Hub in", "Hub out", "Message drops",
     ]  # fmt: skip
     assert [variable["name"] for variable in json.loads(FILES["kpis.json"])["templating"]["list"]] == [
-        "datasource", "testbed", "run", "broker", "qos", "hop",
+        "datasource", "testbed", "run", "broker", "qos", "hop", "job", "instance",
     ]  # fmt: skip
 
 

@@ -138,6 +138,26 @@ def test_a_choice_changes_the_queries_and_the_address(watched: Watched) -> None:
     page.context.close()
 
 
+def test_a_job_leaves_its_instances_to_choose_and_is_all_jobs_again_where_it_cannot_be_chosen(watched: Watched) -> None:
+    page = watched.page("/testbeds/simulated/dashboards/nodes?from=now-1m")
+    page.wait_for_selector("#board[data-ready]", timeout=60_000)
+    page.click("[data-variable=job] summary")
+    with page.expect_request(lambda request: "job%3D%7E%22clock%22" in request.url, timeout=15_000):
+        page.check("[data-variable=job] input[value=clock]")
+    instances = "[...document.querySelectorAll('[data-variable=instance] input')].map((each) => each.value)"
+    until(page, f"{instances}.every((value) => value === '$__all' || value.endsWith(':9101'))")
+    assert len(page.evaluate(instances)) == NODES + 1
+    until(page, "document.querySelector('[aria-label=\"Processor in use\"] .empty')")
+    page.click("a[data-board]:has-text('KPIs')")
+    page.wait_for_selector("#board[data-ready]", timeout=60_000)
+    assert page.locator(".pick[data-variable]").evaluate_all("(all) => all.map((each) => each.dataset.variable)") == [
+        "run", "broker", "qos", "hop",
+    ]  # fmt: skip
+    figure = page.locator('[aria-label="Broker throughput out"] .figure')
+    assert float(figure.get_attribute("data-value") or "nan") == pytest.approx(10, rel=0.2)
+    page.context.close()
+
+
 def test_a_button_that_has_expired_does_nothing_and_says_so(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     page = watched.page("/testbeds/simulated")
     page.evaluate("document.querySelector('[hx-get*=changed]').remove()")  # it would draw the button again in time

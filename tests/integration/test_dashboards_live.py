@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.answers import asked
 from tests.conftest import lacking
 from tests.contract.test_prometheus_files import Target, host
 from toolkit.contract import metrics
@@ -114,11 +115,6 @@ def ask(address: str, what: str, **parameters: str) -> Any:
         return json.load(answer)["data"]
 
 
-def asked(expr: str) -> str:
-    expr = expr.replace("$__rate_interval", "10s").replace("$testbed", "t")
-    return re.sub(r"\$[a-z]+", ".*", expr)
-
-
 @pytest.mark.parametrize("name", dashboards())
 def test_every_query_of_a_dashboard_gives_data(prometheus: str, name: str) -> None:
     empty = []
@@ -128,7 +124,12 @@ def test_every_query_of_a_dashboard_gives_data(prometheus: str, name: str) -> No
         for target in panel.get("targets", ()):
             started_s = time.monotonic()
             found = ask(
-                prometheus, "query_range", query=asked(target["expr"]), start=str(now - 60), end=str(now), step="1"
+                prometheus,
+                "query_range",
+                query=asked(target["expr"], "t", "10s"),
+                start=str(now - 60),
+                end=str(now),
+                step="1",
             )["result"]
             slowest_s = max(slowest_s, time.monotonic() - started_s)
             if not found:
@@ -145,7 +146,7 @@ def test_every_choice_has_values(prometheus: str, name: str) -> None:
         query = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
         assert query
         series, label = query.groups()
-        assert ask(prometheus, f"label/{label}/values", **{"match[]": asked(series)}), variable["name"]
+        assert ask(prometheus, f"label/{label}/values", **{"match[]": asked(series, "t")}), variable["name"]
 
 
 def test_every_rule_is_evaluated_and_every_kpi_has_a_series(prometheus: str) -> None:

@@ -30,15 +30,17 @@ NODE_SERIES = (
 that do not begin with `node_` are of somebody's own text files and stay."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 PERCENTILES = {
-    metrics.HOP_DELAY: "testbed, run, hop",
-    metrics.END_TO_END_DELAY: "testbed, run",
-    metrics.SCHEDULE_DELAY: "testbed, run",
-    metrics.ORCHESTRATION: "testbed, run",
-    metrics.ARROWHEAD_REQUEST: "testbed, service, operation",
-    metrics.ARROWHEAD_QUERY: "testbed, service, operation",
+    metrics.HOP_DELAY: "testbed, job, instance, run, hop",
+    metrics.END_TO_END_DELAY: "testbed, job, instance, run",
+    metrics.SCHEDULE_DELAY: "testbed, job, instance, run",
+    metrics.ORCHESTRATION: "testbed, job, run",
+    metrics.ARROWHEAD_REQUEST: "testbed, job, instance, service, operation",
+    metrics.ARROWHEAD_QUERY: "testbed, job, instance, service, operation",
 }
 """Histogram -> the labels that are kept of it. Its buckets are summed once a second for all who look; a dashboard that
-added up those of every process itself would wait for it, again with each refresh."""
+added up those of every process itself would wait for it, again with each refresh. Without `instance` the percentiles
+are of all processes of a job together, and the label says `ALL_INSTANCES`."""
+ALL_INSTANCES = "all"
 RULE_WINDOW_SCRAPES = 10
 """Rates of the rules reach over this many scrapes (at least 10 s)."""
 THROUGHPUT = {
@@ -124,6 +126,7 @@ def recording_rules(*, scrape_interval_s: float = 1.0) -> str:
         throughput=THROUGHPUT,
         percentiles=PERCENTILES,
         recorded=recorded,
+        all_instances=ALL_INSTANCES,
     )
 
 

@@ -56,17 +56,21 @@ async function findValues(variable) {
   return found.sort();
 }
 
-async function fillChoices() {
-  const offered = state.variables.filter(({ name }) => name !== "testbed"); // the page is this testbed's
-  const parts = await Promise.all(offered.map(async (variable) => {
+const offered = () => state.variables.filter(({ name, hide }) => name !== "testbed" && !hide); // the page is this testbed's
+
+async function fillChoices(variables = offered()) {
+  const parts = await Promise.all(variables.map(async (variable) => {
     const found = await findValues(variable).catch((error) => {
       if (error instanceof PrometheusError) return []; // the panels say so
       throw error;
     });
     return picker(variable, [...new Set([...found, ...state.values[variable.name].filter((value) => value !== "$__all")])]);
   }));
-  choices.querySelectorAll(".pick:not([data-kept])").forEach((old) => old.remove());
-  choices.prepend(...parts);
+  for (const part of parts) {
+    const old = choices.querySelector(`[data-variable="${part.dataset.variable}"]`);
+    if (old) old.replaceWith(part);
+    else choices.insertBefore(part, choices.querySelector("[data-kept]"));
+  }
 }
 
 function picker(variable, offered) {
@@ -81,6 +85,7 @@ function picker(variable, offered) {
     summary.textContent = ticked.length ? ticked.join(", ") : "All";
     every.checked = !ticked.length;
     remember();
+    fillChoices(offered().filter(({ query }) => query.query.includes(`$${variable.name}`))).catch(report);
     refresh();
   };
   const box = (value, text, checked, onchange) => {
@@ -262,8 +267,8 @@ async function start() {
   state.refresh = address.get("to") && address.get("to") !== "now" ? "" : document_.refresh;
   state.variables = document_.templating.list.filter(({ type }) => type === "query");
   state.happenings = document_.annotations.list;
-  for (const { name, current } of state.variables) {
-    const given = address.getAll(`var-${name}`);
+  for (const { name, current, skipUrlSync } of state.variables) {
+    const given = skipUrlSync ? [] : address.getAll(`var-${name}`);
     const values = given.length ? given : [current?.value ?? []].flat();
     state.values[name] = values.includes("$__all") || !values.length ? ["$__all"] : values;
   }

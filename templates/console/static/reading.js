@@ -4,6 +4,7 @@ import { known as knownUnits } from "./units.js";
 const fail = (place, words) => { throw new Error(`${place}: ${words}`); };
 const text = (value, place) => typeof value === "string" || fail(place, "is to be text");
 const number = (value, place) => typeof value === "number" || fail(place, "is to be a number");
+const truth = (value, place) => typeof value === "boolean" || fail(place, "is to be true or false");
 const nothing = (value, place) => value === undefined || fail(place, "is not drawn by this console");
 const one = (...allowed) => (value, place) =>
   allowed.includes(value) || fail(place, `is ${JSON.stringify(value)}; this console draws only ${allowed.map((a) => JSON.stringify(a)).join(", ")}`);
@@ -62,9 +63,9 @@ const choice = shape({ text: (v, p) => typeof v === "string" || list(text)(v, p)
 const variable = {
   datasource: shape({ name: one("datasource"), label: text, type: one("datasource"), query: one("prometheus"), skipUrlSync: one(false), allowCustomValue: one(true), multi: one(false), includeAll: one(false), current: shape({}), options: list(nothing), regex: one(""), hide: one(0) }),
   query: shape({
-    name: text, label: text, type: text, datasource, skipUrlSync: one(false), refresh: one(2), sort: one(1), allowCustomValue: one(true), options: list(nothing), regex: one(""), hide: one(0),
+    name: text, label: text, type: text, datasource, skipUrlSync: truth, refresh: one(2), sort: one(1), allowCustomValue: one(true), options: list(nothing), regex: one(""), hide: one(0, 2),
     query: shape({ query: (v, p) => /^label_values\(.*, *\w+\)$/s.test(v) || fail(p, "is not label_values(SERIES, LABEL)"), refId: text }),
-    includeAll: (v) => typeof v === "boolean", multi: (v) => typeof v === "boolean", allValue: one(".*"), current: choice,
+    includeAll: truth, multi: truth, allValue: one(".*", ".+"), current: choice,
   }),
 };
 

@@ -129,6 +129,10 @@ def test_a_dashboard_of_another_kind_is_refused_whole() -> None:
     other = copy.deepcopy(document)
     other["templating"]["list"][2]["query"]["query"] = "query_result(up)"
     assert "label_values" in read(other)
+    for key, value in {"hide": 1, "skipUrlSync": "yes", "allValue": "everything"}.items():
+        other = copy.deepcopy(document)
+        other["templating"]["list"][-1][key] = value
+        assert key in read(other)
     assert "elsewhere" in read({**document, "links": [{"type": "elsewhere"}]})
     assert "does not lead to the testbed" in read({**document, "links": [{"type": "link", "url": "http://x/other"}]})
 

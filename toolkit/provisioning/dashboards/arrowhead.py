@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolkit.contract import metrics as m
 from toolkit.provisioning.dashboards.panels import (
+    ANY,
     COUNT,
     GREEN,
     PER_SECOND,
@@ -197,8 +198,9 @@ PAGE = Page(
         Variable(
             name="system",
             label="System",
-            query=f'label_values({m.ARROWHEAD_READY.name}{{testbed="$testbed"}}, service)',
+            query=f"label_values({m.ARROWHEAD_READY.name}{{{ANY}}}, service)",
         ),
     ),
+    by_process=True,
     rows=(ORCHESTRATION, STEPS, QUERIES, STATE, EVENT_HANDLER),
 )

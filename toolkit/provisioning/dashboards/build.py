@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, statetimeline, timeseries
@@ -14,7 +15,7 @@ from grafana_foundation_sdk.models import heatmap as hm
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from toolkit.contract.metrics import RUN_PHASE
-from toolkit.provisioning.dashboards.panels import Page, Panel, Variable
+from toolkit.provisioning.dashboards.panels import ANY, INSTANCES, JOBS, Page, Panel, Variable
 
 COLUMNS = 24
 NODE_INTERVAL = "5s"
@@ -34,6 +35,9 @@ def page_json(page: Page, *, testbed: str = "") -> str:
     for variable in document["templating"]["list"]:
         for key in _OWN_TO_VARIABLES:
             variable.pop(key, None)
+        if variable.get("hide") == dm.VariableHide.HIDE_VARIABLE:
+            # The SDK's builders leave it out. A link from a page where it can be chosen must not choose it unseen.
+            variable["skipUrlSync"] = True
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
@@ -73,15 +77,16 @@ def _dashboard(page: Page, chosen: str) -> dashboard.Dashboard:
             .datasource(DATASOURCE)
             .enable(True)
             .icon_color("red")
-            .expr('ALERTS{testbed="$testbed", alertstate="firing"}')
+            .expr(f'ALERTS{{{ANY}, alertstate="firing"}}')
             .title_format("{{alertname}}")
             .text_format("{{node}} {{service}}")
         )
     )
     for annotation in _happenings():
         built.annotation(annotation)
-    testbed = Variable(name="testbed", label="Testbed", query="label_values(up, testbed)", every=False)
-    for variable in (testbed, *page.variables):
+    testbed = Variable(name="testbed", label="Testbed", query="label_values(up, testbed)", every=None)
+    processes = (replace(variable, hidden=not page.by_process) for variable in (JOBS, INSTANCES))
+    for variable in (testbed, *page.variables, *processes):
         built.with_variable(_variable(variable, chosen if variable is testbed else ""))
     identity = 0
     top = 0
@@ -99,11 +104,11 @@ def _dashboard(page: Page, chosen: str) -> dashboard.Dashboard:
 def _happenings() -> Iterator[dashboard.AnnotationQuery]:
     """What explains a bend in a line: a run from its start to its end, a process that appeared, one that is down."""
     for name, colour, expr, title, text in (
-        ("Runs", "blue", f'max by (run) ({RUN_PHASE.name}{{testbed="$testbed", phase="running"}}) == 1',
+        ("Runs", "blue", f'max by (run) ({RUN_PHASE.name}{{{ANY}, phase="running"}}) == 1',
          "run {{run}}", "from its start to its end"),
-        ("Deploys", "green", 'up{testbed="$testbed"} unless up{testbed="$testbed"} offset 30s',
+        ("Deploys", "green", f"up{{{ANY}}} unless up{{{ANY}}} offset 30s",
          "{{service}} deployed", "new on {{node}}"),
-        ("Faults", "yellow", 'up{testbed="$testbed"} == 0', "{{service}} down", "on {{node}}"),
+        ("Faults", "yellow", f"up{{{ANY}}} == 0", "{{service}} down", "on {{node}}"),
     ):  # fmt: skip
         yield (
             dashboard.AnnotationQuery()
@@ -137,8 +142,10 @@ def _variable(variable: Variable, chosen: str) -> dashboard.QueryVariable:
         .refresh(dm.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dm.VariableSort.ALPHABETICAL_ASC)
     )
+    if variable.hidden:
+        built.hide(dm.VariableHide.HIDE_VARIABLE)
     if variable.every:
-        built.include_all(True).all_value(".*").multi(True)
+        built.include_all(True).all_value(variable.every).multi(True)
         built.current(dm.VariableOption(selected=True, text=["All"], value=["$__all"]))
     elif chosen:
         built.current(dm.VariableOption(selected=True, text=chosen, value=chosen))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolkit.contract import metrics as m
 from toolkit.provisioning.dashboards.panels import (
+    ANY,
     COUNT,
     GREEN,
     HOPS,
@@ -190,8 +191,8 @@ PAGE = Page(
     description="The eight KPIs of a publish/subscribe platform and the latency of every hop, live.",
     variables=(
         RUNS,
-        Variable(name="broker", label="Broker", query=f"label_values({m.BROKER_RECEIVED.name}{{{TESTBED}}}, service)"),
-        Variable(name="qos", label="QoS", query=f"label_values({m.MESSAGES_SENT.name}{{{TESTBED}}}, qos)"),
+        Variable(name="broker", label="Broker", query=f"label_values({m.BROKER_RECEIVED.name}{{{ANY}}}, service)"),
+        Variable(name="qos", label="QoS", query=f"label_values({m.MESSAGES_SENT.name}{{{ANY}}}, qos)"),
         HOPS,
     ),
     rows=(NOW, OVER_TIME, LATENCY),

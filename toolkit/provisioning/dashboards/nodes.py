@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toolkit.contract import metrics as m
 from toolkit.provisioning.dashboards.panels import (
+    ANY,
     BYTES_PER_SECOND,
     CELSIUS,
     COUNT,
@@ -41,7 +42,8 @@ PAGE = Page(
     name="nodes",
     title="toolkit: nodes and clocks",
     description="Whether machines and clocks are fit for a measurement.",
-    variables=(Variable(name="node", label="Node", query=f"label_values(up{{{TESTBED}}}, node)"),),
+    variables=(Variable(name="node", label="Node", query=f"label_values(up{{{ANY}}}, node)"),),
+    by_process=True,
     rows=(
         Row(
             title="Up or not",

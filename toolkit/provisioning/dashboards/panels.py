@@ -19,7 +19,10 @@ SECONDS, PER_SECOND, RATIO, COUNT, BYTES, BYTES_PER_SECOND, CELSIUS = (
 
 SHARES = {"p50": "Half", "p90": "90 %", "p99": "99 %"}
 """What lies below each of `QUANTILES`, in words."""
-TESTBED = 'testbed="$testbed"'
+ANY = 'testbed="$testbed"'
+"""What choices are found among: all processes of the testbed."""
+TESTBED = f'{ANY}, job=~"$job", instance=~"$instance"'
+"""What every query asks of: those of the testbed's processes that are chosen."""
 RUN = f'{TESTBED}, run=~"$run"'
 NO_SAMPLES = "no sampled messages yet"
 Thresholds = tuple[tuple[float | None, str], ...]
@@ -72,8 +75,10 @@ class Variable:
     name: str
     label: str
     query: str
-    every: bool = True
-    """Offers "All", and takes it at first."""
+    every: str | None = ".*"
+    """Offers "All", takes it at first, and asks this for it; without, one value is chosen."""
+    hidden: bool = False
+    """Is not offered, and always what it is at first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +91,18 @@ class Page:
     description: str
     rows: tuple[Row, ...]
     variables: tuple[Variable, ...] = ()
+    by_process: bool = False
+    """Job and instance can be chosen: elsewhere figures are of several processes, of which none can be left out."""
 
 
-RUNS = Variable(name="run", label="Run", query=f"label_values({metrics.HOP_SAMPLED.name}{{{TESTBED}}}, run)")
-HOPS = Variable(name="hop", label="Hop", query=f"label_values({metrics.HOP_DELAY.name}_count{{{RUN}}}, hop)")
+RUNS = Variable(name="run", label="Run", query=f"label_values({metrics.HOP_SAMPLED.name}{{{ANY}}}, run)")
+HOPS = Variable(
+    name="hop", label="Hop", query=f'label_values({metrics.HOP_DELAY.name}_count{{{ANY}, run=~"$run"}}, hop)'
+)
+JOBS = Variable(name="job", label="Job", query=f"label_values(up{{{ANY}}}, job)", every=".+")
+INSTANCES = Variable(
+    name="instance", label="Instance", query=f'label_values(up{{{ANY}, job=~"$job"}}, instance)', every=".+"
+)
 
 # -- expressions --
 
