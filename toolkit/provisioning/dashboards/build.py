@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, statetimeline, timeseries
@@ -15,7 +14,7 @@ from grafana_foundation_sdk.models import heatmap as hm
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from toolkit.contract.metrics import RUN_PHASE
-from toolkit.provisioning.dashboards.panels import ANY, INSTANCES, JOBS, Page, Panel, Variable
+from toolkit.provisioning.dashboards.panels import ANY, INSTANCES, JOBS, Page, Panel, Row, Variable
 
 COLUMNS = 24
 NODE_INTERVAL = "5s"
@@ -53,61 +52,59 @@ def _dashboard(page: Page, chosen: str) -> dashboard.Dashboard:
         .time("now-15m", "now")
         .timezone("browser")
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .link(
-            dashboard.DashboardLink("toolkit")
-            .type(dm.DashboardLinkType.DASHBOARDS)
-            .tags([TAG])
-            .as_dropdown(True)
-            .keep_time(True)
-            .include_vars(True)
-            .icon("external link")
-            .tooltip("The other dashboards of this testbed")
-        )
-        .link(
-            dashboard.DashboardLink("In the console")
-            .type(dm.DashboardLinkType.LINK)
-            .url(f"{CONSOLE}/testbeds/${{testbed}}")
-            .icon("external link")
-            .tooltip("This testbed's topology, runs and reports")
-            .target_blank(True)
-        )
-        .annotation(
-            dashboard.AnnotationQuery()
-            .name("Alerts")
-            .datasource(DATASOURCE)
-            .enable(True)
-            .icon_color("red")
-            .expr(f'ALERTS{{{ANY}, alertstate="firing"}}')
-            .title_format("{{alertname}}")
-            .text_format("{{node}} {{service}}")
-        )
     )
+    for link in _ways():
+        built.link(link)
     for annotation in _happenings():
         built.annotation(annotation)
-    testbed = Variable(name="testbed", label="Testbed", query="label_values(up, testbed)", every=None)
-    processes = (replace(variable, hidden=not page.by_process) for variable in (JOBS, INSTANCES))
-    for variable in (testbed, *page.variables, *processes):
-        built.with_variable(_variable(variable, chosen if variable is testbed else ""))
-    identity = 0
-    top = 0
-    for row in page.rows:
-        identity += 1
-        built.with_row(dashboard.Row(row.title).id(identity).grid_pos(dm.GridPos(h=1, w=COLUMNS, x=0, y=top)))
-        top += 1
-        for panel, place in _places(row.panels, top):
-            identity += 1
-            built.with_panel(_panel(panel).id(identity).grid_pos(place))
-        top = max(place.y + place.h for _, place in _places(row.panels, top))
+    for variable in _variables(page, chosen):
+        built.with_variable(variable)
+    _lay_out(built, page.rows)
     return built
 
 
+def _lay_out(built: dashboard.Dashboard, rows: tuple[Row, ...]) -> None:
+    """Rows from top to bottom, each with its panels below."""
+    identity = top = 0
+    for row in rows:
+        identity += 1
+        built.with_row(dashboard.Row(row.title).id(identity).grid_pos(dm.GridPos(h=1, w=COLUMNS, x=0, y=top)))
+        places = [*_places(row.panels, top + 1)]
+        for panel, place in places:
+            identity += 1
+            built.with_panel(_panel(panel).id(identity).grid_pos(place))
+        top = max(place.y + place.h for _, place in places)
+
+
+def _ways() -> Iterator[dashboard.DashboardLink]:
+    """Where the page's head leads: to the other dashboards and to the console."""
+    yield (
+        dashboard.DashboardLink("toolkit")
+        .type(dm.DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .as_dropdown(True)
+        .keep_time(True)
+        .include_vars(True)
+        .icon("external link")
+        .tooltip("The other dashboards of this testbed")
+    )
+    yield (
+        dashboard.DashboardLink("In the console")
+        .type(dm.DashboardLinkType.LINK)
+        .url(f"{CONSOLE}/testbeds/${{testbed}}")
+        .icon("external link")
+        .tooltip("This testbed's topology, runs and reports")
+        .target_blank(True)
+    )
+
+
 def _happenings() -> Iterator[dashboard.AnnotationQuery]:
-    """What explains a bend in a line: a run from its start to its end, a process that appeared, one that is down."""
+    """What explains a bend in a line: alerts, runs from start to end, processes that appeared or are down."""
     for name, colour, expr, title, text in (
+        ("Alerts", "red", f'ALERTS{{{ANY}, alertstate="firing"}}', "{{alertname}}", "{{node}} {{service}}"),
         ("Runs", "blue", f'max by (run) ({RUN_PHASE.name}{{{ANY}, phase="running"}}) == 1',
          "run {{run}}", "from its start to its end"),
-        ("Deploys", "green", f"up{{{ANY}}} unless up{{{ANY}}} offset 30s",
-         "{{service}} deployed", "new on {{node}}"),
+        ("Deploys", "green", f"up{{{ANY}}} unless up{{{ANY}}} offset 30s", "{{service}} deployed", "new on {{node}}"),
         ("Faults", "yellow", f"up{{{ANY}}} == 0", "{{service}} down", "on {{node}}"),
     ):  # fmt: skip
         yield (
@@ -133,7 +130,14 @@ def _places(panels: tuple[Panel, ...], top: int) -> Iterator[tuple[Panel, dm.Gri
         tallest = max(tallest, panel.height)
 
 
-def _variable(variable: Variable, chosen: str) -> dashboard.QueryVariable:
+def _variables(page: Page, chosen: str) -> Iterator[dashboard.QueryVariable]:
+    """Of every page its testbed, the page's own, and the processes."""
+    yield _variable(Variable(name="testbed", label="Testbed", query="label_values(up, testbed)", every=None), chosen)
+    for variable in (*page.variables, JOBS, INSTANCES):
+        yield _variable(variable, hidden=variable in {JOBS, INSTANCES} and not page.by_process)
+
+
+def _variable(variable: Variable, chosen: str = "", *, hidden: bool = False) -> dashboard.QueryVariable:
     built = (
         dashboard.QueryVariable(variable.name)
         .label(variable.label)
@@ -142,7 +146,7 @@ def _variable(variable: Variable, chosen: str) -> dashboard.QueryVariable:
         .refresh(dm.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dm.VariableSort.ALPHABETICAL_ASC)
     )
-    if variable.hidden:
+    if hidden:
         built.hide(dm.VariableHide.HIDE_VARIABLE)
     if variable.every:
         built.include_all(True).all_value(variable.every).multi(True)

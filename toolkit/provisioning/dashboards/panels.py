@@ -77,8 +77,6 @@ class Variable:
     query: str
     every: str | None = ".*"
     """Offers "All", takes it at first, and asks this for it; without, one value is chosen."""
-    hidden: bool = False
-    """Is not offered, and always what it is at first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +90,7 @@ class Page:
     rows: tuple[Row, ...]
     variables: tuple[Variable, ...] = ()
     by_process: bool = False
-    """Job and instance can be chosen: elsewhere figures are of several processes, of which none can be left out."""
+    """Offers job and instance; elsewhere they are hidden, and always all: figures are of several processes."""
 
 
 RUNS = Variable(name="run", label="Run", query=f"label_values({metrics.HOP_SAMPLED.name}{{{ANY}}}, run)")
