@@ -136,6 +136,40 @@ function spokenBands(rows, named) {
   return `most took ${most ? `${named[most - 1]} to ` : "up to "}${named[most]}, the slowest up to ${named[highest]}`;
 }
 
+const msOf = (context, index) => Math.round((context.start + index * context.step) * 1000);
+
+/** One lane of a state timeline: a part for each stretch of the same state, which leads where its beginning leads. */
+function band(panel, states, name, labels, values, context) {
+  const now = lastOf(values);
+  const made = element("div", { class: "band", role: "img", "aria-label": `${name}: ${states[now]?.text ?? now}` });
+  made.style.height = `${panel.options.rowHeight * 100}%`;
+  for (const [from, to, value] of stretches(values)) {
+    const [began, ended] = [msOf(context, from), msOf(context, to)];
+    const words = states[value]?.text ?? String(value);
+    const part = element("i", { title: `${words}, ${timeOfDay(began)} to ${timeOfDay(ended)}` }, words);
+    const [lead] = leadsOf(panel, context, labels, began);
+    if (lead) {
+      part.classList.add("leads");
+      part.addEventListener("click", () => window.open(lead.path, "_blank"));
+    }
+    part.style.left = `${(from / values.length) * 100}%`;
+    part.style.width = `${((to - from) / values.length) * 100}%`;
+    part.style.backgroundColor = named(states[value]?.color) ?? style("--soft");
+    made.append(part);
+  }
+  return made;
+}
+
+/** Buttons to the pages before and after this one, where one page does not hold all lanes. */
+function pager(page, lanes, perPage, turn) {
+  if (lanes <= perPage) return [];
+  const end = Math.min(lanes, (page + 1) * perPage);
+  return [element("div", { class: "pager" },
+    element("button", { onclick: turn(-1), disabled: page === 0, "aria-label": "Page before" }, "‹"),
+    `${page * perPage + 1} to ${end} of ${lanes}`,
+    element("button", { onclick: turn(1), disabled: end === lanes, "aria-label": "Next page" }, "›"))];
+}
+
 const draw = {
   stat(body, panel, series, context) {
     const { unit, thresholds } = panel.fieldConfig.defaults;
@@ -228,57 +262,31 @@ const draw = {
 
   "state-timeline"(body, panel, series, context) {
     const { mappings = [] } = panel.fieldConfig.defaults;
-    const { perPage, rowHeight } = panel.options;
+    const { perPage } = panel.options;
     const states = Object.assign({}, ...mappings.map(({ options }) => options));
     const lanes = series.filter(({ values }) => values.some((value) => value !== null)).sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
     if (!lanes.length) return empty(body, panel);
-    const pages = Math.ceil(lanes.length / perPage);
-    body.page = Math.min(body.page ?? 0, pages - 1);
+    body.page = Math.min(body.page ?? 0, Math.ceil(lanes.length / perPage) - 1);
     const shown = lanes.slice(body.page * perPage, (body.page + 1) * perPage);
-    const count = lanes[0].values.length;
     const timeline = element("div", { class: "timeline", tabindex: "0", role: "group", "aria-label": panel.title });
-    const msOf = (index) => Math.round((context.start + index * context.step) * 1000);
-    for (const { name, labels, values } of shown) {
-      const now = lastOf(values);
-      const band = element("div", { class: "band", role: "img", "aria-label": `${name}: ${states[now]?.text ?? now}` });
-      band.style.height = `${rowHeight * 100}%`;
-      for (const [from, to, value] of stretches(values)) {
-        const [lead] = leadsOf(panel, context, labels, msOf(from));
-        const part = element("i", { title: `${states[value]?.text ?? value}, ${timeOfDay(msOf(from))} to ${timeOfDay(msOf(to))}` }, states[value]?.text ?? String(value));
-        if (lead) {
-          part.classList.add("leads");
-          part.addEventListener("click", () => window.open(lead.path, "_blank"));
-        }
-        part.style.left = `${(from / count) * 100}%`;
-        part.style.width = `${((to - from) / count) * 100}%`;
-        part.style.backgroundColor = named(states[value]?.color) ?? style("--soft");
-        band.append(part);
-      }
-      timeline.append(element("div", { class: "lane" }, element("span", { title: name }, name), band));
-    }
+    timeline.append(...shown.map(({ name, labels, values }) =>
+      element("div", { class: "lane" }, element("span", { title: name }, name), band(panel, states, name, labels, values, context))));
     const told = clock(context.end - context.start);
     const quarters = body.clientWidth < 30 * parseFloat(getComputedStyle(body).fontSize) ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1];
     const ticks = quarters.map((share) => element("span", {}, told((context.start + share * (context.end - context.start)) * 1000)));
     const parts = [timeline, element("div", { class: "ticks" }, element("span"), element("div", {}, ...ticks))];
-    const pager = [];
-    if (pages > 1) {
-      const turn = (by) => () => {
-        body.page += by;
-        draw["state-timeline"](body, panel, series, context);
-      };
-      pager.push(element("div", { class: "pager" },
-        element("button", { onclick: turn(-1), disabled: body.page === 0, "aria-label": "Page before" }, "‹"),
-        `${body.page * perPage + 1} to ${Math.min(lanes.length, (body.page + 1) * perPage)} of ${lanes.length}`,
-        element("button", { onclick: turn(1), disabled: body.page === pages - 1, "aria-label": "Next page" }, "›")));
-    }
+    const turn = (by) => () => {
+      body.page += by;
+      draw["state-timeline"](body, panel, series, context);
+    };
     const key = Object.values(states).sort((a, b) => a.index - b.index).map(({ text, color }) => {
       const swatch = element("i", { class: "swatch" });
       swatch.style.backgroundColor = named(color);
       return element("span", {}, swatch, text);
     });
     // A stretch leads to the run that was going when it began; by keyboard there is one way, from the end.
-    const leads = leadsOf(panel, context, {}, msOf(count - 1)).map((lead) => opens(lead, { class: "lead" }, lead.title));
-    parts.push(element("div", { class: "states" }, ...key, ...pager, ...leads));
+    const leads = leadsOf(panel, context, {}, msOf(context, lanes[0].values.length - 1)).map((lead) => opens(lead, { class: "lead" }, lead.title));
+    parts.push(element("div", { class: "states" }, ...key, ...pager(body.page, lanes.length, perPage, turn), ...leads));
     const scrolled = body.querySelector(".timeline")?.scrollTop ?? 0;
     redraw(body, ...parts);
     timeline.scrollTop = scrolled;
@@ -308,7 +316,7 @@ function legend(body, panel, series, colours, context, again) {
   const head = element("tr", {}, element("th", { scope: "col" }, "Name"), ...calcs.map((calc) => element("th", { scope: "col", class: "number" }, reducers[calc][0])));
   const timeOf = (values) => {
     const last = values.findLastIndex((value) => value !== null);
-    return last < 0 ? undefined : Math.round((context.start + last * context.step) * 1000);
+    return last < 0 ? undefined : msOf(context, last);
   };
   const rows = series.map(({ name, values, labels }, index) => {
     const swatch = element("i", { class: "swatch" });
