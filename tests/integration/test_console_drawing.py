@@ -141,12 +141,13 @@ def test_a_choice_changes_the_queries_and_the_address(watched: Watched) -> None:
 def test_a_job_leaves_its_instances_to_choose_and_is_all_jobs_again_where_it_cannot_be_chosen(watched: Watched) -> None:
     page = watched.page("/testbeds/simulated/dashboards/nodes?from=now-1m")
     page.wait_for_selector("#board[data-ready]", timeout=60_000)
+    instances = "document.querySelectorAll('[data-variable=instance] input').length"
+    until(page, f"{instances} === 1 + {NODES}")  # All, and each node: its processes are one here
     page.click("[data-variable=job] summary")
-    with page.expect_request(lambda request: "job%3D%7E%22clock%22" in request.url, timeout=15_000):
-        page.check("[data-variable=job] input[value=clock]")
-    instances = "[...document.querySelectorAll('[data-variable=instance] input')].map((each) => each.value)"
-    until(page, f"{instances}.every((value) => value === '$__all' || value.endsWith(':9101'))")
-    assert len(page.evaluate(instances)) == NODES + 1
+    with page.expect_request(lambda request: "job%3D%7E%22publisher%22" in request.url, timeout=15_000):
+        page.check("[data-variable=job] input[value=publisher]")
+    publishers = sum(node.name.startswith("pub") for node in watched.bed.testbed.nodes)
+    until(page, f"{instances} === 1 + {publishers}")
     until(page, "document.querySelector('[aria-label=\"Processor in use\"] .empty')")
     page.click("a[data-board]:has-text('KPIs')")
     page.wait_for_selector("#board[data-ready]", timeout=60_000)

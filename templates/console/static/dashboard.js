@@ -56,9 +56,9 @@ async function findValues(variable) {
   return found.sort();
 }
 
-const offered = () => state.variables.filter(({ name, hide }) => name !== "testbed" && !hide); // the page is this testbed's
+const pickable = () => state.variables.filter(({ name, hide }) => name !== "testbed" && !hide); // the page is this testbed's
 
-async function fillChoices(variables = offered()) {
+async function fillChoices(variables = pickable()) {
   const parts = await Promise.all(variables.map(async (variable) => {
     const found = await findValues(variable).catch((error) => {
       if (error instanceof PrometheusError) return []; // the panels say so
@@ -85,7 +85,7 @@ function picker(variable, offered) {
     summary.textContent = ticked.length ? ticked.join(", ") : "All";
     every.checked = !ticked.length;
     remember();
-    fillChoices(offered().filter(({ query }) => query.query.includes(`$${variable.name}`))).catch(report);
+    fillChoices(pickable().filter(({ query }) => query.query.includes(`$${variable.name}`))).catch(report);
     refresh();
   };
   const box = (value, text, checked, onchange) => {
