@@ -41,9 +41,15 @@ def join_experiments(testbed: yaml.Document, more: yaml.Document) -> yaml.Docume
         root[section] = {**there, **entries}
         joined |= {(section, name): more for name in entries}
     if problems:
-        raise FileInvalidError(problems)
+        raise FileInvalidError([*testbed.problems, *more.problems, *problems])
     references = {path: plain for path, plain in more.references.items() if path[:1] in {(s,) for s in SECTIONS}}
-    return dataclasses.replace(testbed, root=root, joined=joined, references={**testbed.references, **references})
+    return dataclasses.replace(
+        testbed,
+        root=root,
+        joined=joined,
+        references={**testbed.references, **references},
+        problems=(*testbed.problems, *more.problems),
+    )
 
 
 def is_testbed(file: FilePath) -> bool:

@@ -59,7 +59,7 @@ def load_testbed(
     if also is not None:
         document = join_experiments(document, yaml.read(also))
     document = scale_counts(_override(document, overrides), scale)
-    findings = Findings(document=document)
+    findings = Findings(document=document, problems=[*document.problems])
     substitute(findings, environ)
     content = _check_shape(document, findings)
     name = content.get("name") or _name_of(file)

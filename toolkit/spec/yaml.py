@@ -59,6 +59,8 @@ class Document:
     """Paths whose value came from elsewhere, and from where."""
     joined: Mapping[Path, Document] = field(default_factory=dict)
     """Paths that stand in another file."""
+    problems: tuple[Problem, ...] = ()
+    """Duplicate keys, and what else can be told without knowing what the values mean; the rest was read."""
 
     def folder_of(self, path: Path) -> FilePath:
         """The folder of the file in which a path stands."""
@@ -93,7 +95,7 @@ def scalar(text: str) -> Any:
 
 
 def read(file: FilePath) -> Document:
-    """The document of a file; raises FileInvalidError where it cannot be read, too."""
+    """The document of a file; raises FileInvalidError where it cannot be read, or for the first syntax error."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -102,7 +104,7 @@ def read(file: FilePath) -> Document:
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 text (byte {error.start})"
         raise FileInvalidError([Problem(file=str(file), line=1, column=1, message=message)]) from None
-    return parse(text, str(file), file.parent.absolute())
+    return _document(text, str(file), file.parent.absolute())
 
 
 def parse(text: str, file: str, folder: FilePath = FilePath(), *, typed: bool = True) -> Document:
@@ -110,12 +112,23 @@ def parse(text: str, file: str, folder: FilePath = FilePath(), *, typed: bool = 
 
     Not `typed`, every scalar is the text it is written as.
     """
+    document = _document(text, file, folder, typed=typed)
+    if document.problems:
+        raise FileInvalidError([*document.problems])
+    return document
+
+
+def _document(text: str, file: str, folder: FilePath, *, typed: bool = True) -> Document:
     reader = _Reader(file, typed=typed)
     root = reader.read(iter(_events(text, file)))
-    if reader.problems:
-        raise FileInvalidError(reader.problems)
     return Document(
-        file=file, root=root, keys=reader.keys, values=reader.values, references=reader.references, folder=folder
+        file=file,
+        root=root,
+        keys=reader.keys,
+        values=reader.values,
+        references=reader.references,
+        folder=folder,
+        problems=tuple(reader.problems),
     )
 
 
@@ -281,11 +294,22 @@ class _Reader:
             if name in value:
                 line, _ = self.keys[place]
                 self._complain(key, f"duplicate key {name!r}: it already stands in line {line}; keep one of them")
-                place = (*path, name, "?")
+                again = (*place, "?")
+                value[name] = self._both(value[name], self._value(next(events), events, again), place, again)
             else:
                 self.keys[place] = _position(key)
-            value[name] = self._value(next(events), events, place)
+                value[name] = self._value(next(events), events, place)
         return value
+
+    def _both(self, first: Any, second: Any, place: Path, again: Path) -> Any:
+        """What two values of one key are checked as: of mappings every entry, so that none seems to be missing."""
+        if not isinstance(first, dict) or not isinstance(second, dict):
+            return first
+        noted: tuple[dict[Path, Any], ...] = (self.keys, self.values, self.references)
+        for places in noted:
+            for path in [path for path in places if path[: len(again)] == again]:
+                places.setdefault((*place, *path[len(again) :]), places[path])
+        return {**second, **first}
 
     def _alias(self, event: Any) -> Any:
         if event.anchor not in self._anchors:
