@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import array
 import collections
 import contextlib
 import dataclasses
@@ -42,6 +43,7 @@ _WORDS, _SEQ_WORD = STAMP_BYTES // 8, 1
 """A stamp as 64-bit words, and which of them is the sequence number."""
 
 Add = Callable[..., None]
+AddAll = Callable[["bytes | array.array[int]"], None]
 Position = Callable[[], tuple[int, bytearray, int]]
 """(chunks filled before, the present one, bytes used of it), as of one moment."""
 
@@ -75,8 +77,9 @@ class StampWriter:
         self._live_flows: dict[str, list[Any]] = {}
         self._live_every = int(order.options.get("live_every", 0) or 0) if live is not None else 0
         self._sampled: collections.deque[bytes] = collections.deque(maxlen=_MOST_SAMPLED)
-        self.add, self._position = _note_taker(self._full, self._spare)
-        """Note one stamp, without a system call: point, flags, peer, stream, seq, at_ns, aux_ns."""
+        self.add, self.add_all, self._position = note_taker(self._full, self._spare)
+        """`add` notes one stamp, without a system call: point, flags, peer, stream, seq, at_ns, aux_ns; `add_all` those
+        that somebody has packed."""
         self._clock = ClockWatch()
         self._closing = threading.Event()
         self._background = threading.Thread(target=self._work, name="stamps", daemon=True)
@@ -198,8 +201,8 @@ class StampWriter:
             file.truncate()
 
 
-def _note_taker(full: collections.deque[bytearray], spare: collections.deque[bytearray]) -> tuple[Add, Position]:
-    """The function that notes stamps, and the one that tells how far it is.
+def note_taker(full: collections.deque[bytearray], spare: collections.deque[bytearray]) -> tuple[Add, AddAll, Position]:
+    """The functions that note stamps, and the one that tells how far they are.
 
     A closure costs half of what a method does: neither attributes nor a bound method are looked up.
     """
@@ -207,16 +210,31 @@ def _note_taker(full: collections.deque[bytearray], spare: collections.deque[byt
     size, width, pack_into = _CHUNK_BYTES, STAMP_BYTES, STAMP.pack_into
     offset = turns = 0
 
-    def add(point: int, flags: int, peer: int, stream: int, seq: int, at_ns: int, aux_ns: int = 0) -> None:
+    def turn() -> None:
         nonlocal chunk, offset, turns
+        # The order of these lines lets `position` be called at any moment between them.
+        full.append(chunk)
+        offset = 0
+        chunk = spare.popleft() if spare else bytearray(size)
+        turns += 1
+
+    def add(point: int, flags: int, peer: int, stream: int, seq: int, at_ns: int, aux_ns: int = 0) -> None:
+        nonlocal offset
         if offset == size:
-            # The order of these lines lets `position` be called at any moment between them.
-            full.append(chunk)
-            offset = 0
-            chunk = spare.popleft() if spare else bytearray(size)
-            turns += 1
+            turn()
         pack_into(chunk, offset, point, flags, peer, stream, seq, at_ns, aux_ns)
         offset += width
+
+    def add_all(stamps: bytes | array.array[int]) -> None:
+        nonlocal offset
+        left = memoryview(stamps).cast("B")
+        while left:
+            if offset == size:
+                turn()
+            part = left[: size - offset]
+            chunk[offset : offset + len(part)] = part
+            offset += len(part)
+            left = left[len(part) :]
 
     def position() -> tuple[int, bytearray, int]:
         seen = turns, chunk, offset
@@ -224,7 +242,7 @@ def _note_taker(full: collections.deque[bytearray], spare: collections.deque[byt
             seen = turns, chunk, offset
         return seen
 
-    return add, position
+    return add, add_all, position
 
 
 def _every(count: int, stamps: memoryview) -> Iterator[bytes]:

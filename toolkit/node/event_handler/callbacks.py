@@ -134,8 +134,8 @@ class _Subscription:
         self.queue: collections.deque[tuple[bytes, Passage | None, asyncio.Future[bool]]] = collections.deque()
         self.filled = asyncio.Event()
         self.room: asyncio.Future[None] | None = None
-        self.peer_run = 0
-        self.peer = 0
+        self.marked_in = 0
+        self.mark = 0
         self._owner = owner
         self.task = asyncio.get_running_loop().create_task(self._work())
 
@@ -166,7 +166,7 @@ class _Subscription:
         """Deliver by another filter, also what waits."""
         self.wanted = wanted
         self.url = wanted.url(secure=self._owner.guard is not None)
-        self.peer_run = 0  # the consumer may be another one now
+        self.marked_in = 0  # the consumer may be another one now
 
     def release(self) -> None:
         """Let publishers go on that waited for room."""

@@ -38,7 +38,7 @@ class Output(SseSubscriber):
             at_ns = _time_ns()
             self.outlet.write(chunk)
         if passage is not None:
-            passage.sent.append((self, at_ns))
+            passage[1].append((self, at_ns))
 
     def gone(self) -> None:
         """Write no more: the descriptor may soon be another connection's."""

@@ -28,8 +28,8 @@ class SseSubscriber:
         self.outlet = outlet
         self.topic = topic
         self.wanted = wanted
-        self.peer = 0
-        self.peer_run = 0
+        self.mark = 0
+        self.marked_in = 0
         self.queue: collections.deque[tuple[bytes, Passage | None]] = collections.deque()
         self.paused = False
         """Whether the transport's buffer is full."""
@@ -40,9 +40,10 @@ class SseSubscriber:
         """Send, or queue; a future when the publisher is to wait until there is room again."""
         if self.paused or self.queue:
             return self.enqueue(chunk, passage)
-        if passage is not None:
-            passage.sent.append((self, _time_ns()))
+        at_ns = _time_ns()
         self.write(chunk)
+        if passage is not None:
+            passage[1].append((self, at_ns))
         self.exchange.tally.sent += 1
         self.exchange.tally.sent_bytes += len(chunk)
         return None
@@ -242,9 +243,12 @@ class Exchange:
                 if room is not None:
                     full.append(room)
                 continue
-            if passage is not None:
-                passage.sent.append((subscriber, _time_ns()))
-            subscriber.write(chunk)
+            if passage is None:
+                subscriber.write(chunk)
+            else:
+                at_ns = _time_ns()
+                subscriber.write(chunk)
+                passage[1].append((subscriber, at_ns))
             delivered += 1
         self.tally.sent += delivered
         self.tally.sent_bytes += delivered * len(chunk)

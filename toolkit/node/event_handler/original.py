@@ -44,8 +44,8 @@ class Consumer:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.peer = 0
-        self.peer_run = 0
+        self.mark = 0
+        self.marked_in = 0
 
     def remote(self) -> Place:
         """Where it listens."""

@@ -2,61 +2,68 @@
 
 from __future__ import annotations
 
+import array
 import binascii
+import struct
+import sys
 import threading
 from typing import Protocol
 
-from toolkit.contract.samples import Flag, Point
+from toolkit.contract.samples import STAMP_BYTES, Flag, Point
 from toolkit.node.flows import Flows
 from toolkit.node.messages import read_header
-from toolkit.node.stamps import Add, StampWriter
+from toolkit.node.stamps import AddAll, StampWriter
 
 _RECEIVED, _SENT = int(Point.BROKER_RECEIVED), int(Point.BROKER_SENT)
 _PROBE = int(Flag.PROBE)
 _ENCODED_HEADER = 56
 """Characters of base64 that hold the 40-byte header."""
+_ENCODED_STREAM = 16
+"""The first of them, the same in each message of a stream: magic, version, flags, length and stream."""
+_ENCODED_SEQ = slice(_ENCODED_STREAM, _ENCODED_STREAM + 12)
+"""Those that follow: the sequence number and a byte more."""
+_read_seq = struct.Struct(">Qx").unpack
+_MOST_STREAMS = 4096
+_WORDS_AT_ONCE = 64 * STAMP_BYTES // 8
 _a2b = binascii.a2b_base64
 
 
-Identity = tuple[int, int, int]
-"""(stream, seq, flags)"""
-_UNREAD: Identity = (-1, -1, -1)
-
-
 class Peer(Protocol):
-    """The other end of a flow, with its number in the present run."""
+    """The other end of a flow; either what came from it is stamped or what went to it."""
 
-    peer: int
-    peer_run: int
+    mark: int
+    """Point and number of its stamps in the present run, at their places in the first word of a stamp."""
+    marked_in: int
+    """Which run that is."""
 
     def remote(self) -> tuple[str, int]:
         """Its address and port."""
 
 
-class Passage:
-    """One event on its way through the broker: instants are noted at once, stamps are made when all is sent."""
-
-    __slots__ = ("at_ns", "identity", "payload", "publisher", "sent")
-
-    def __init__(self, payload: str | bytes | None, publisher: Peer, at_ns: int) -> None:
-        self.payload = payload
-        self.publisher = publisher
-        self.at_ns = at_ns
-        self.sent: list[tuple[Peer, int]] = []
-        """Who it went to, and T3 of each."""
-        self.identity: Identity | None = _UNREAD
-        """Who the message is; None where it is not of a run."""
+Passage = tuple[str | bytes, list[tuple[Peer, int]]]
+"""One event on its way through the broker: its payload, who it went to and T3 of each."""
+Identity = tuple[int, int]
+"""(flags and stream at their places in the first word of a stamp, seq)"""
+_LEFT_OUT: Identity = (-1, 0)
 
 
 class Recorder:
-    """Belongs to one thread; `on` only during a run."""
+    """Belongs to one thread; `on` only during a run.
+
+    Beside the sockets only instants are noted; a stamp is made when its event has been answered, in words that are
+    handed over many at a time.
+    """
 
     def __init__(self) -> None:
         self.on = False
-        self._note: Add | None = None
+        self._add_all: AddAll | None = None
+        self._words: list[int] = []
+        """Four of a stamp."""
+        self._streams: dict[str | bytes, int] = {}
+        """How payloads of a stream begin -> flags and stream; where the whole header was right once."""
         self.flows = Flows()
         self._run_number = 0
-        """Changes with each run, so that peers know when their number is stale."""
+        """Changes with each run, so that peers know when their mark is stale."""
         self.received = 0
         self.sent = 0
         self.foreign = 0
@@ -66,63 +73,86 @@ class Recorder:
         self.flows = Flows()
         self._run_number += 1
         self.received = self.sent = self.foreign = 0
+        self._words.clear()
+        self._streams.clear()
         writer.flows_for_live(self.flows.by_peer)
-        self._note = writer.add
+        self._add_all = writer.add_all
         self.on = writer.recording
 
     def end(self) -> None:
         """Stamp no more."""
         self.on = False
-        self._note = None
+        self.flush()
+        self._add_all = None
 
-    def stamp(self, passage: Passage) -> None:
-        """Write T2 and every T3 so far; messages that are not of a run, and probes, are left out."""
-        passage.identity = identity = self._identify(passage.payload)
-        note = self._note
-        if identity is None or note is None:
+    def flush(self) -> None:
+        """Hand over the stamps that were made."""
+        if self._add_all is not None and self._words:
+            stamps = array.array("Q", self._words)
+            if sys.byteorder == "big":
+                stamps.byteswap()
+            self._add_all(stamps)
+        self._words.clear()
+
+    def stamp(self, passage: Passage, publisher: Peer, at_ns: int) -> None:
+        """T2 and every T3 so far; messages that are not of a run, and probes, are left out."""
+        payload, sent = passage
+        identity = self._identity(payload)
+        if identity is None:
+            self.foreign += 1
             return
-        stream, seq, flags = identity
-        run = self._run_number
-        publisher, sent = passage.publisher, passage.sent
+        bits, seq = identity
+        if bits < 0:
+            return
+        run, words = self._run_number, self._words
+        mark = publisher.mark if publisher.marked_in == run else self._mark(publisher, _RECEIVED)
+        words += (bits | mark, seq, at_ns, 0)
+        for peer, sent_ns in sent:
+            mark = peer.mark if peer.marked_in == run else self._mark(peer, _SENT)
+            words += (bits | mark, seq, sent_ns, 0)
         self.received += 1
         self.sent += len(sent)
-        note(
-            _RECEIVED,
-            flags,
-            publisher.peer if publisher.peer_run == run else self._number(publisher),
-            stream,
-            seq,
-            passage.at_ns,
-        )
-        for peer, at_ns in sent:
-            note(_SENT, flags, peer.peer if peer.peer_run == run else self._number(peer), stream, seq, at_ns)
+        if len(words) >= _WORDS_AT_ONCE:
+            self.flush()
 
     def stamp_later(self, passage: Passage, peer: Peer, at_ns: int) -> None:
         """T3 of a subscriber that had to wait."""
-        if passage.identity is _UNREAD:
-            passage.sent.append((peer, at_ns))
-        elif passage.identity is not None and self._note is not None:
-            stream, seq, flags = passage.identity
-            self.sent += 1
-            self._note(_SENT, flags, self._number(peer), stream, seq, at_ns)
+        identity = self._identity(passage[0]) if self._add_all is not None else None
+        if identity is None or identity[0] < 0:
+            return
+        bits, seq = identity
+        self._words.extend((bits | self._mark(peer, _SENT), seq, at_ns, 0))
+        self.sent += 1
+        if len(self._words) >= _WORDS_AT_ONCE:
+            self.flush()
 
-    def _identify(self, payload: str | bytes | None) -> Identity | None:
-        if payload is None:
-            return None
+    def _identity(self, payload: str | bytes) -> Identity | None:
+        """Who a message is; of one that begins as others of its stream did, only the number is read."""
+        bits = self._streams.get(payload[:_ENCODED_STREAM])
+        if bits is not None:
+            try:
+                return bits, _read_seq(_a2b(payload[_ENCODED_SEQ]))[0]
+            except (ValueError, struct.error):  # not base64, or too short
+                pass
         try:
             header = read_header(_a2b(payload[:_ENCODED_HEADER]))
         except ValueError:  # binascii.Error, or text beyond ASCII
             header = None
         if header is None:
-            self.foreign += 1
             return None
-        return None if header[2] & _PROBE else header
+        stream, seq, flags = header
+        if flags & _PROBE:
+            return _LEFT_OUT
+        if len(self._streams) >= _MOST_STREAMS:
+            self._streams.clear()
+        bits = self._streams[payload[:_ENCODED_STREAM]] = flags << 8 | stream << 32
+        return bits, seq
 
-    def _number(self, peer: Peer) -> int:
-        if peer.peer_run != self._run_number:
-            peer.peer_run = self._run_number
-            peer.peer = self.flows.add(0, *peer.remote())
-        return peer.peer
+    def _mark(self, peer: Peer, point: int) -> int:
+        if peer.marked_in != self._run_number:
+            peer.mark = point | self.flows.add(0, *peer.remote()) << 16
+            peer.marked_in = self._run_number
+        return peer.mark
 
 
 class SharedRecorder(Recorder):
@@ -130,7 +160,7 @@ class SharedRecorder(Recorder):
 
     def __init__(self) -> None:
         super().__init__()
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
 
     def begin(self, writer: StampWriter) -> None:
         """Stamp from now on."""
@@ -142,10 +172,15 @@ class SharedRecorder(Recorder):
         with self._turn:
             super().end()
 
-    def stamp(self, passage: Passage) -> None:
-        """Write T2 and every T3 so far."""
+    def flush(self) -> None:
+        """Hand over the stamps that were made."""
         with self._turn:
-            super().stamp(passage)
+            super().flush()
+
+    def stamp(self, passage: Passage, publisher: Peer, at_ns: int) -> None:
+        """T2 and every T3 so far."""
+        with self._turn:
+            super().stamp(passage, publisher, at_ns)
 
     def stamp_later(self, passage: Passage, peer: Peer, at_ns: int) -> None:
         """T3 of a notification."""

@@ -96,9 +96,10 @@ class EventHandler:
         return Connection(self)
 
     async def sweep(self) -> None:
-        """End connections that are too slow or idle, once a second, for ever."""
+        """End connections that are too slow or idle, and hand stamps over, once a second, for ever."""
         while True:
             await asyncio.sleep(1)
+            self.recorder.flush()
             now_s = time.monotonic()
             for connection in list(self.connections):
                 connection.check_age(now_s)
@@ -136,13 +137,13 @@ class EventHandler:
             return self.exchange.broadcast(event.type, payload, passage)
         return self.publish((source, replace(event, payload=payload.decode()), shortcut.feedback_uri), passage)
 
-    def account(self, passage: Passage | None, payload_bytes: int) -> None:
+    def account(self, passage: Passage | None, publisher: Connection, at_ns: int, payload_bytes: int) -> None:
         """Count an event that was published and answered, and stamp it."""
         tally = self.exchange.tally
         tally.received += 1
         tally.received_bytes += payload_bytes
         if passage is not None:
-            self.recorder.stamp(passage)
+            self.recorder.stamp(passage, publisher, at_ns)
 
     def timestamp(self, event: Event) -> datetime:
         """The publisher's, or ours where it sent none; raises Problem for one too far from now."""
@@ -183,8 +184,8 @@ class Connection(asyncio.Protocol):
         self._pending: collections.deque[Request] = collections.deque()
         self._busy = False
         self._subscriber: SseSubscriber | None = None
-        self.peer = 0
-        self.peer_run = 0
+        self.mark = 0
+        self.marked_in = 0
         self._at_ns = 0
         self._shortcut = Shortcut()
         self._caller: Caller | None = None
@@ -363,12 +364,13 @@ class Connection(asyncio.Protocol):
             self._check_body(request)
             parsed = handler.reader.publish_event(request.body)
             self._check_caller(request, parsed[0].name)
-            passage = self._passage(parsed[1].payload, request.at_ns)
+            passage = self._passage(parsed[1].payload)
             waiting = handler.publish(parsed, passage)
         except Problem as problem:
             self._answer_problem(request, problem)
             return
-        self._sent_on(request, waiting, passage, len(parsed[1].payload or ""))
+        self._sent_on(request, waiting)
+        handler.account(passage, self, request.at_ns, len(parsed[1].payload or ""))
         if self._whole is not None and self._whole.endswith(request.body) and request.keep_alive:
             head_bytes = len(self._whole) - len(request.body)
             if self._whole.find(b"\r\n\r\n") + 4 == head_bytes:
@@ -377,32 +379,29 @@ class Connection(asyncio.Protocol):
     def _publish_again(self, shortcut: Shortcut, payload: bytes, at_ns: int) -> None:
         """Take a request like the one before but for its payload; the way of nearly every event, so it is short."""
         self._active = True
-        passage = Passage(payload, self, at_ns) if self._recorder.on else None
+        passage: Passage | None = (payload, []) if self._recorder.on else None
         waiting = self._handler.publish_again(shortcut, payload, passage)
         if waiting:
             self._answer_when_room(_LIKE_BEFORE, waiting)
         else:
             self._write(_OK)
-        self._handler.account(passage, len(payload))
+        self._handler.account(passage, self, at_ns, len(payload))
 
-    def _sent_on(
-        self, request: Request, waiting: list[asyncio.Future[None]], passage: Passage | None, payload_bytes: int
-    ) -> None:
-        """Answer, now or when every queue has room again; then count and stamp."""
+    def _sent_on(self, request: Request, waiting: list[asyncio.Future[None]]) -> None:
+        """Answer, now or when every queue has room again."""
         if waiting:
             self._answer_when_room(request, waiting)
         elif request.keep_alive:
             self._write(_OK)
         else:
             self._answer(request, 200)
-        self._handler.account(passage, payload_bytes)
 
     def _answer_when_room(self, request: Request, waiting: list[asyncio.Future[None]]) -> None:
         self._busy = True
         asyncio.gather(*waiting).add_done_callback(lambda _: self._published(request))
 
-    def _passage(self, payload: str | bytes | None, at_ns: int) -> Passage | None:
-        return Passage(payload, self, at_ns) if self._recorder.on else None
+    def _passage(self, payload: str | None) -> Passage | None:
+        return (payload, []) if self._recorder.on and payload is not None else None
 
     def _published(self, request: Request) -> None:
         """Every queue has room again: answer, and go on with what came meanwhile."""

@@ -138,10 +138,10 @@ class WorkerHandler(EventHandler):
         self.turn = threading.Lock()
         """Held while counters change."""
 
-    def account(self, passage: Passage | None, payload_bytes: int) -> None:
+    def account(self, passage: Passage | None, publisher: Connection, at_ns: int, payload_bytes: int) -> None:
         """Count an event that was published and answered, and stamp it."""
         with self.turn:
-            super().account(passage, payload_bytes)
+            super().account(passage, publisher, at_ns, payload_bytes)
 
     def finish(self, until_s: float) -> None:
         """Do what is left once nothing new comes, by `until_s` (monotonic) at the latest."""
@@ -183,7 +183,8 @@ class Workers:
         return self.threads - len(self._free)
 
     def sweep(self) -> None:
-        """End connections that are too slow or idle; those that are being served are neither."""
+        """End connections that are too slow or idle, those that are being served are neither; hand stamps over."""
+        self._handler.recorder.flush()
         now_s = time.monotonic()
         for line in list(self._lines.values()):
             if line.lock.acquire(blocking=False):
