@@ -171,14 +171,17 @@
     chart.setOption(option);
     charts.push(chart);
   };
-  // Reports of many runs draw what comes into view.
+  // Reports of many runs draw what comes into view; paper has all in view.
+  const waiting = new Set(document.querySelectorAll(".chart"));
+  const reach = (element) => {
+    watcher.unobserve(element);
+    if (waiting.delete(element)) show(element);
+  };
   const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries.filter((e) => e.isIntersecting)) {
-      watcher.unobserve(entry.target);
-      show(entry.target);
-    }
+    for (const entry of entries.filter((e) => e.isIntersecting)) reach(entry.target);
   }, { rootMargin: "300px" });
-  document.querySelectorAll(".chart").forEach((element) => watcher.observe(element));
+  waiting.forEach((element) => watcher.observe(element));
+  window.addEventListener("beforeprint", () => waiting.forEach(reach));
   window.addEventListener("resize", () => charts.forEach((chart) => chart.resize()));
   document.documentElement.dataset.ready = "yes";
 })();

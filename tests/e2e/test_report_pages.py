@@ -51,6 +51,17 @@ def test_every_figure_of_a_report_is_drawn(page: Any, tmp_path: Path) -> None:
     assert "1.50" in page.inner_text("body")
 
 
+def test_paper_has_every_figure(page: Any, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, n=200) for name in ("first", "second", "third")]
+    page.goto(write_report(runs, tmp_path / "printed.html").as_uri())
+    page.wait_for_selector("html[data-ready=yes]")
+    drawn = ".chart:has(svg, canvas)"
+    figures = len(page.query_selector_all(".chart"))
+    assert len(page.query_selector_all(drawn)) < figures  # those further down wait to be looked at
+    page.pdf()
+    assert len(page.query_selector_all(drawn)) == figures
+
+
 def test_a_report_of_a_million_samples_is_small(page: Any, tmp_path: Path) -> None:
     file = write_report([make_run(tmp_path / "large", n=1_000_000)], tmp_path / "large.html")
     assert file.stat().st_size < 5_000_000

@@ -11,6 +11,8 @@ from toolkit.report.table import in_ms
 _COLUMN = 190
 _ROW = 30
 _TOP = 46
+_BESIDE = 40
+"""Room right of the last system for what is said of its queries."""
 _TIP = (
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     '<path d="M0 0 8 4 0 8z" fill="currentColor"/></marker></defs>'
@@ -29,7 +31,7 @@ def draw_sequence(sequence: Sequence[Mapping[str, Any]]) -> str:
     if not steps:
         return ""
     x = {system: _COLUMN // 2 + number * _COLUMN for number, system in enumerate(systems)}
-    width, height = len(systems) * _COLUMN, _TOP + (len(steps) + 1) * _ROW
+    width, height = len(systems) * _COLUMN + _BESIDE, _TOP + (len(steps) + 1) * _ROW
     parts = [
         f'<svg class="sequence" viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="sequence">',
         _TIP,
