@@ -70,6 +70,7 @@ class Clouds:
             emit=events.append,
             limits=Limits(start_ahead_s=0.3, poll_s=0.1, dead_after=2),
         )
+        outcome.check()
         return outcome.runs[0]
 
     def await_health(self, patience_s: float = 120.0) -> None:

@@ -48,7 +48,8 @@ for name in modules:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         lacking.append(error.name)
-print(platform.machine(), len(modules) - len(lacking), "of", len(modules), "lacking", *sorted(set(lacking)))
+others = ", the others lack " + ", ".join(sorted(set(lacking))) if lacking else ""
+print(f"{platform.machine()} {len(modules) - len(lacking)} of {len(modules)}{others}")
 """
 
 
@@ -121,6 +122,7 @@ def look(board: Board, machine: str) -> None:
     for image in sorted({*IMAGES.values(), "arrowhead"}):
         said = board.asked(image, "python3", "-c", LOOK)
         assert said.startswith(machine), said
+        assert image != "arrowhead" or "lack" not in said, said  # it has what any of them imports
         print(f"{image:14} modules: {said}")
 
 

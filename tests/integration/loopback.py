@@ -56,6 +56,7 @@ class Loopback:
             emit=self.events.append,
             **({"limits": Limits(start_ahead_s=0.3, poll_s=0.1, dead_after=2)} | more),
         )
+        outcome.check()
         return outcome.runs
 
     def testbed(self) -> Testbed:

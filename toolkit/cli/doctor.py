@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolkit.cli.ending import fail
 from toolkit.cli.target import DEFAULT_FILE, JsonOption, TestbedArgument, name_of, testbed_file
 from toolkit.errors import UnreachableError
 from toolkit.state import deployed_names, load_deployment
@@ -42,7 +43,7 @@ def doctor(
             typer.echo(f"{'ok  ' if finding.well else 'LACK'} {finding.where}: {finding.what}: {finding.found}{advice}")
     lacking = [f for f in findings if not f.well]
     if lacking:
-        raise UnreachableError(f"{len(lacking)} of {len(findings)} things are not as they should be")
+        fail(UnreachableError(f"{len(lacking)} of {len(findings)} things are not as they should be"))
 
 
 def _nodes(target: str | None) -> list[Finding]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from toolkit import paths
+from toolkit.cli.ending import fail
 from toolkit.cli.target import JsonOption, TestbedOption, loaded
 from toolkit.errors import ToolkitError, UnreachableError, UsageError, WorkloadError
 from toolkit.spec.names import did_you_mean
@@ -56,7 +57,7 @@ def execute(
         typer.echo(json.dumps(documents))
     if failed:
         unreachable = any("error" in document for document in documents.values())
-        raise (UnreachableError if unreachable else WorkloadError)("\n".join(failed))
+        fail((UnreachableError if unreachable else WorkloadError)("\n".join(failed)))
 
 
 def ssh(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from toolkit.cli.ending import fail
 from toolkit.cli.target import JsonOption
 from toolkit.errors import MeasurementError, UsageError
 
@@ -122,7 +123,7 @@ def verify(run: RunArgument = "latest", testbed: NameOption = None, json_output:
     if json_output:
         typer.echo(json.dumps({"run": folder.name, "problems": problems}))
     if problems:
-        raise MeasurementError("\n".join(f"{folder.name}: {problem}" for problem in problems))
+        fail(MeasurementError("\n".join(f"{folder.name}: {problem}" for problem in problems)))
     if not json_output:
         typer.echo(f"{folder.name}: every file is as it was when the run ended")
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolkit.cli.ending import fail
 from toolkit.cli.progress import progress
 from toolkit.cli.target import JsonOption, SetOption, TestbedOption, deployed, settings
-from toolkit.errors import UsageError
+from toolkit.errors import UsageError, WorkloadError
 from toolkit.spec.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -75,18 +76,29 @@ def run(
     names_found = _chosen(base, chosen, file)
     base = _with(asked, base, names_found, settings(sets))
     base = scale_traffic(base, scale or deployment.scale)
-    outcomes = []
+    outcomes: list[Outcome] = []
+    broken: WorkloadError | None = None
     for name in names_found:
         experiment = _changed(
             find_experiment(base, name), messages=messages, repeat=repeat, seed=seed, places=_places(sets)
         )
         order = Order(verb="run", testbed=base.name, workload=name, by="command line")
-        with shown(order) as journal, progress(quiet=quiet or json_output, also=journal.emit) as emit:
-            outcomes.append(play_experiment(base, deployment, experiment, emit=emit, resume=resume))
-            journal.outcome |= outcomes[-1].told
+        try:
+            with shown(order) as journal, progress(quiet=quiet or json_output, also=journal.emit) as emit:
+                outcomes.append(play_experiment(base, deployment, experiment, emit=emit, resume=resume))
+                journal.outcome |= outcomes[-1].told
+                outcomes[-1].check()
+        except WorkloadError as error:
+            if not outcomes or not outcomes[-1].broken:
+                raise
+            broken = error  # what was measured is shown all the same
         _print(outcomes[-1], quietly=json_output)
+        if broken:
+            break
     if json_output:
         typer.echo(json.dumps(_document(outcomes)))
+    if broken:
+        fail(broken)
 
 
 # -- what is played ---------------------------------------------------------------------------------------------------

@@ -86,6 +86,7 @@ def _run(order: Order, emit: Emit) -> dict[str, Any]:
     outcome = play_experiment(testbed, deployment, find_experiment(testbed, order.workload), emit=emit)
     if outcome.folder is not None:
         write_experiment(outcome.folder)
+    outcome.check()
     return outcome.told
 
 

@@ -137,7 +137,8 @@ def _entered(node: str, host: Host | str) -> Finding:
     facts = host.facts
     python = f"Python {facts['python_version']}" if facts["python"] else "no Python yet"
     engine = "an engine" if facts["has_engine"] else "no engine yet"
-    found = f"{facts['model'] or host.architecture}, {facts['os']}, {python}, {engine}; deploy brings what is missing"
+    machine = f"{facts['model']} ({host.architecture})" if facts["model"] else host.architecture
+    found = f"{machine}, {facts['os']}, {python}, {engine}; deploy brings what is missing"
     return Finding(where=node, what="node", well=True, found=found)
 
 

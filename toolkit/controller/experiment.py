@@ -43,6 +43,8 @@ class Outcome:
     """In the order of its points; those that were there already among them."""
     folder: ExperimentFolder | None = None
     """None for a single run of a single workload."""
+    broken: list[str] = field(default_factory=list)
+    """Assertions that do not hold, each with its run."""
 
     @property
     def told(self) -> dict[str, Any]:
@@ -52,6 +54,11 @@ class Outcome:
             "runs": [run.name for run in self.runs],
             **({"experiment": self.folder.name} if self.folder else {}),
         }
+
+    def check(self) -> None:
+        """Raises WorkloadError with every assertion that does not hold."""
+        if self.broken:
+            raise WorkloadError("assertions do not hold:\n" + "\n".join(self.broken))
 
 
 def run_experiment(
@@ -69,7 +76,7 @@ def run_experiment(
 ) -> Outcome:
     """Play every point of an experiment; with `resume` those that already have a complete run are left out.
 
-    Raises WorkloadError after the last run if assertions do not hold; an interrupt goes on up once the run is saved.
+    Whether its assertions hold, the outcome tells. An interrupt goes on up once the run is saved.
     """
     points = make_points(experiment)
     testbeds = check_points(testbed, experiment, redeploy)
@@ -109,7 +116,7 @@ def run_experiment(
     finally:
         if redeploy is not None and there:
             redeploy.apply({})  # as the file says, whatever was varied
-    check_asserts(outcome, points)
+    outcome.broken = broken(outcome, points)
     return outcome
 
 
@@ -142,12 +149,10 @@ def check_points(testbed: Testbed, experiment: Experiment, redeploy: Redeploy | 
     return found
 
 
-def check_asserts(outcome: Outcome, points: list[Point]) -> None:
-    """Raises WorkloadError with every assertion that does not hold."""
-    broken = [
+def broken(outcome: Outcome, points: list[Point]) -> list[str]:
+    """Every assertion that does not hold."""
+    return [
         f"{run.name}: {words}"
         for run, point in zip(outcome.runs, points, strict=True)
         for words in broken_asserts(run.kpis(), point.workload.asserts)
     ]
-    if broken:
-        raise WorkloadError("assertions do not hold:\n" + "\n".join(broken))

@@ -48,7 +48,9 @@ echo "engine=$(command -v dockerd)"
 echo "engine_running=$([ -S /var/run/docker.sock ] && echo yes)"
 echo "inside=$(systemd-detect-virt --container 2>/dev/null)"
 echo "init=$(cat /proc/1/comm 2>/dev/null)"
-if [ "$(id -u)" = 0 ]; then echo sudo=root; elif sudo -n true 2>/dev/null; then echo sudo=yes; else echo sudo=no; fi
+if [ "$(id -u)" = 0 ]; then sudo=root; elif said=$(sudo -n true 2>&1); then sudo=yes; else sudo=no; fi
+echo "sudo=$sudo"
+echo "sudo_said=$(printf %s "$said" | tr '\\n' ' ')"
 """
 """One shell script, since a bare machine may have no Python yet. Where dockerd is, only root's PATH says."""
 ANSWERS = tuple(dict.fromkeys(re.findall(r"echo \"?(\w+)=", PREFLIGHT)))
@@ -238,9 +240,10 @@ def _facts(host: Host, node: Node, answer: str) -> Host:
         architecture = "arm/v7"  # a 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it on a Pi 3
     problems = []
     if said["sudo"] == "no":
+        install = "apt-get install sudo; " if "not found" in said["sudo_said"] else ""
         problems.append(
-            f"user {host.ssh.user} may not use sudo without a password; on the machine, as root: "
-            f"echo '{host.ssh.user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/010_toolkit"
+            f"user {host.ssh.user} may not use sudo without a password ({said['sudo_said']}); on the machine, as root: "
+            f"{install}echo '{host.ssh.user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/010_toolkit"
         )
     if node.architecture is not None and architecture != str(node.architecture):
         problems.append(

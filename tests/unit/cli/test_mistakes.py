@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.unit.report.test_report import make_run
 from toolkit.cli import main
 from toolkit.cli.files import _EXAMPLE
 from toolkit.cli.main import application
+from toolkit.controller import doctor
 from toolkit.errors import UnreachableError
 from toolkit.state import Deployment, Host, SshAccess, save_deployment
 
@@ -56,6 +58,18 @@ class Shell:
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
     return Shell(monkeypatch, capsys)
+
+
+def test_what_doctor_misses_is_one_document_and_an_exit_code(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lack = doctor.Finding(where="this machine", what="ssh", well=False, found="not found")
+    monkeypatch.setattr(doctor, "check_machine", lambda: [lack])
+    monkeypatch.setattr(sys, "argv", ["toolkit", "doctor", "--local", "--json"])
+    assert main._exit_code() == 4
+    told = capsys.readouterr()
+    assert json.loads(told.out) == [dataclasses.asdict(lack)]
+    assert told.err == "1 of 1 things are not as they should be\n"
 
 
 @pytest.mark.parametrize("command", ["build", "list"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from toolkit.cli import deploy, run, teardown
 from toolkit.console.actions import Action, Actions
@@ -86,12 +88,22 @@ def test_run(small: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (action.outcome["message"], action.outcome["runs"]) == ("1 run measured and saved", ["20260101-r"])
 
 
-def test_a_run_that_misses_an_assertion(small: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_misses_an_assertion_is_shown_all_the_same(
+    small: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def story(*_: Any, emit: Emit, **__: Any) -> Outcome:
         emit(Event(stage="run", message="10 messages", state="done"))
-        raise WorkloadError("p99 is 9 ms, not below 5 ms")
+        return Outcome(runs=[RunFolder(Path("20260101-r"))], broken=["20260101-r: p99 is 9 ms, not below 5 ms"])
 
+    printed: list[Outcome] = []
     monkeypatch.setattr(run_story, "play_experiment", story)
-    with pytest.raises(WorkloadError):
-        run.run(["hello"], testbed="small")
+    monkeypatch.setattr(run, "_print", lambda outcome, **_: printed.append(outcome))
+    monkeypatch.setattr(run, "_document", lambda outcomes: {"runs": [r.name for o in outcomes for r in o.runs]})
+    with pytest.raises(typer.Exit) as ended:
+        run.run(["hello"], testbed="small", json_output=True)
+    assert ended.value.exit_code == WorkloadError.exit_code
+    told = capsys.readouterr()
+    assert len(printed) == 1
+    assert json.loads(told.out) == {"runs": ["20260101-r"]}
+    assert told.err == "assertions do not hold:\n20260101-r: p99 is 9 ms, not below 5 ms\n"
     assert (only_action().state, only_action().outcome["exit_code"]) == ("failed", WorkloadError.exit_code)

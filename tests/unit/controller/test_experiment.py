@@ -199,6 +199,7 @@ def experiment(
         emit=events.append,
         **given,
     )
+    outcome.check()
     return outcome.runs
 
 
