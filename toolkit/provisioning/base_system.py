@@ -112,7 +112,6 @@ def _debootstrap(archive: Path, architecture: str, emit: Emit) -> None:
     draft = archive.with_suffix(".new.tar")
     command = [
         "mmdebstrap",
-        "--quiet",
         "--variant=minbase",
         f"--architectures={DEBIAN[architecture]}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
@@ -124,7 +123,7 @@ def _debootstrap(archive: Path, architecture: str, emit: Emit) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         draft.unlink(missing_ok=True)
-        last = "\n".join(done.stderr.strip().splitlines()[-10:])
+        last = "\n".join(_why(done.stderr))
         raise UnreachableError(
             f"Debian {SUITE} for {architecture} cannot be made; does its mirror answer? mmdebstrap said:\n{last}"
         )
@@ -138,6 +137,12 @@ def _debootstrap(archive: Path, architecture: str, emit: Emit) -> None:
             duration_s=time.monotonic() - started,
         )
     )
+
+
+def _why(said: str) -> list[str]:
+    """What apt and dpkg call errors, without what went well; the end of it all where they say none."""
+    lines = said.strip().splitlines()
+    return [line for line in lines if line.startswith(("E: ", "Err:", "dpkg: error"))][-10:] or lines[-10:]
 
 
 def _import(archive: Path, reference: str, architecture: str) -> str:

@@ -211,6 +211,23 @@ def test_without_registry_and_mmdebstrap_it_says_what_to_install(
         base_system._debootstrap(tmp_path / "base.tar", "amd64", lambda _: None)
 
 
+def test_why_no_base_system_can_be_made_is_told_in_the_words_of_apt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "mmdebstrap"
+    program.write_text(
+        "#!/bin/sh\n"
+        "echo 'Get:1 http://deb.debian.org/debian bookworm InRelease [151 kB]' >&2\n"
+        "echo 'E: Failed to fetch Packages.xz  File has unexpected size. Mirror sync in progress?' >&2\n"
+        "echo 'I: removing tempdir' >&2\n"
+        "exit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UnreachableError, match=r"said:\nE: Failed to fetch .* Mirror sync in progress\?$"):
+        base_system._debootstrap(tmp_path / "base.tar", "arm/v7", lambda _: None)
+
+
 @pytest.mark.parametrize(
     ("reference", "split"),
     [
