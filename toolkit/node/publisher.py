@@ -26,6 +26,7 @@ from toolkit.node.control import Control
 from toolkit.node.descriptors import check_connections
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import Driver, Key, PublishingConnection
+from toolkit.node.event_log import EventLog
 from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import MessageMaker
@@ -106,6 +107,8 @@ class Publishing:
         self._note: Add | None = None
         """The writer's `add`, in runs that record."""
         self._answered = self._driver.answers(order)
+        self._log = EventLog() if order.options.get("log_events") else None
+        self._send = self._send_message if self._log is None else self._send_and_tell
 
     def prepare(self) -> None:
         """Connect every connection and see that the broker answers; raises OSError or ToolkitError."""
@@ -174,6 +177,8 @@ class Publishing:
     def finish(self, error: str | None) -> str | None:
         """Close the connections and save the stamps; the error of the run, if it has one."""
         self._redial.stop()
+        if self._log is not None:
+            self._log.flush()
         unanswered = sum(link.outstanding for link in self._links)
         for link in self._links:
             if link.connection is not None:
@@ -299,7 +304,13 @@ class Publishing:
             # No slot has to be met here: the rough wait is one system call less.
             self._handle(waiter.wait_roughly(min(end_ns - now_ns, _SECOND_NS) / _SECOND_NS) if idle else waiter.ready())
 
-    def _send(self, link: _Link, stream: _Stream, t0_ns: int | None) -> None:
+    def _send_and_tell(self, link: _Link, stream: _Stream, t0_ns: int | None) -> None:
+        """One message, and a line before it."""
+        if self._log is not None:
+            self._log.published(stream.next_seq)
+        self._send_message(link, stream, t0_ns)
+
+    def _send_message(self, link: _Link, stream: _Stream, t0_ns: int | None) -> None:
         """One message; T0 is T1 in a closed loop."""
         counts = self._counts
         seq = stream.next_seq

@@ -26,6 +26,7 @@ from toolkit.node.control import Control
 from toolkit.node.descriptors import check_connections
 from toolkit.node.drivers import make_driver
 from toolkit.node.drivers.base import Driver, Message, SubscribingConnection
+from toolkit.node.event_log import EventLog
 from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import Seen, read_header
@@ -77,6 +78,8 @@ class Subscribing:
         self._writer: StampWriter | None = None
         self._note: Add | None = None
         """The writer's `add`, in runs that record."""
+        self._log = EventLog() if order.options.get("log_events") else None
+        self._take = self._take_messages if self._log is None else self._take_and_tell
 
     def prepare(self) -> None:
         """Subscribe on every connection, confirmed by the broker; raises OSError or ToolkitError.
@@ -153,7 +156,9 @@ class Subscribing:
         self._redial.stop()
         for link in self._links.values():
             self._facts.update(link.connection.facts)
+            self._tell_of_subscriptions(begins=False, done=False)
             link.connection.close()
+            self._tell_of_subscriptions(begins=False, done=True)
         self._waiter.close()
         self._counts.reordered = sum(
             seen.reordered for parts in self._seen for streams in parts for seen in streams.values()
@@ -170,12 +175,21 @@ class Subscribing:
         self, slot: int, before: Sequence[SubscribingConnection] = (), turn: int | None = None
     ) -> list[SubscribingConnection]:
         settings = self._settings
-        return self._driver.open_subscribers(
+        self._tell_of_subscriptions(begins=True, done=False)
+        opened = self._driver.open_subscribers(
             at_entrance(self._order, slot if turn is None else turn),
             before=before,
             identity=f"{settings.node}-{settings.service}-{settings.instance}-{slot}",
             timeout_s=float(self._order.options.get("connect_timeout_s", 10.0)),
         )
+        self._tell_of_subscriptions(begins=True, done=True)
+        return opened
+
+    def _tell_of_subscriptions(self, *, begins: bool, done: bool) -> None:
+        if self._log is not None:
+            for topic in self._order.topics:
+                self._log.subscription(topic, begins=begins, done=done)
+            self._log.flush()
 
     def _adopt(self, slot: int, connections: list[SubscribingConnection]) -> None:
         while len(self._seen) <= slot:
@@ -216,6 +230,8 @@ class Subscribing:
         self._redial.begin(slot, lambda: self._dial(slot, before, next(turns)), _close_all)
 
     def _keep_alive(self) -> None:
+        if self._log is not None:
+            self._log.flush()
         for link in list(self._links.values()):
             try:
                 link.connection.keep_alive()
@@ -244,7 +260,14 @@ class Subscribing:
         except ConnectionError as error:
             self._lost(link, error)
 
-    def _take(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
+    def _take_and_tell(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
+        """The same, with a line for each."""
+        for message in messages:
+            if self._log is not None:
+                self._log.received(message[0], at_ns)
+            self._take_messages(link, (message,), at_ns)
+
+    def _take_messages(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
         """Note and count what one read brought."""
         counts, note, streams, peer = self._counts, self._note, self._streams, link.peer
         for payload, told in messages:

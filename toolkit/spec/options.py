@@ -60,6 +60,8 @@ class OptionsEntry(TypedDict, total=False):
     """Whether sse and http publishers keep their connections. Default: true."""
     pool_size: Annotated[int, Field(ge=1)]
     """Connections of an sse or http publisher for each of the workload's. Default: 1."""
+    log_events: bool
+    """Whether sse and http clients print the published lines for each event. Default: false."""
     delivery_complete_uri: str
     """Where the Event Handler tells who was reached."""
     xmpp_domain: Annotated[str, Field(min_length=1)]

@@ -51,6 +51,12 @@ class EventHandlerSettings(TypedDict, total=False):
     """`original` keeps its connections to subscribers."""
     drain: Annotated[Duration, Field(default="5s")]
     """How long a stopping broker goes on delivering what waits."""
+    remove_old_filters: Annotated[bool, Field(default=False)]
+    """Remove stored filters whose end has passed; until then they stay, and want nothing."""
+    check_interval: Annotated[Duration, Field(default="60m")]
+    """How often those are looked for; the first time after a minute at the latest."""
+    log_events: Annotated[bool, Field(default=False)]
+    """Print the published lines for each event, with milliseconds; costs time, so it is part of a result."""
 
 
 class Logged(TypedDict, total=False):

@@ -264,6 +264,44 @@ def test_original_filters_and_feeds_back(bench: Bench, consumer: Consumer, datab
     assert count(again, "toolkit_broker_subscribers") == (4 if database == "sqlite" else 0)
 
 
+@pytest.mark.parametrize("mode", ["direct", "original"])
+def test_filters_that_are_over_are_removed_where_that_is_wanted(bench: Bench, consumer: Consumer, mode: str) -> None:
+    tidy = start(bench, mode, remove_old_filters=True, check_interval="1s")
+    later = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
+    assert subscribe(tidy, consumer, "soon", endDate=later) == 201
+    assert subscribe(tidy, consumer, "far", endDate="2999-01-01T00:00:00Z") == 201
+    assert subscribe(tidy, consumer, "open") == 201
+    until_s = time.monotonic() + 20
+    while len(found := json.loads(ask(tidy, "GET", "/eventhandler/mgmt/subscriptions")[1])) > 2:
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+    assert datetime.now(UTC) > datetime.fromisoformat(later)
+    assert [stored["notifyUri"] for stored in found] == ["far", "open"]
+    assert count(tidy, "toolkit_broker_subscribers") == 2
+    assert subscribe(tidy, consumer, "soon") == 201
+    assert "Traceback" not in bench.log("broker")
+
+
+def test_a_filter_removed_while_it_is_delivered_keeps_nobody_waiting(bench: Bench, consumer: Consumer) -> None:
+    handler = start(bench, "direct")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        document = {"systemName": "Silent", "address": "127.0.0.1", "port": silent.getsockname()[1]}
+        wanted = {"eventType": "pressure", "consumer": document, "notifyUri": "x"}
+        assert ask(handler, "POST", "/eventhandler/subscription", wanted)[0] == 201
+        event = {"source": consumer.system("PressPub"), "event": {"type": "pressure", "payload": "1"}}
+        told = {"deliveryCompleteUri": "feedback"}
+        assert ask(handler, "POST", "/eventhandler/publish", event | told)[0] == 200
+        connection, _ = silent.accept()
+        assert connection.recv(65_536)
+        assert count(handler, "toolkit_broker_queued_messages") == 1
+        assert ask(handler, "DELETE", "/eventhandler/subscription/type/pressure/consumer/Silent")[0] == 200
+        [(path, results)] = consumer.wait_for(1)
+        connection.close()
+    assert (path, list(results.values())) == ("/feedback", [False])
+    assert count(handler, "toolkit_broker_queued_messages") == 0
+    assert "Traceback" not in bench.log("broker")
+
+
 def test_original_remembers_filters_to_the_microsecond_and_letter(tmp_path: Path) -> None:
     settings = HandlerSettings(mode="original", database="sqlite", database_path=str(tmp_path / "filters.sqlite"))
     system = System(name="PressPub", address="10.20.0.71", port=8462)

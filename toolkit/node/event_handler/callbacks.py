@@ -55,6 +55,12 @@ class Callbacks(Protocol):
     def delete(self, number: int) -> bool:
         """Remove the filter of that number; False where there is none."""
 
+    def remove_old(self, now: datetime) -> None:
+        """Remove every filter that ended before now, now or soon."""
+
+    def wants(self, event_type: str) -> bool:
+        """Whether an event of that type is about to go to somebody, as far as is known without looking further."""
+
     def publish(
         self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
     ) -> list[asyncio.Future[None]]:
@@ -132,6 +138,8 @@ class _Subscription:
         self.wanted = wanted
         self.url = wanted.url(secure=owner.guard is not None)
         self.queue: collections.deque[tuple[bytes, Passage | None, asyncio.Future[bool]]] = collections.deque()
+        self.under_way = 0
+        """Whether one is being sent."""
         self.filled = asyncio.Event()
         self.room: asyncio.Future[None] | None = None
         self.marked_in = 0
@@ -150,13 +158,22 @@ class _Subscription:
                     caller.close()
                     caller = Caller(*self.remote(), self._owner.guard)
                 body, passage, result = self.queue.popleft()
-                delivered, sent_ns = await caller.post(self.wanted.notify_uri or "", body)
-                self._owner.delivered(self, delivered, len(body), passage, sent_ns)
-                if not result.done():
-                    result.set_result(delivered)
+                delivered, sent_ns = False, 0
+                self.under_way = 1
+                try:
+                    delivered, sent_ns = await caller.post(self.wanted.notify_uri or "", body)
+                finally:
+                    self.under_way = 0
+                    self._owner.delivered(self, delivered, len(body), passage, sent_ns)
+                    if not result.done():
+                        result.set_result(delivered)
                 self.release()
         finally:
             caller.close()
+
+    def waiting(self) -> int:
+        """Events that are queued or being sent."""
+        return len(self.queue) + self.under_way
 
     def remote(self) -> tuple[str, int]:
         """Where the consumer says it listens."""
@@ -252,6 +269,18 @@ class CallbackSubscriptions:
             subscription.end()
         return subscription is not None
 
+    def remove_old(self, now: datetime) -> None:
+        """Remove every filter that ended before now, once nothing waits for its consumer."""
+        for subscription in list(self._by_key.values()):
+            end = subscription.wanted.end
+            if end is not None and end < now and not subscription.waiting():
+                self._leave(subscription)
+                subscription.end()
+
+    def wants(self, event_type: str) -> bool:
+        """Whether there is a filter for that type."""
+        return event_type in self._by_type
+
     def publish(
         self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
     ) -> list[asyncio.Future[None]]:
@@ -275,8 +304,8 @@ class CallbackSubscriptions:
         return full
 
     def queued(self) -> int:
-        """Events waiting for a callback."""
-        return sum(len(subscription.queue) for subscription in list(self._by_key.values()))
+        """Events waiting for a callback, or for its answer."""
+        return sum(subscription.waiting() for subscription in list(self._by_key.values()))
 
     async def close(self) -> None:
         """Call back no more."""

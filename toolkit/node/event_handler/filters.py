@@ -160,6 +160,16 @@ class FilterStore:
         gone, self._count = _or_problem(lambda: self._storage.wait_write(work))
         return gone
 
+    def remove_old(self, now: datetime) -> int:
+        """Remove the filters that ended before now, and say how many; raises Problem where they stay."""
+
+        def work(connection: Connection) -> tuple[int, int]:
+            over = delete(EVENT_FILTER).where(EVENT_FILTER.c.end_date < _without_zone(now))
+            return connection.execute(over).rowcount, _count(connection)
+
+        removed, self._count = _or_problem(lambda: self._storage.wait_write(work))
+        return removed
+
     def of_type(self, event_type: str) -> list[Filter]:
         """Every filter for a type, looked up anew for each event; waits for a database that is away."""
         return self._patiently(

@@ -27,6 +27,7 @@ from toolkit.node.event_handler.callbacks import post_request
 from toolkit.node.event_handler.documents import Event, Filter, System
 from toolkit.node.event_handler.filters import FilterStore
 from toolkit.node.event_handler.guard import Guard
+from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.recorder import Passage
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.workers import WorkerHandler
@@ -227,6 +228,18 @@ class Notifications:
         """Remove the filter of that number."""
         return self._store.delete(number)
 
+    def remove_old(self, now: datetime) -> None:
+        """Let a thread of the pool remove every filter that ended before now."""
+        self._pool.submit(functools.partial(self._remove_old, now))
+
+    def _remove_old(self, now: datetime) -> None:
+        with contextlib.suppress(Problem):  # a database that is away is asked again when it is due
+            self._store.log(f"{self._store.remove_old(now)} old filters removed.")
+
+    def wants(self, event_type: str) -> bool:  # noqa: ARG002
+        """Not known before the storage is asked."""
+        return False
+
     def publish(
         self, source: System, event: Event, timestamp: datetime, passage: Passage | None, feedback_uri: str | None
     ) -> list[asyncio.Future[None]]:
@@ -252,6 +265,8 @@ class Notifications:
         body = json.dumps(event.document(timestamp), separators=(",", ":")).encode()
         report = Report(len(chosen))
         tell = functools.partial(self._report, source, feedback_uri, report)
+        if chosen and self._handler.log is not None:
+            self._handler.log.leaves(event.payload)
         for wanted in chosen:
             self._store.log(f"Notification of {wanted.consumer.name} goes to {self._url(wanted)}")
             self._pool.submit(functools.partial(self._notify, wanted, body, passage, report, tell))

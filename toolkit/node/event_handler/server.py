@@ -28,6 +28,7 @@ from toolkit.node.event_handler.problems import Problem, bad_media_type, bad_met
 from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.shortcut import Parsed, Shortcut
+from toolkit.node.event_log import EventLog
 
 _time_ns = time.time_ns
 _CORS = (
@@ -50,6 +51,7 @@ _REASONS = {
 }  # fmt: skip
 _ALIVE = b"This is the Event Handler Arrowhead Core System."
 _MOST_PIPELINED = 1024
+_FIRST_CHECK_S = 60.0
 _BASE = "/eventhandler"
 _DESCRIPTION = "/api/openapi.json"
 _METHODS = {f"{_BASE}/publish": ("POST",), _BASE: ("GET",), _DESCRIPTION: ("GET",)}
@@ -90,19 +92,31 @@ class EventHandler:
         self.tolerance = timedelta(seconds=settings.publishing_tolerance_s)
         self.connections: dict[Connection, None] = {}
         self.draining = False
+        self.log = EventLog() if settings.log_events else None
+        """While there is one every request is parsed in full."""
+        self._next_check_s = time.monotonic() + min(settings.check_interval_s, _FIRST_CHECK_S)
 
     def make_connection(self) -> Connection:
         """The protocol of a new connection."""
         return Connection(self)
 
     async def sweep(self) -> None:
-        """End connections that are too slow or idle, and hand stamps over, once a second, for ever."""
+        """End connections that are too slow or idle, and tidy, once a second, for ever."""
         while True:
             await asyncio.sleep(1)
-            self.recorder.flush()
             now_s = time.monotonic()
+            self.tidy(now_s)
             for connection in list(self.connections):
                 connection.check_age(now_s)
+
+    def tidy(self, now_s: float) -> None:
+        """Hand over stamps and lines; remove filters that are over, when that is due."""
+        self.recorder.flush()
+        if self.log is not None:
+            self.log.flush()
+        if self.settings.remove_old_filters and now_s >= self._next_check_s:
+            self._next_check_s = now_s + self.settings.check_interval_s
+            self.callbacks.remove_old(datetime.now(UTC))
 
     async def drain(self) -> None:
         """Let subscribers take what is queued, at most `drain_s`; then end every connection properly."""
@@ -122,7 +136,11 @@ class EventHandler:
     def publish(self, parsed: Parsed, passage: Passage | None) -> list[asyncio.Future[None]]:
         """Send an event on; raises Problem for its timestamp. The futures are those that the answer waits for."""
         source, event, feedback_uri = parsed
+        if self.log is not None:
+            self.log.arrived(event.payload)
         timestamp = self.timestamp(event)
+        if self.log is not None and (event.type in self.exchange.topics or self.callbacks.wants(event.type)):
+            self.log.leaves(event.payload)
         waiting = self.exchange.publish(source, event, timestamp, passage)
         if self.callbacks.wanted:
             waiting += self.callbacks.publish(source, event, timestamp, passage, feedback_uri)
@@ -371,7 +389,12 @@ class Connection(asyncio.Protocol):
             return
         self._sent_on(request, waiting)
         handler.account(passage, self, request.at_ns, len(parsed[1].payload or ""))
-        if self._whole is not None and self._whole.endswith(request.body) and request.keep_alive:
+        if (
+            handler.log is None
+            and self._whole is not None
+            and self._whole.endswith(request.body)
+            and request.keep_alive
+        ):
             head_bytes = len(self._whole) - len(request.body)
             if self._whole.find(b"\r\n\r\n") + 4 == head_bytes:
                 self._shortcut.learn(self._whole, head_bytes, parsed, handler.reader.publish_event)

@@ -24,6 +24,7 @@ _DURATION = re.compile(r"([0-9.]+) ?(ns|us|ms|s|m|h|d)")
 _IN_SECONDS = {
     "publishing_tolerance": "publishing_tolerance_s",
     "drain": "drain_s",
+    "check_interval": "check_interval_s",
     "database_timeout": "database_timeout_s",
 }
 
@@ -64,6 +65,12 @@ class HandlerSettings:
     """Wait for a connection or for a lock; a server gets three times that for an answer."""
     sql_log: bool = False
     """Mode original writes a row for each line of its log, into the same database, and waits until it is there."""
+    remove_old_filters: bool = False
+    """Filters whose end has passed are removed, for the first time after a minute at the latest."""
+    check_interval_s: float = 3600.0
+    """How often those are looked for."""
+    log_events: bool = False
+    """Print a line for each event as it comes and as it goes, as the published measurements had them."""
     version: Version = "4.1"
     """The release whose validation statuses and interface names are imitated."""
     registry: str = ""

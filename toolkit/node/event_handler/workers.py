@@ -183,8 +183,7 @@ class Workers:
         return self.threads - len(self._free)
 
     def sweep(self) -> None:
-        """End connections that are too slow or idle, those that are being served are neither; hand stamps over."""
-        self._handler.recorder.flush()
+        """End connections that are too slow or idle, those that are being served are neither; then tidy."""
         now_s = time.monotonic()
         for line in list(self._lines.values()):
             if line.lock.acquire(blocking=False):
@@ -195,6 +194,7 @@ class Workers:
                         line.close()
                 finally:
                     line.lock.release()
+        self._handler.tidy(now_s)
 
     def stop(self, until_s: float) -> None:
         """Take nothing new, finish what is being served, close every line; by `until_s` (monotonic) at the latest."""
