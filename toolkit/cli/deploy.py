@@ -10,6 +10,7 @@ import typer
 from toolkit import paths
 from toolkit.cli.progress import progress
 from toolkit.cli.target import (
+    EventsOption,
     JsonOption,
     ProviderOption,
     ScaleOption,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done; touch nothing.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only problems and results.")]
-EventsOption = Annotated[bool, typer.Option("--json", help="Print events and the result as JSON lines.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,9 @@ def plan(
     provider: ProviderOption = None,
     sets: SetOption = None,
     scale: ScaleOption = 1.0,
-    detailed_exitcode: Annotated[bool, typer.Option(help="Exit with 10 when something differs.")] = False,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit with 10 when something differs.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Show what deploy would do, difference by difference. Example: toolkit plan testbed.yml"""

@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    file: Annotated[Path, typer.Argument(help="The file to write.")] = DEFAULT_FILE,
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="The file to write.")] = DEFAULT_FILE,
     name: Annotated[str, typer.Option(metavar="NAME", help="The testbed's name.")] = "lab",
 ) -> None:
     """Write a small testbed file to start from. Example: toolkit init && toolkit deploy"""

@@ -25,8 +25,10 @@ def register(app: typer.Typer) -> None:
 
 
 def execute(
-    nodes: Annotated[str, typer.Argument(help="Selector: all, role:broker, kind:pi1, sub-1,!sub-2")],
-    command: Annotated[list[str], typer.Argument(help="What to run, after --")],
+    nodes: Annotated[
+        str, typer.Argument(metavar="NODES", help="Selector: all, role:broker, kind:pi1, @failed, sub,!sub-2")
+    ],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="What to run, after --")],
     testbed: TestbedOption = None,
     root: Annotated[bool, typer.Option(help="Run as root.")] = True,
     json_output: JsonOption = False,
@@ -61,8 +63,10 @@ def execute(
 
 
 def ssh(
-    node: Annotated[str, typer.Argument(help="The node's name.")],
-    arguments: Annotated[list[str] | None, typer.Argument(help="More for ssh, after --")] = None,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="More for ssh, after --")
+    ] = None,
     testbed: TestbedOption = None,
 ) -> None:
     """Open a shell on a node with OpenSSH. Example: toolkit ssh eh"""
@@ -77,7 +81,7 @@ def ssh(
 
 
 def logs(
-    nodes: Annotated[str, typer.Argument(help="Selector: all, role:broker, eh")] = "all",
+    nodes: Annotated[str, typer.Argument(metavar="[NODES]", help="Selector: all, role:broker, eh")] = "all",
     testbed: TestbedOption = None,
     service: Annotated[str | None, typer.Option("--service", "-s", metavar="NAME", help="Only this service.")] = None,
     lines: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from toolkit.cli.progress import progress
-from toolkit.cli.target import JsonOption, TestbedArgument, loaded
+from toolkit.cli.target import EventsOption, JsonOption, TestbedArgument, loaded
 
 if TYPE_CHECKING:
     from toolkit.spec.testbed import Testbed
@@ -111,7 +111,7 @@ def verify(
     gate: Annotated[
         list[str] | None, typer.Option("--gate", metavar="NAME", help="Only this gate; may be given again.")
     ] = None,
-    json_output: JsonOption = False,
+    json_output: EventsOption = False,
 ) -> None:
     """Ask the gates again on what runs now. Exit code 6 if one refuses. Example: toolkit verify --gate clock"""
     from toolkit.controller.deploy import bundles_of

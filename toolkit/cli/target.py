@@ -57,6 +57,7 @@ ScaleOption = Annotated[
         help="Multiply node counts, and the events of later runs, for a small machine.",
     ),
 ]
+EventsOption = Annotated[bool, typer.Option("--json", help="Print events and the result as JSON lines.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
