@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from toolkit import paths
+from toolkit.cli import completion
 from toolkit.cli.ending import fail
 from toolkit.cli.target import JsonOption, TestbedOption, loaded
 from toolkit.errors import ToolkitError, UnreachableError, UsageError, WorkloadError
@@ -26,7 +27,12 @@ def register(app: typer.Typer) -> None:
 
 def execute(
     nodes: Annotated[
-        str, typer.Argument(metavar="NODES", help="Selector: all, role:broker, kind:pi1, @failed, sub,!sub-2")
+        str,
+        typer.Argument(
+            metavar="NODES",
+            autocompletion=completion.selectors,
+            help="Selector: all, role:broker, kind:pi1, @failed, sub,!sub-2",
+        ),
     ],
     command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="What to run, after --")],
     testbed: TestbedOption = None,
@@ -63,7 +69,7 @@ def execute(
 
 
 def ssh(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", autocompletion=completion.nodes, help="The node's name.")],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="More for ssh, after --")
     ] = None,
@@ -81,9 +87,15 @@ def ssh(
 
 
 def logs(
-    nodes: Annotated[str, typer.Argument(metavar="[NODES]", help="Selector: all, role:broker, eh")] = "all",
+    nodes: Annotated[
+        str,
+        typer.Argument(metavar="[NODES]", autocompletion=completion.selectors, help="Selector: all, role:broker, eh"),
+    ] = "all",
     testbed: TestbedOption = None,
-    service: Annotated[str | None, typer.Option("--service", "-s", metavar="NAME", help="Only this service.")] = None,
+    service: Annotated[
+        str | None,
+        typer.Option("--service", "-s", metavar="NAME", autocompletion=completion.services, help="Only this service."),
+    ] = None,
     lines: Annotated[
         int, typer.Option("--lines", min=1, metavar="NUMBER", help="Of each container, the last so many.")
     ] = 20,

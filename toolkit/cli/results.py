@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from toolkit.cli import completion
 from toolkit.cli.ending import fail
 from toolkit.cli.target import JsonOption
 from toolkit.errors import MeasurementError, UsageError
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from toolkit.measure.store import RunFolder
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="A run's id, a beginning of it, its folder, or latest.")
+    str,
+    typer.Argument(
+        metavar="[RUN]", autocompletion=completion.runs, help="A run's id, a beginning of it, its folder, or latest."
+    ),
 ]
 NameOption = Annotated[str | None, typer.Option("--testbed", "-t", metavar="NAME", help="Only runs of this testbed.")]
 

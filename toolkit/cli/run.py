@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolkit.cli import completion
 from toolkit.cli.ending import fail
 from toolkit.cli.progress import progress
 from toolkit.cli.target import JsonOption, SetOption, TestbedOption, deployed, settings
@@ -34,6 +35,7 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
+            autocompletion=completion.workloads,
             help="Workloads, experiments, the testbed's file, or a file with experiments. "
             "Default: all experiments, and other workloads.",
         ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from toolkit.cli import completion
 from toolkit.cli.progress import progress
 from toolkit.cli.target import EventsOption, JsonOption, TestbedArgument, loaded
 
@@ -26,7 +27,14 @@ def register(app: typer.Typer) -> None:
 def status(
     testbed: TestbedArgument = None,
     nodes: Annotated[
-        str, typer.Option("--nodes", "-n", metavar="SELECTOR", help="Such as role:broker, kind:pi1, @failed, a,!b")
+        str,
+        typer.Option(
+            "--nodes",
+            "-n",
+            metavar="SELECTOR",
+            autocompletion=completion.selectors,
+            help="Such as role:broker, kind:pi1, @failed, a,!b",
+        ),
     ] = "all",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every 2 s until interrupted.")] = False,
     json_output: JsonOption = False,

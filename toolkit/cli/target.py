@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolkit import paths
+from toolkit.cli import completion
 from toolkit.errors import UsageError
 from toolkit.spec.names import did_you_mean
 
@@ -21,6 +22,7 @@ TestbedArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[TESTBED]",
+        autocompletion=completion.testbeds,
         help="A testbed file, its folder, or the name of a deployed testbed. "
         "Default: ./testbed.yml, else the only one deployed.",
     ),
@@ -33,6 +35,7 @@ TestbedOption = Annotated[
         metavar="TESTBED",
         help="A testbed file or the name of a deployed testbed.",
         envvar="TOOLKIT_TESTBED",
+        autocompletion=completion.testbeds,
     ),
 ]
 ProviderOption = Annotated[
