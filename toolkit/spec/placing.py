@@ -58,7 +58,7 @@ def resolve_services(
         known = IMAGES.get(image.name)
         _check_secrets(here, entry, secrets, findings)
         settings = _settings(here, entry.get("settings"), image, roles[name], findings)
-        tls, login = _access(here, entry, settings, secrets, known, findings)
+        tls, login = _access(here, entry, secrets, known, findings)
         listens = listens_on(image.name, settings, tls=tls)
         if known and known.in_cloud:
             secure = cloud[name] in clouds and clouds[cloud[name] or ""].secure
@@ -231,16 +231,12 @@ def _check_secrets(here: Path, entry: Mapping[str, Any], secrets: Mapping[str, S
 def _access(
     here: Path,
     entry: Mapping[str, Any],
-    settings: Mapping[str, Any],
     secrets: Mapping[str, Secret],
     known: BuiltinImage | None,
     findings: Findings,
 ) -> tuple[bool, Login | None]:
     """How a broker is entered."""
     tls, written = bool(entry.get("tls", False)), entry.get("login")
-    if tls and settings.get("mode") == "enhanced":
-        advice = "`direct` speaks the same and has it"
-        findings.add((*here, "tls"), f"mode 'enhanced' of the Event Handler has no `tls`; {advice}", at_key=True)
     for key in ("tls", "login"):
         if entry.get(key) and not (known and key in known.guards):
             able = ", ".join(sorted(image.name for image in IMAGES.values() if key in image.guards))

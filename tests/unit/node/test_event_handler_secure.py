@@ -5,6 +5,9 @@ import http.client
 import json
 import socket
 import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from toolkit.contract.samples import Point
 from toolkit.provisioning import certificates
 
 from .processes import Bench, NodeProcess, of_point, play
+from .test_event_handler import count
 
 
 @dataclass
@@ -76,7 +80,7 @@ def ask(
     return response.status, json.loads(text) if text.startswith(b"{") else {}
 
 
-@pytest.mark.parametrize(("mode", "protocol"), [("direct", "sse"), ("original", "http")])
+@pytest.mark.parametrize(("mode", "protocol"), [("direct", "sse"), ("enhanced", "sse"), ("original", "http")])
 def test_a_run_over_tls_loses_nothing(bench: Bench, cloud: Cloud, mode: str, protocol: str) -> None:
     handler = cloud.handler(bench, mode)
     publisher = bench.publisher(0, **cloud.client("gauge"))
@@ -131,9 +135,108 @@ def test_certificates_decide_who_may_what(bench: Bench, cloud: Cloud, mode: str)
     assert "Traceback" not in bench.log("broker")
 
 
+GAUGE = {"systemName": "gauge", "address": "127.0.0.1", "port": 1}
+
+
+def event(payload: str) -> dict[str, Any]:
+    return {"source": GAUGE, "event": {"type": "pressure", "payload": payload}}
+
+
+class SecureStream:
+    """A subscription over TLS; what it says meanwhile makes a worker read while others write to it."""
+
+    def __init__(self, handler: NodeProcess, cloud: Cloud, system: str) -> None:
+        self.socket = cloud.context(system).wrap_socket(socket.create_connection(("127.0.0.1", handler.port), 20))
+        self.socket.sendall(b"GET /eventhandler/subscription HTTP/1.1\r\nHost: x\r\neventtype: pressure\r\n\r\n")
+        self.text = b""
+        self.read_until(lambda text: b"\r\n\r\n" in text)
+        assert self.text.startswith(b"HTTP/1.1 200 ")
+
+    def read_until(self, enough: Callable[[bytes], bool], *, say: bytes = b"") -> bytes:
+        while not enough(self.text):
+            piece = self.socket.recv(4000)
+            assert piece
+            self.text += piece
+            self.socket.sendall(say)
+        return self.text
+
+    def payloads(self, number: int) -> list[str]:
+        text = self.read_until(lambda text: text.count(b"\ndata: ") >= number and text.endswith(b"\n\n\r\n"), say=b"x")
+        return [line[6:].decode() for line in text.split(b"\n") if line.startswith(b"data: ")]
+
+
+def push(handler: NodeProcess, cloud: Cloud, payloads: list[str]) -> None:
+    connection = http.client.HTTPSConnection("127.0.0.1", handler.port, timeout=20, context=cloud.context("gauge"))
+    with contextlib.closing(connection):
+        for payload in payloads:
+            connection.request("POST", "/eventhandler/publish", json.dumps(event(payload)))
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200
+
+
+def await_subscribers(handler: NodeProcess, number: int) -> None:
+    until_s = time.monotonic() + 20
+    while count(handler, "toolkit_broker_subscribers") != number:
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def test_enhanced_broadcasts_over_tls_while_its_streams_are_read_from(bench: Bench, cloud: Cloud) -> None:
+    handler = cloud.handler(bench, "enhanced")
+    sent = [[f"{publisher}-{number}-" + "x" * (number * 50) for number in range(100)] for publisher in range(4)]
+    streams = [SecureStream(handler, cloud, system) for system in ("panel", "panel", "gauge")]
+    with ThreadPoolExecutor(len(sent) + len(streams)) as pool:
+        reading = [pool.submit(stream.payloads, 400) for stream in streams]
+        for pushed in [pool.submit(push, handler, cloud, payloads) for payloads in sent]:
+            pushed.result(60)
+        got = [result.result(60) for result in reading]
+    for payloads in got:
+        assert len(payloads) == 400
+        for publisher, own in enumerate(sent):
+            assert [payload for payload in payloads if payload.startswith(f"{publisher}-")] == own
+    for stream in streams:
+        stream.socket.close()
+    await_subscribers(handler, 0)
+    assert "Traceback" not in bench.log("broker")
+
+
+def test_who_may_what_with_enhanced(bench: Bench, cloud: Cloud) -> None:
+    handler = cloud.handler(bench, "enhanced")
+    leaver, stream = SecureStream(handler, cloud, "gauge"), SecureStream(handler, cloud, "panel")
+    leaver.socket.close()  # which unsubscribes
+    await_subscribers(handler, 1)
+    status, problem = ask(handler, cloud, "panel", "POST", "/eventhandler/publish", event("not mine"))
+    assert (status, problem["exceptionType"]) == (401, "AUTH")
+    assert ask(handler, cloud, "gauge", "POST", "/eventhandler/publish", event("mine"))[0] == 200
+    for outsider in ("stranger", ""):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            ask(handler, cloud, outsider, "GET", "/eventhandler")
+    assert stream.payloads(1) == ["mine"]
+    handler.process.terminate()
+    assert stream.read_until(lambda text: text.endswith(b"\r\n0\r\n\r\n"))
+    stream.socket.close()
+    assert handler.process.wait(20) == 0
+    assert "Traceback" not in bench.log("broker")
+    bench.processes.clear()
+
+
+def test_a_stuck_stream_of_enhanced_over_tls_is_given_up_and_its_end_is_noticed(bench: Bench, cloud: Cloud) -> None:
+    handler = cloud.handler(bench, "enhanced")
+    stuck = SecureStream(handler, cloud, "panel")
+    with ThreadPoolExecutor(1) as pool:
+        pushed = pool.submit(push, handler, cloud, ["x" * 900_000] * 8)
+        time.sleep(1)
+        assert not pushed.done()  # a worker waits for it
+        stuck.socket.sendall(b"x")  # another has something to read, and waits for the first
+        assert ask(handler, cloud, "panel", "GET", "/eventhandler")[0] == 200
+        stuck.socket.close()
+        pushed.result(30)
+    await_subscribers(handler, 0)
+    assert "Traceback" not in bench.log("broker")
+
+
 def test_what_cannot_be_secure_is_said(bench: Bench, cloud: Cloud) -> None:
-    with pytest.raises(AssertionError, match="enhanced has no secure mode"):
-        cloud.handler(bench, "enhanced")
     missing = Cloud(cloud.folder / "nowhere")
     with pytest.raises(AssertionError, match="cannot be used for TLS"):
         missing.handler(bench, "direct")

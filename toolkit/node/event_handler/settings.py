@@ -79,7 +79,7 @@ class HandlerSettings:
     """What others of that cloud are told to call."""
     tls_certificate_file: str = ""
     """With its key and the cloud's certificate (PEM files): secure mode. Every client then shows a certificate of that
-    cloud; not in mode enhanced."""
+    cloud."""
     tls_key_file: str = ""
     tls_cloud_ca_file: str = ""
     max_body_bytes: int = 1024 * 1024
@@ -141,8 +141,6 @@ class HandlerSettings:
                 f"database is {settings.database!r}; set TOOLKIT_EVENT_HANDLER_DATABASE_URL to where that is, "
                 f"such as mariadb://user@host/name"
             )
-        if settings.secure and settings.mode == "enhanced":
-            raise ValueError("mode enhanced has no secure mode, as the original of it had none; direct speaks the same")
         return settings
 
 

@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from toolkit.errors import WorkloadError
@@ -37,7 +37,9 @@ _ONCE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 class Line(asyncio.Transport):
     """A connection with its blocking socket, as the transport that `Connection` and `Outlet` know.
 
-    Whoever holds `lock` serves it. Only its server closes the socket; others shut it down, which wakes a worker.
+    Whoever holds `lock` serves it. Only its server closes the socket; others shut it down, which wakes a worker. A
+    stream is written to by whoever took an event, while its server may be reading: OpenSSL takes one thread at a time,
+    so that with TLS each read, write and handshake is a turn of its own, and a read never waits for data in it.
     """
 
     def __init__(self, accepted: socket.socket, peer: tuple[Any, ...], connection: Connection) -> None:
@@ -50,6 +52,8 @@ class Line(asyncio.Transport):
         self.socket = accepted
         self.connection = connection
         self.lock = threading.Lock()
+        self._tls_turn = threading.Lock()
+        """Held in every call of OpenSSL, and never when another lock is asked for."""
         self._known: dict[str, Any] = {"socket": accepted, "peername": peer}
         self._closing = False
         self.begun = False
@@ -68,14 +72,9 @@ class Line(asyncio.Transport):
     def shake_hands(self) -> bytes:
         """Go on with what comes before the first request of a TLS connection, then as `receive`."""
         if isinstance(self.socket, ssl.SSLSocket):
-            self.socket.settimeout(0)
-            try:
+            with self._tls_at_once(self.socket):
                 self.socket.do_handshake()
-            except ssl.SSLWantReadError as error:
-                raise BlockingIOError from error
-            finally:
-                self.socket.settimeout(_WRITE_WITHIN_S)
-            self._known |= {"peercert": self.socket.getpeercert(), "ssl_object": self.socket}
+                self._known |= {"peercert": self.socket.getpeercert(), "ssl_object": self.socket}
         self.begin()
         return self.receive()
 
@@ -83,16 +82,23 @@ class Line(asyncio.Transport):
         """What is there, without waiting for more; raises OSError, BlockingIOError where nothing is."""
         if not isinstance(self.socket, ssl.SSLSocket):
             return self.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
-        self.socket.settimeout(0)
-        try:
+        with self._tls_at_once(self.socket):
             data = self.socket.recv(_READ_BYTES)
             while self.socket.pending():  # decrypted already: epoll says nothing of it
                 data += self.socket.recv(_READ_BYTES)
-        except ssl.SSLWantReadError as error:
-            raise BlockingIOError from error
-        finally:
-            self.socket.settimeout(_WRITE_WITHIN_S)
         return data
+
+    @contextlib.contextmanager
+    def _tls_at_once(self, secured: ssl.SSLSocket) -> Iterator[None]:
+        """A turn in which nothing waits for the other side; raises BlockingIOError where it would have to."""
+        with self._tls_turn:
+            secured.settimeout(0)
+            try:
+                yield
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                raise BlockingIOError from error
+            finally:
+                secured.settimeout(_WRITE_WITHIN_S)
 
     def receive_soon(self) -> bytes:
         """What comes within `_STAY_S`; raises as `receive`."""
@@ -109,7 +115,12 @@ class Line(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything, or give the connection up."""
         try:
-            self.socket.sendall(data)
+            if not self._secure:
+                self.socket.sendall(data)
+                return
+            with self._tls_turn:
+                if not self._closing:
+                    self.socket.sendall(data)
         except OSError:
             self.close()
 
@@ -117,7 +128,8 @@ class Line(asyncio.Transport):
         """Send and take no more."""
         self._closing = True
         with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
+            # Of the connection below TLS: an SSLSocket would go on without encryption in the middle of another's write.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
     def abort(self) -> None:
         """The same: what was written is in the kernel already."""
