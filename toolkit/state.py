@@ -135,7 +135,12 @@ def names_on_machine() -> frozenset[str]:
 def file_of(deployment: Deployment) -> Path:
     """The file a testbed was deployed from; the copy that was kept where that is gone."""
     file = Path(deployment.file)
-    return file if file.is_file() else paths.testbed_dir(deployment.name) / "testbed.yml"
+    return file if file.is_file() else kept_file(deployment)
+
+
+def kept_file(deployment: Deployment) -> Path:
+    """Where the file is kept as it was at the last deploy."""
+    return paths.testbed_dir(deployment.name) / "testbed.yml"
 
 
 def lock_holder(name: str) -> str | None:

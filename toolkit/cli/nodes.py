@@ -34,7 +34,12 @@ def execute(
             help="Selector: all, role:broker, kind:pi1, @failed, sub,!sub-2",
         ),
     ],
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="What to run, after --")],
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COMMAND...", help="What to run, after --; a single text is a line for the shell there."
+        ),
+    ],
     testbed: TestbedOption = None,
     root: Annotated[bool, typer.Option(help="Run as root.")] = True,
     json_output: JsonOption = False,
@@ -45,7 +50,8 @@ def execute(
     asked, deployment = loaded(testbed)
     chosen = select(asked, nodes, failed=deployment.failed)
     hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
-    results = remote.on_every(hosts, lambda host: remote.run(host, command, as_root=root, timeout_s=None, check=False))
+    words = command if len(command) > 1 else command[0]  # as OpenSSH: one text is a line for the shell there
+    results = remote.on_every(hosts, lambda host: remote.run(host, words, as_root=root, timeout_s=None, check=False))
     failed = []
     documents: dict[str, dict[str, object]] = {}
     for node, result in results.items():

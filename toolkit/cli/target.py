@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from toolkit import paths
 from toolkit.cli import completion
-from toolkit.errors import UsageError
+from toolkit.errors import FileInvalidError, UsageError
 from toolkit.spec.names import did_you_mean
 
 if TYPE_CHECKING:
@@ -103,8 +104,7 @@ def deployed(target: str | None) -> Deployment:
 
 
 def name_of(target: str | None) -> str:
-    """The testbed's name, deployed or not; raises UsageError where it cannot be told."""
-    from toolkit.spec.load import load_testbed
+    """The testbed's name, deployed or not, its file valid or not; raises UsageError where it cannot be told."""
     from toolkit.state import deployed_names
 
     names = deployed_names()
@@ -113,9 +113,9 @@ def name_of(target: str | None) -> str:
         if file is not None and not file.is_file():
             known = f"name the testbed itself: {', '.join(names)}" if names else "nothing is deployed here"
             raise UsageError(f"there is no file {file}; {known}")
-        return load_testbed(file).name if file else target
+        return _name_in(file, names) if file else target
     if DEFAULT_FILE.is_file():
-        name = load_testbed(DEFAULT_FILE).name
+        name = _name_in(DEFAULT_FILE, names)
         if name in names or not names:
             return name
     if len(names) == 1:
@@ -128,12 +128,44 @@ def name_of(target: str | None) -> str:
     raise UsageError(f"which testbed? deployed here are {', '.join(names)}; name one")
 
 
+def _name_in(file: Path, names: list[str]) -> str:
+    """Also of a file that is no YAML any more, where a testbed was deployed from it."""
+    from toolkit.spec.load import name_in
+    from toolkit.state import load_deployment
+
+    try:
+        return name_in(file)
+    except FileInvalidError:
+        for deployment in filter(None, map(load_deployment, names)):
+            if Path(deployment.file).resolve() == file.resolve():
+                return deployment.name
+        raise
+
+
 def loaded(target: str | None) -> tuple[Testbed, Deployment]:
-    """A deployed testbed: what was asked for, as it was deployed, and what exists."""
+    """A deployed testbed: what was asked for, as it was deployed, and what exists.
+
+    Where its file was spoilt since, the copy of the last deploy serves, and it is said so.
+    """
     from toolkit.controller.asked import as_deployed
+    from toolkit.state import kept_file
 
     deployment = deployed(target)
-    return as_deployed(deployment).load(), deployment
+    asked = as_deployed(deployment)
+    try:
+        return asked.load(), deployment
+    except FileInvalidError:
+        kept = kept_file(deployment)
+        if not kept.is_file():
+            raise
+        try:
+            testbed = dataclasses.replace(asked, file=kept).load()
+        except FileInvalidError:
+            testbed = None
+        if testbed is None:  # as where the environment lacks what both refer to
+            raise
+        typer.echo(f"{asked.file} is invalid now (toolkit validate); this goes by it as it was deployed", err=True)
+        return testbed, deployment
 
 
 def settings(given: list[str] | None) -> dict[str, str]:

@@ -71,6 +71,13 @@ def load_testbed(
     return testbed
 
 
+def name_in(file: Path) -> str:
+    """The name of a file's testbed, whatever else is wrong in it; raises FileInvalidError where it is not YAML."""
+    root = yaml.read(file).root
+    name = root.get("name") if isinstance(root, dict) else None
+    return name if name and isinstance(name, str) else _name_of(file)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a testbed is loaded from: a file, and what the command line makes of it."""
