@@ -17,21 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import ModelError
-from toolkit.model.cables import QUANTUM_BYTES, Cables, Freed
+from toolkit.model.cables import QUANTUM_BYTES, SHRINKING, Cables, Freed
 from toolkit.model.classes import MOST_CLASSES, message_classes
 from toolkit.model.delays import delay_of, rest_of
-from toolkit.model.distributions import Distribution, FloatArray
+from toolkit.model.distributions import Deterministic, Distribution, FloatArray
 from toolkit.model.samples import RunSamples
 
 MESSAGES = 60
 """In a net whose messages may queue behind each other: enough for queues to settle."""
-BUFFER_BYTES = 256 * 1024
-"""What the kernel is supposed to hold for one subscriber before a blocking broker waits, where no run showed it."""
+BUFFER_BYTES = 300_000
+"""What the kernel is supposed to hold for one subscriber before a blocking broker waits, where no run showed it.
+
+Linux sets the limit for each connection by the most that was ever under way on it: 124 to 442 kB in one set of runs.
+"""
+_WAKES_AT = 2 / 3
+"""Of the buffer: Linux lets a writer that found it full go on when so much is left in it."""
 _ANSWER_BYTES = 200
 _SIZED_CLASSES = 3
 _FEW = 20
-_NEVER = 1e12
-_QUANTUM = f"min(quantum / S ** 0.5, {QUANTUM_BYTES})"
+_QUANTUM = f"min(quantum / S ** {SHRINKING}, {QUANTUM_BYTES})"
 _BLOCKING_MODES = {"enhanced", "original"}
 
 
@@ -71,6 +75,12 @@ def broker_document(samples: RunSamples, subscribers: int, *, at_a_rate: bool = 
     return net.document()
 
 
+def buffer_bytes(freed: Freed) -> int:
+    """What the kernel holds for one subscriber before a blocking broker waits: as the run showed it, or supposed."""
+    copy = freed.cables.out_bytes
+    return round(max(freed.held_copies / _WAKES_AT * copy if freed.held_copies else BUFFER_BYTES, copy))
+
+
 @dataclass(kw_only=True)
 class _Broker:
     """The net while it is put together, from the publisher to the subscribers."""
@@ -94,6 +104,16 @@ class _Broker:
         return self.cables.parts(self.lanes) if self.cables.out_mbps else 0
 
     @property
+    def blocks(self) -> bool:
+        """Whether the broker waits where the kernel holds too much for a subscriber, and messages can meet."""
+        return bool(self.parts) and not self.is_alone and _mode(self.samples) in _BLOCKING_MODES
+
+    @property
+    def hides_rest(self) -> bool:
+        """Whether connections took uneven turns on a full cable: what is left of the way is not seen behind it."""
+        return self.samples.is_cable_full and self.parts > 1
+
+    @property
     def suffixes(self) -> list[str]:
         """What is added to the names of each kind's places and transitions."""
         return kind_suffixes(self.kinds)
@@ -101,6 +121,8 @@ class _Broker:
     @property
     def lag_ms(self) -> float:
         """By how much each further copy is read later than its way explains (a process that reads one at a time)."""
+        if self.hides_rest:
+            return 0.0
         ways = self.freed.deliver[self.rows, : self.lanes]
         known = np.nanmedian(ways, axis=0) if len(ways) else np.zeros(1)
         return max(float(known[-1] - known[0]) / (len(known) - 1), 0.0) if len(known) > 1 else 0.0
@@ -142,7 +164,7 @@ class _Broker:
         }
 
     def params(self) -> dict[str, float]:
-        cables, held = self.cables, self.freed.held_copies
+        cables = self.cables
         made: dict[str, float] = {"N": 1 if self.is_alone else MESSAGES, **self.settings}
         if cables.in_mbps:
             made |= {"in_bytes": round(cables.in_bytes), "in_mbps": _short(cables.in_mbps)}
@@ -151,10 +173,9 @@ class _Broker:
             if cables.burst_bytes:
                 made["burst"] = round(cables.burst_bytes)
             if self.parts > 1:
-                made["quantum"] = round(min(cables.quantum_bytes, QUANTUM_BYTES * self.lanes**0.5))
-            if not self.is_alone:
-                known = max(held, 1.0) * cables.out_bytes if held else max(BUFFER_BYTES, cables.out_bytes)
-                made["buffer"] = round(known) if _mode(self.samples) in _BLOCKING_MODES else _NEVER
+                made["quantum"] = round(min(cables.quantum_bytes, QUANTUM_BYTES * max(self.lanes, 2) ** SHRINKING))
+            if self.blocks:
+                made["buffer"] = buffer_bytes(self.freed)
         made |= {"gap": _short(self.freed.gap_ms)} if self.lanes > 1 else {}
         made |= {"lag": _short(self.lag_ms)} if self.lag_ms and self.lanes > 1 else {}
         return made
@@ -193,6 +214,7 @@ class _Broker:
         held = [f"{name}{other}" for other in self.suffixes for name in ("Active_Threads", "Executing")]
         held += [f"To_Write_{lane}" for lane in range(1, self.lanes + 1)]
         held += [f"Writing_{lane}" for lane in range(1, self.lanes)]
+        held += [f"Blocked_{lane}" for lane in range(1, self.lanes + 1) if self.blocks]
         busy = " + ".join(f"Executing{other}" for other in self.suffixes)
         execute = delay_of("broker", self.samples.messages["broker"][self.kinds == kind])
         after: dict[str, Any] = {"To_Write_1": 1}
@@ -211,7 +233,9 @@ class _Broker:
         arrived = self.put_lag(lane)
         parts = self.parts
         into = waiting if parts else arrived
-        room = self.room(lane) if parts and not self.is_alone else ""
+        room = f"{self.bytes_held(lane)} <= max(buffer - out_bytes, 0)" if self.blocks else ""
+        if self.blocks:
+            self.put_block(lane, writing, room)
         if lane < self.lanes:
             self.places[f"Writing_{lane}"] = 0
             guard = " and ".join(text for text in (f"S > {lane}", room) if text)
@@ -245,6 +269,14 @@ class _Broker:
             if part == 1 and self.cables.burst_bytes:
                 self.put_burst(lane, take, after, size)
 
+    def put_block(self, lane: int, writing: str, room: str) -> None:
+        """A writer that finds the buffer full sleeps until the kernel wakes it."""
+        blocked = f"Blocked_{lane}"
+        self.places[blocked] = 0
+        self.transitions[f"block_{lane}"] = _at_once(writing, blocked, guard=f"not ({room})")
+        wakes = f"{self.bytes_held(lane)} <= max({_WAKES_AT:.4g} * buffer - out_bytes, 0)"
+        self.transitions[f"wake_{lane}"] = _at_once(blocked, writing, guard=wakes)
+
     def put_burst(self, lane: int, take: dict[str, Any], after: str, size: str) -> None:
         """After a pause the cable's bucket is full: the first copy leaves sooner by what it holds."""
         on_cable = f"On_Cable_Fresh_{lane}"
@@ -267,20 +299,16 @@ class _Broker:
         self.transitions[f"lag_{lane}"] = _timed(f"Read_Later_{lane}", end, _lasting(f"{lane - 1} * lag"))
         return f"Read_Later_{lane}"
 
-    def room(self, lane: int) -> str:
-        """Whether the kernel takes another copy for a subscriber; until then the broker waits."""
+    def bytes_held(self, lane: int) -> str:
+        """What the kernel holds for a subscriber."""
         whole = [f"Waiting_{lane}", f"On_Cable_{lane}" if self.parts == 1 else f"On_Cable_1_{lane}"]
         whole += [f"On_Cable_Fresh_{lane}"] if self.cables.burst_bytes else []
-        if self.parts == 1:
-            bytes_held = f"({' + '.join(whole)}) * out_bytes"
-        else:
-            terms = [f"({' + '.join(whole)}) * out_bytes"]
-            terms += [
-                f"(Begun_{part - 1}_{lane} + On_Cable_{part}_{lane}) * max({_left(part)}, 0)"
-                for part in range(2, self.parts + 1)
-            ]
-            bytes_held = " + ".join(terms)
-        return f"{bytes_held} <= max(buffer - out_bytes, 0)"
+        terms = [f"({' + '.join(whole)}) * out_bytes"]
+        terms += [
+            f"(Begun_{part - 1}_{lane} + On_Cable_{part}_{lane}) * max({_left(part)}, 0)"
+            for part in range(2, self.parts + 1)
+        ]
+        return " + ".join(terms)
 
     def put_arrivals(self) -> None:
         """What is left of the way to a subscriber, by kind."""
@@ -291,14 +319,17 @@ class _Broker:
         ways = ways - np.arange(ways.shape[1]) * self.lag_ms
         for kind, suffix in enumerate(self.suffixes):
             chosen = _known(ways[self.kinds[rows] == kind])
-            delay = rest_of("deliver", chosen if len(chosen) >= _FEW else _known(ways))
+            # Behind a full cable nothing but turns is to be seen, and those are in the net.
+            rest: Distribution = Deterministic(value=0.0)
+            if not self.hides_rest:
+                rest = rest_of("deliver", chosen if len(chosen) >= _FEW else _known(ways))
             on_the_way = f"On_the_Way{suffix}"
             if suffix:
                 self.places[on_the_way] = 0
                 take = _at_once(["Arrived", f"Copies{suffix}"], on_the_way)
                 take["immediate"]["weight"] = f"Copies{suffix}"
                 self.transitions[f"copy{suffix}"] = take
-            self.transitions[f"deliver{suffix}"] = _timed(on_the_way, "Subscriber", delay)
+            self.transitions[f"deliver{suffix}"] = _timed(on_the_way, "Subscriber", rest)
 
     def put_answer(self) -> None:
         """The answer leaves on the cable that the copies leave on."""

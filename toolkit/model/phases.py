@@ -106,6 +106,8 @@ def _mixture(distribution: Distribution, order: int) -> Phases:
             best: tuple[float, FloatArray, float] | None = None
             for rate in rates:
                 found = _weights(distribution, [(i + 1, rate) for i in range(size)], moments)
+                if found is None and best is not None:
+                    break
                 if found is not None and (best is None or found[0] < best[0]):
                     best = (*found, float(rate))
             if best is not None:

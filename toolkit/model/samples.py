@@ -16,6 +16,8 @@ from toolkit.model.cables import Cables, Freed
 from toolkit.model.distributions import FloatArray
 from toolkit.model.steps import delays_of_steps
 
+FULL = 0.93
+"""Load of a cable from which on queues grow long."""
 HOPS = {"publish": ("t1_ns", "t2_ns"), "broker": ("t2_ns", "t3_ns"), "deliver": ("t3_ns", "t4_ns")}
 """Hop -> the instants that it lies between; a message's hops follow each other."""
 
@@ -72,6 +74,11 @@ class RunSamples:
             return 0.0
         copies = float(np.mean(np.sum(~np.isnan(self.arrivals), axis=1)))
         return self.rate_per_s * copies * self.freed.cables.out_ms / 1000
+
+    @property
+    def is_cable_full(self) -> bool:
+        """Whether copies pile up before the cable to the subscribers."""
+        return self.cable_load >= FULL
 
     def setting(self, *names: str) -> float | None:
         """The first number found under any of these names, anywhere in the manifest."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.model.broker import run_settings
+from toolkit.model.broker import buffer_bytes, run_settings
 from toolkit.model.build import net_from_run
 from toolkit.model.distributions import FloatArray
 from toolkit.model.net import Net
 from toolkit.model.netfile import read_net
 from toolkit.model.predict import latencies
-from toolkit.model.samples import RunSamples
+from toolkit.model.samples import FULL, RunSamples
 from toolkit.model.simulate import Interval
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
@@ -23,8 +23,6 @@ _ROUNDS = 200
 _MOST = 20_000
 _ENOUGH = 100
 _LEVELS = 4_000
-_FULL = 0.93
-"""Load of a cable from which on queues grow long."""
 _TARGET_MEAN, _TARGET_P99 = 3.0, 10.0
 
 
@@ -146,6 +144,11 @@ def validate(
     ks, wasserstein = distances(measured, predicted, seed=seed, parts=judged.parts)
     is_own = set(judged.names) <= set(fitted.names)
     own_figures: tuple[Figure, ...] = ()
+    same_buffer: tuple[Figure, ...] = ()
+    if is_built and not _is_within(figures) and "buffer" in params and judged.freed and judged.freed.held_copies:
+        changed = chosen | {"buffer": buffer_bytes(judged.freed)}
+        like = latencies(read_net(document, changed), seed=seed).ravel()
+        same_buffer = compare(measured, like, seed=seed) if len(like) else ()
     if is_built and not (is_own or _is_within(figures)):
         itself = latencies(read_net(net_from_run(judged), dict(settings or {})), seed=seed).ravel()
         own_figures = compare(measured, itself, seed=seed) if len(itself) else ()
@@ -158,7 +161,7 @@ def validate(
         ks=ks,
         wasserstein_ms=wasserstein,
         above_model_p99_percent=float((measured > np.quantile(predicted, 0.99)).mean() * 100),
-        explanations=explain(fitted, judged, figures, params=params, own=own_figures),
+        explanations=explain(fitted, judged, figures, params=params, own=own_figures, same_buffer=same_buffer),
         net=net,
         measured=measured,
         predicted=predicted,
@@ -245,11 +248,12 @@ def explain(
     *,
     params: Mapping[str, Any],
     own: tuple[Figure, ...] = (),
+    same_buffer: tuple[Figure, ...] = (),
 ) -> tuple[str, ...]:
     """Where a miss comes from, each reason with its figures; nothing where both targets are met.
 
     `own` are the figures of the net that the judged run itself gives: what that net misses as well is the net's, the
-    rest is a difference between the runs.
+    rest is a difference between the runs. `same_buffer` are those of the net with what the kernel held in that run.
     """
     mean, p99 = _figure(figures, "mean"), _figure(figures, "p99")
     missed = [(f, t) for f, t in ((mean, _TARGET_MEAN), (p99, _TARGET_P99)) if abs(f.error_percent) > t]
@@ -260,7 +264,7 @@ def explain(
         found += [_structure(figure, _figure(own, figure.name)) for figure, _ in missed]
     for figure, _ in missed:
         found += _changes(fitted, judged, figure.name)
-    found += _full_cable(fitted, judged, params)
+    found += _full_cable(fitted, judged, params, [_figure(same_buffer, f.name) for f, _ in missed if same_buffer])
     if judged.subscribers > 1 and "S" in params and fitted.subscribers == 1:
         found.append(
             "the run of the fit had one subscriber: it does not tell what a further one costs beside the cable"
@@ -354,28 +358,35 @@ def _hops(run: RunSamples) -> Mapping[str, FloatArray]:
     }
 
 
-def _full_cable(fitted: RunSamples, judged: RunSamples, params: Mapping[str, Any]) -> list[str]:
+def _full_cable(
+    fitted: RunSamples, judged: RunSamples, params: Mapping[str, Any], same_buffer: Sequence[Figure]
+) -> list[str]:
     """Whether the cable to the subscribers was full, here or in the run of the fit."""
     here, there = judged.cable_load, fitted.cable_load
-    if max(here, there) < _FULL:
+    if max(here, there) < FULL:
         return []
     busy = (
         f"the cable to the subscribers is busy for {min(here, 1) * 100:.0f} % of the time here and for "
-        f"{min(there, 1) * 100:.0f} % in the run of the fit: near 100 % small differences of speed decide how far "
-        "messages pile up"
+        f"{min(there, 1) * 100:.0f} % in the run of the fit: messages pile up before a full one until the kernel takes "
+        "no more, and connections then take uneven turns"
     )
     found = [busy]
-    freed = judged.freed
-    if here >= _FULL > there and freed is not None and freed.held_copies and "buffer" in params:
-        found.append(
-            f"the run of the fit never made the broker wait for room: {float(params['buffer']) / 1000:.0f} kB for each "
-            f"subscriber are supposed (--set buffer=BYTES), {freed.held_copies * freed.cables.out_bytes / 1000:.0f} kB "
-            "were in use here"
+    if here >= FULL and judged.freed is not None and judged.freed.held_copies and "buffer" in params:
+        held = f"{float(params['buffer']) / 1000:.0f} kB"
+        is_seen = fitted.freed is not None and fitted.freed.held_copies
+        known = (
+            f"{held} in the run of the fit" if is_seen else f"{held} are supposed, since the fit's broker never waited"
         )
-    if there >= _FULL > here:
+        text = (
+            f"the kernel sets anew for each connection how much it holds before the broker waits: {known}, "
+            f"{buffer_bytes(judged.freed) / 1000:.0f} kB here"
+        )
+        figures = ", ".join(f"{f.name} {f.error_percent:+.1f} %" for f in same_buffer)
+        found.append(text + (f". With what was seen here the same net is off by {figures}" if figures else ""))
+    if there >= FULL > here:
         found.append(
-            "what is left of the way to the subscribers in the run of the fit is mostly that connections took uneven "
-            "turns on a full cable, which they do not do here"
+            "what is left of the way to the subscribers cannot be seen behind the full cable of the run of the fit: it "
+            "is taken to be nothing"
         )
     return found
 

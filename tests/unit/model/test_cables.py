@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from toolkit.model.broker import run_settings
+from toolkit.model.broker import BUFFER_BYTES, buffer_bytes, run_settings
 from toolkit.model.build import net_from_run
-from toolkit.model.cables import QUANTUM_BYTES, Cables, cables_of, departures, freed
+from toolkit.model.cables import QUANTUM_BYTES, SHRINKING, Cables, cables_of, departures, freed
 from toolkit.model.curves import transient
 from toolkit.model.net import NetBuilder
 from toolkit.model.netfile import net_document, read_net
@@ -55,7 +55,7 @@ def make_run(folder, *, subscribers, seed=1, n=500, payload=16_384, period_ms=60
     """One message at a time; 0.02 ms are between sendings, and copies leave as they do on a cable."""
     folder.mkdir()
     document = manifest(payload=payload, subscribers=subscribers)
-    cables = replace(cables_of(document), quantum_bytes=QUANTUM_BYTES * subscribers**0.5)
+    cables = replace(cables_of(document), quantum_bytes=QUANTUM_BYTES * subscribers**SHRINKING)
     rng = np.random.Generator(np.random.Philox(seed))
     columns = {
         name: [] for name in ("stream", "seq", "subscriber", "t0_ns", "t1_ns", "t2_ns", "t3_ns", "t4_ns", "late")
@@ -216,10 +216,10 @@ def test_the_net_of_large_copies_has_one_cable_and_answers_on_it(tmp_path):
 def test_small_copies_leave_whole_also_in_a_net_that_has_turns(tmp_path):
     samples = read_run(make_run(tmp_path / "f", subscribers=3, n=100))
     whole = latencies(read_net(net_from_run(samples))).mean()
-    turns = replace(samples.freed.cables, quantum_bytes=40_000.0)
+    turns = replace(samples.freed.cables, quantum_bytes=52_000.0)
     document = net_from_run(replace(samples, freed=replace(samples.freed, cables=turns)), subscribers=4)
     assert "pass_2_1" in document["transitions"]
-    apart = {"N": 1, "S": 3, "quantum": 40_000}
+    apart = {"N": 1, "S": 3, "quantum": 52_000}
     assert latencies(read_net(document, apart)).mean() == pytest.approx(whole, rel=0.01)
 
 
@@ -228,12 +228,56 @@ def test_a_full_cable_makes_a_blocking_broker_wait(tmp_path, monkeypatch):
     monkeypatch.setattr("toolkit.model.predict._LATENCIES", 1)
     samples = read_run(make_run(tmp_path / "f", subscribers=2, payload=65_536, n=100))
     # An answer that leaves early makes the publisher faster than the cable: what the kernel holds decides the latency.
-    cables = replace(samples.freed.cables, quantum_bytes=25_000 * 2**0.5)
+    cables = replace(samples.freed.cables, quantum_bytes=25_000 * 2**SHRINKING)
     document = net_from_run(replace(samples, freed=replace(samples.freed, cables=cables)))
     assert {"pass_4_2"} == {name for name in document["transitions"] if name in {"pass_4_2", "pass_5_2"}}
     nets = [read_net(document, {"N": 30, "buffer": held}) for held in (100_000, 300_000)]
     small, large = (latencies(net).mean() for net in nets)
     assert large > small + 2 * cables.out_ms
+
+
+def test_a_writer_that_found_the_buffer_full_sleeps_until_a_third_of_it_is_free(tmp_path):
+    samples = read_run(make_run(tmp_path / "f", subscribers=2, payload=65_536, n=100))
+    document = net_from_run(samples)
+    assert document["params"]["buffer"] == BUFFER_BYTES
+    net = read_net(document)
+    guards = {t.name: t.guard for t in net.transitions}
+    copy = net.params["out_bytes"]
+    for held, enabled in ((0, {"wake_1"}), (1, {"wake_1"}), (2, set()), (3, {"block_1"})):
+        marking = dict.fromkeys(net.places, 0) | {"Waiting_1": held}
+        assert {name for name in ("wake_1", "block_1") if guards[name](marking)} == enabled, (held, copy)
+    # What waits there still holds its thread.
+    assert "Blocked_1" in guards["assign"].names
+
+
+def test_a_full_cable_hides_what_is_left_of_the_way_and_the_report_says_so(tmp_path):
+    full = read_run(make_run(tmp_path / "full", subscribers=2, payload=65_536, n=150, period_ms=15.2))
+    other = read_run(make_run(tmp_path / "other", subscribers=1, payload=65_536, n=150, seed=2))
+    assert full.is_cable_full
+    assert not other.is_cable_full
+    rests = {
+        run.name: {
+            node["delay"] for name, node in net_from_run(run)["transitions"].items() if name.startswith("deliver")
+        }
+        for run in (full, other)
+    }
+    assert rests[full.name] == {"deterministic(0)"}
+    assert "deterministic(0)" not in rests[other.name]
+    slower = replace(other, end_to_end=other.end_to_end * 1.2)
+    told = validate(full, slower).explanations
+    assert any("cannot be seen behind the full cable" in text for text in told)
+
+
+def test_a_miss_is_told_with_what_the_kernel_held_in_the_judged_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("toolkit.model.predict._LEAST_REPLICATIONS", 16)
+    monkeypatch.setattr("toolkit.model.predict._LATENCIES", 1)
+    fitted = read_run(make_run(tmp_path / "f", subscribers=2, payload=65_536, n=100))
+    judged = read_run(make_run(tmp_path / "j", subscribers=2, payload=65_536, n=100, period_ms=15.2))
+    judged = replace(judged, end_to_end=judged.end_to_end * 1.5, freed=replace(judged.freed, held_copies=2.0))
+    told = " ".join(validate(fitted, judged).explanations)
+    seen = f"{buffer_bytes(judged.freed) / 1000:.0f} kB here"
+    assert f"300 kB are supposed, since the fit's broker never waited, {seen}" in told
+    assert "With what was seen here the same net is off by mean" in told
 
 
 def test_an_event_loop_is_one_thread_on_one_core(tmp_path):
