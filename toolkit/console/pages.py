@@ -21,14 +21,15 @@ def page(
 ) -> Response:
     """A page or a part of one; every template knows whose session it is drawn for."""
     session = getattr(request.state, "session", None)
-    text = text_of(name, may_act=bool(session and session.may_act), path=request.url.path, **values)
+    may_act = bool(session and session.may_act)
+    text = text_of(name, may_act=may_act, is_in=session is not None, path=request.url.path, **values)
     return packed(request, HTMLResponse(text, status_code=status, headers=headers))
 
 
 def refusal(error: RefusedError) -> Response:
     """The page for a request that is not let through."""
     title = HTTPStatus(error.status).phrase if error.status != 401 else "Come in by the link"  # noqa: PLR2004
-    text = text_of("refused", title=title, message=str(error), may_act=False, path="", back="")
+    text = text_of("refused", title=title, message=str(error), may_act=False, is_in=False, path="", back="")
     return HTMLResponse(text, status_code=error.status)
 
 

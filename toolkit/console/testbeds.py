@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -53,6 +54,7 @@ def show(request: Request) -> Response:
         request,
         "testbed",
         entry=entry,
+        file=_from(console.catalogue.root, entry),
         summary=summary(entry),
         picture=draw(testbed, deployment.hosts if deployment else {}) if testbed else None,
         urls=urls(testbed, deployment) if testbed and deployment else {},
@@ -62,6 +64,13 @@ def show(request: Request) -> Response:
         twin_possible=_twin_possible(entry),
         past=console.actions.latest(entry.name, most=6),
     )
+
+
+def _from(root: Path, entry: Entry) -> str:
+    """Where its file is, as seen from where the console was started; a file elsewhere has its whole path."""
+    if entry.file is None:
+        return ""
+    return str(entry.file.relative_to(root) if entry.file.is_relative_to(root) else entry.file)
 
 
 def _twin_possible(entry: Entry) -> bool:

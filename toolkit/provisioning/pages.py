@@ -23,10 +23,10 @@ NOTHING = "\N{EN DASH}"
 """Stands where there is no figure."""
 
 
-def text_of(name: str, *, on_monitor: bool = False, **values: Any) -> str:
-    """A page or a part of one; those for the monitor's node lead only to what is there."""
+def text_of(name: str, *, on_monitor: bool = False, is_in: bool = True, **values: Any) -> str:
+    """A page or a part of one; those for the monitor's node lead only to what is there, a stranger's nowhere."""
     template = _templates().get_template(f"{name}.html.j2")
-    return template.render(version=__version__, on_monitor=on_monitor, **values)
+    return template.render(version=__version__, on_monitor=on_monitor, is_in=is_in, **values)
 
 
 def prepare() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def console_files(testbed: Testbed, hosts: Mapping[str, Host]) -> dict[str, str]
             **shown,
         )
     for status, (title, message) in REFUSALS.items():
-        files[f"{status}.html"] = text_of("refused", title=title, message=message, back="", **shown)
+        files[f"{status}.html"] = text_of(
+            "refused", title=title, message=message, back="", is_in=status == HTTPStatus.NOT_FOUND, **shown
+        )
     return files | dashboards(testbed)
 
 

@@ -37,7 +37,7 @@ export function timeOfDay(at) {
 export const known = Object.keys(units);
 
 // As many decimals as say something: three figures.
-export function decimalsOf(exact) {
+function decimalsOf(exact) {
   const value = Number(exact.toPrecision(3)); // 9.996 is 10.0, not 10.00
   if (value === 0 || exact % 1 === 0) return 0;
   return Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));

@@ -54,7 +54,9 @@ def test_nobody_gets_in_without_the_link(console: TestClient) -> None:
         refused = console.get(path)
         assert refused.status_code == 401, path
         assert "small" not in refused.text
+        assert "<nav" not in refused.text, "it would lead to what is refused"
     assert enter(console, "").status_code == 403
+    assert 'class="button"' not in enter(console, "").text
     assert enter(console, "x" * 32).status_code == 403
     assert "set-cookie" not in enter(console, "wrong").headers
 
@@ -156,6 +158,7 @@ def test_the_link_to_share_shows_and_does_nothing(console: TestClient, guard: Gu
     enter(console, guard.watch_token)
     page = console.get("/testbeds/small").text
     assert "read-only" in page
+    assert '<p class="soft path">testbed.yml</p>' in page, "as seen from where the console was started"
     assert "<form" not in page
     watcher = next(session for session in guard._sessions.values() if not session.may_act)
     entry = console.app.state.console.catalogue.entry("small")  # type: ignore[attr-defined]
