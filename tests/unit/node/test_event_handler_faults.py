@@ -1,5 +1,6 @@
 """Bad input and faults, in every mode: the documented answer, bounded memory, and nobody else is harmed."""
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -9,9 +10,13 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+
+from toolkit.node.event_handler.recorder import Recorder
+from toolkit.node.event_handler.server import EventHandler
+from toolkit.node.event_handler.settings import HandlerSettings
 
 from .processes import Bench, NodeProcess
 from .test_event_handler import SOURCE, Consumer, Stream, ask, consumer, count, publish
@@ -175,3 +180,60 @@ def test_what_was_stored_survives_a_kill(bench: Bench, consumer: Consumer) -> No
     again = stored(bench, path)
     assert publish(again, "1") == 200
     assert [event["payload"] for _, event in consumer.wait_for(1)] == ["1"]
+
+
+def test_a_filter_in_a_header_may_be_anything(bench: Bench) -> None:
+    handler = bench.event_handler()
+    for text in (
+        "[" * 9000,
+        "[]",
+        "7",
+        '{"sources": 7}',
+        "{",
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    ):
+        headers = {"eventtype": "pressure", "eventfilter": text}
+        status, body, _ = ask(handler, "GET", "/eventhandler/subscription", headers=headers)
+        document = json.loads(body)
+        assert (status, document["exceptionType"] in ("BAD_PAYLOAD", "JSON_PROCESSING")) == (400, True), text[:20]
+        assert "HTTP/1.1" not in document["errorMessage"]
+    assert "Traceback" not in bench.log("broker")
+
+
+class Written:
+    """A connection that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+    def get_extra_info(self, _: str) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        self.text += data
+
+
+def test_an_accident_is_told_as_the_framework_tells_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = EventHandler(HandlerSettings(), Recorder())
+    connection, transport = handler.make_connection(), Written()
+    connection.connection_made(cast("asyncio.Transport", transport))
+
+    def fall(*_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(handler, "publish", fall)
+    monkeypatch.setattr(handler.callbacks, "listed", fall)
+    event = json.dumps({"source": SOURCE, "event": {"type": "a", "payload": "1"}}).encode()
+    requests = [(b"POST /eventhandler/publish", event), (b"GET /eventhandler/mgmt/subscriptions", b"")]
+    for line, body in requests:
+        connection.data_received(b"%b HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (line, len(body), body))
+        head, _, answer = transport.text.partition(b"\r\n\r\n")
+        transport.text = b""
+        assert head.startswith(b"HTTP/1.1 500 ")
+        document = json.loads(answer)
+        assert (document["exceptionType"], document["errorMessage"]) == ("GENERIC", "class RuntimeError: out of luck")
+        assert document["origin"] == f"http://h{line.split()[1].decode()}"
+    connection.data_received(b"GET /eventhandler HTTP/1.1\r\nHost: h\r\n\r\n")  # goes on being served
+    assert transport.text.startswith(b"HTTP/1.1 200 ")
+    assert capsys.readouterr().err.count("RuntimeError: out of luck") == 2

@@ -6,10 +6,11 @@ import asyncio
 import collections
 import json
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 import httptools
@@ -29,6 +30,8 @@ from toolkit.node.event_handler.recorder import Passage, Recorder
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.shortcut import Parsed, Shortcut
 from toolkit.node.event_log import EventLog
+
+T = TypeVar("T")
 
 _time_ns = time.time_ns
 _CORS = (
@@ -368,36 +371,43 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _serve(self, request: Request) -> None:
-        if request.method == "POST" and request.target == "/eventhandler/publish":
-            self._publish(request)
+        if request.method != "POST" or request.target != "/eventhandler/publish":
+            self._or_refused(request, self._route)
             return
-        try:
-            self._route(request)
-        except Problem as problem:
-            self._answer_problem(request, problem)
+        taken = self._or_refused(request, self._take_event)
+        if taken is not None:
+            parsed, passage, waiting = taken
+            self._sent_on(request, waiting)
+            self._handler.account(passage, self, request.at_ns, len(parsed[1].payload or ""))
+            self._learn(request, parsed)
 
-    def _publish(self, request: Request) -> None:
-        handler = self._handler
+    def _or_refused(self, request: Request, work: Callable[[Request], T]) -> T | None:
+        """What the work gives; None where the request was answered with an error instead."""
         try:
-            self._check_body(request)
-            parsed = handler.reader.publish_event(request.body)
-            self._check_caller(request, parsed[0].name)
-            passage = self._passage(parsed[1].payload)
-            waiting = handler.publish(parsed, passage)
+            return work(request)
         except Problem as problem:
             self._answer_problem(request, problem)
+        except Exception as error:  # noqa: BLE001  one request's accident is told to who asked, and harms nobody else
+            traceback.print_exc()
+            self._answer_problem(request, Problem(500, "GENERIC", f"class {type(error).__name__}: {error}"))
+        return None
+
+    def _take_event(self, request: Request) -> tuple[Parsed, Passage | None, list[asyncio.Future[None]]]:
+        """Send an event on, before its publisher is answered."""
+        self._check_body(request)
+        parsed = self._handler.reader.publish_event(request.body)
+        self._check_caller(request, parsed[0].name)
+        passage = self._passage(parsed[1].payload)
+        return parsed, passage, self._handler.publish(parsed, passage)
+
+    def _learn(self, request: Request, parsed: Parsed) -> None:
+        """Recognise the next request if it is like this one."""
+        whole = self._whole
+        if self._handler.log is not None or whole is None or not whole.endswith(request.body) or not request.keep_alive:
             return
-        self._sent_on(request, waiting)
-        handler.account(passage, self, request.at_ns, len(parsed[1].payload or ""))
-        if (
-            handler.log is None
-            and self._whole is not None
-            and self._whole.endswith(request.body)
-            and request.keep_alive
-        ):
-            head_bytes = len(self._whole) - len(request.body)
-            if self._whole.find(b"\r\n\r\n") + 4 == head_bytes:
-                self._shortcut.learn(self._whole, head_bytes, parsed, handler.reader.publish_event)
+        head_bytes = len(whole) - len(request.body)
+        if whole.find(b"\r\n\r\n") + 4 == head_bytes:
+            self._shortcut.learn(whole, head_bytes, parsed, self._handler.reader.publish_event)
 
     def _publish_again(self, shortcut: Shortcut, payload: bytes, at_ns: int) -> None:
         """Take a request like the one before but for its payload; the way of nearly every event, so it is short."""
@@ -516,11 +526,14 @@ class Connection(asyncio.Protocol):
         wanted = None
         extended = self._handler.resumes_and_filters
         if extended and (text := headers.get(b"eventfilter")) is not None:
-            document = {"eventType": event_type, "consumer": {"systemName": "sse", "address": "sse", "port": 1}}
             try:
-                document |= json.loads(text)
-            except (ValueError, TypeError) as error:
-                raise bad_payload(f"the header eventfilter is not a JSON object: {error}") from error
+                given = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise bad_payload(f"the header eventfilter is not JSON: {error}") from error
+            if not isinstance(given, dict):
+                raise bad_payload("the header eventfilter is not a JSON object")
+            consumer = {"systemName": "sse", "address": "sse", "port": 1}
+            document = given | {"eventType": event_type, "consumer": consumer}
             wanted = self._handler.reader.event_filter(json.dumps(document).encode(), datetime.now(UTC))
         last_id = headers.get(b"last-event-id", b"")
         outlet = self._outlet
