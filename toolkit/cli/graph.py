@@ -21,13 +21,18 @@ def graph(
     provider: ProviderOption = None,
     form: Annotated[Literal["mermaid", "dot"], typer.Option("--format", help="mermaid or dot")] = "mermaid",
 ) -> None:
-    """Print nodes, services and their order as a drawing. Example: toolkit graph --format dot | dot -Tsvg > lab.svg"""
+    """Draw nodes, services, and which start before which. Example: toolkit graph --format dot | dot -Tsvg > lab.svg"""
     asked = load_testbed(testbed_file(testbed), provider=provider)
     typer.echo(_mermaid(asked) if form == "mermaid" else _dot(asked))
 
 
 def _identifier(*parts: str) -> str:
     return "_".join(parts).replace("-", "_")
+
+
+def _title(testbed: Testbed) -> str:
+    """Arrows between services would else be taken for messages."""
+    return f"{testbed.name}: arrows lead to what starts later"
 
 
 def _edges(testbed: Testbed) -> list[tuple[str, str, str, str]]:
@@ -44,7 +49,7 @@ def _edges(testbed: Testbed) -> list[tuple[str, str, str, str]]:
 
 
 def _mermaid(testbed: Testbed) -> str:
-    lines = ["flowchart LR"]
+    lines = ["---", f'title: "{_title(testbed)}"', "---", "flowchart LR"]
     for node in testbed.nodes:
         lines.append(f'  subgraph {_identifier(node.name)}["{node.name} ({node.kind})"]')
         placed = [service for service in testbed.services if node.name in service.nodes]
@@ -56,7 +61,7 @@ def _mermaid(testbed: Testbed) -> str:
 
 
 def _dot(testbed: Testbed) -> str:
-    lines = [f'digraph "{testbed.name}" {{', "  rankdir=LR; node [shape=box];"]
+    lines = [f'digraph "{testbed.name}" {{', f'  rankdir=LR; node [shape=box]; label="{_title(testbed)}";']
     for node in testbed.nodes:
         lines.append(f'  subgraph "cluster_{node.name}" {{ label="{node.name} ({node.kind})";')
         placed = [service for service in testbed.services if node.name in service.nodes]
