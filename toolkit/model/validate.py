@@ -262,9 +262,9 @@ def explain(
     found = _noise(fitted, judged, missed)
     if own:
         found += [_structure(figure, _figure(own, figure.name)) for figure, _ in missed]
+    found += _full_cable(fitted, judged, params, [_figure(same_buffer, f.name) for f, _ in missed if same_buffer])
     for figure, _ in missed:
         found += _changes(fitted, judged, figure.name)
-    found += _full_cable(fitted, judged, params, [_figure(same_buffer, f.name) for f, _ in missed if same_buffer])
     if judged.subscribers > 1 and "S" in params and fitted.subscribers == 1:
         found.append(
             "the run of the fit had one subscriber: it does not tell what a further one costs beside the cable"
@@ -351,11 +351,9 @@ def _hops(run: RunSamples) -> Mapping[str, FloatArray]:
     if run.freed is None:
         return run.hops or run.steps
     cable = " without the cable" if run.freed.cables.out_mbps else ""
-    return {
-        f"publish{cable}": run.freed.publish,
-        "broker": run.messages["broker"],
-        f"deliver{cable}": run.freed.deliver,
-    }
+    hops = {f"publish{cable}": run.freed.publish, "broker": run.messages["broker"]}
+    # Behind a full cable the rest of the way is mostly the turns that connections took.
+    return hops if run.is_cable_full else hops | {f"deliver{cable}": run.freed.deliver}
 
 
 def _full_cable(
