@@ -55,12 +55,13 @@ def transient(net: Net, end: float, *, seed: int = 1) -> dict[str, Any]:
     solution = solve(net, method="simulation", at=at.tolist(), effort=Effort(seed=seed, most_seconds=5.0, workers=1))
     stages: dict[str, FloatArray] = {}
     way = set(net.places) if net.latency is None else message_places(net)
-    copied = _places_of_copies(net)
+    # The last copy is the message itself: nothing tells its places but that those of other copies are called alike.
+    copied = {_KIND.sub("", place) for place in _places_of_copies(net)}
     total = max(sum(net.places[place] for place in way), 1)
     for place, tokens in solution.tokens.items():
         if place in way:
             stage = _KIND.sub("", place)
-            each = total * (net.latency.arrivals if net.latency is not None and place in copied else 1)
+            each = total * (net.latency.arrivals if net.latency is not None and stage in copied else 1)
             stages[stage] = stages.get(stage, np.zeros(len(at))) + np.array(tokens) / each
     # Immediate transitions leave some places empty at all times.
     shown = {stage: values for stage, values in stages.items() if values.max() > 1e-4}

@@ -257,3 +257,8 @@ def test_what_reads_no_places_is_worked_out_once():
     assert not bind(parse_expression("S > 2 and A < 3"), {"S": 2})({"A": 0})
     assert bind(parse_expression("S > 2 or A < 3"), {"S": 3})({"A": 9})
     assert bind(parse_expression("min(S, 4) ** 0.5 + A"), {"S": 9})({"A": 1}) == 3
+
+
+def test_a_folder_is_no_net(tmp_path):
+    with pytest.raises(ModelError, match="is a folder and no net; of a run, `toolkit model show RUN --write"):
+        load_net(tmp_path)
