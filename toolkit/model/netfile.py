@@ -31,7 +31,7 @@ def load_document(file: Path) -> Any:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     if file.is_dir():
-        raise ModelError(f"{file}: is a folder and no net; of a run, `toolkit model show RUN --write net.yml` makes one")
+        raise ModelError(f"{file}: is a folder, no net; `toolkit model show RUN --write net.yml` makes one of a run")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -260,5 +260,5 @@ def test_what_reads_no_places_is_worked_out_once():
 
 
 def test_a_folder_is_no_net(tmp_path):
-    with pytest.raises(ModelError, match="is a folder and no net; of a run, `toolkit model show RUN --write"):
+    with pytest.raises(ModelError, match="is a folder, no net; `toolkit model show RUN --write"):
         load_net(tmp_path)
