@@ -52,15 +52,20 @@ class Registry:
             return None
 
     def push(self, images: Sequence[ImageReference], emit: Emit) -> dict[str, str]:
-        """Reference -> digest of each image, pushed where the registry does not have it."""
+        """Reference -> digest of each image, pushed where the registry does not have it.
+
+        A name that does not say the content may stand for another one than when it was pushed: it is pushed again,
+        which costs little where the layers are there.
+        """
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix="push") as pool:
-            digests = list(pool.map(lambda image: self._push(image.reference, emit), images))
+            digests = list(pool.map(lambda image: self._push(image, emit), images))
         return dict(zip([image.reference for image in images], digests, strict=True))
 
-    def _push(self, reference: str, emit: Emit) -> str:
+    def _push(self, image: ImageReference, emit: Emit) -> str:
         from docker.errors import APIError, ImageNotFound
 
-        if digest := self.digest(reference):
+        reference = image.reference
+        if reference.endswith(f":{image.content}") and (digest := self.digest(reference)):
             return digest
         started = time.monotonic()
         api = engine.connect().api
