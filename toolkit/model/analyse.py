@@ -27,7 +27,7 @@ from toolkit.model.simulate import (
     simulate,
     why_not_followed,
 )
-from toolkit.model.transient import MOST_WORK, PassageTime, TooLongError, steady_state, watch
+from toolkit.model.transient import MOST_WORK, PassageTime, TooLongError, Watched, steady_state, watch
 
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9995)
 METHODS = ("auto", "semi-markov", "phases", "simulation")
@@ -412,85 +412,100 @@ def _chain(
 ) -> Solution:
     measure = net.completion()
     markings = space.markings
-    row, total = _deliveries(net) if each_message else (-1, 0)
-    columns = [(markings > 0).T.astype(np.float64), markings.T.astype(np.float64)]
     extra = _over_time(net)
-    columns += [_reward(m, markings, space.rules)[:, None] for m in extra.values()]
-    spread: Spread | None = None
-    probability: float | None = None
-    messages: tuple[Message, ...] = ()
-    passage: PassageTime | None = None
-    goes_on = False
     target = np.zeros(markings.shape[1], dtype=bool)
     if measure is not None:
         target = space.rules.holds(measure.expression, markings)
-        goes_on = bool(target[space.marking_of[space.rates.source]].any())
-    horizon = max(at) if at else 0.0
+    goes_on = bool(target[space.marking_of[space.rates.source]].any())
+    row, total = _deliveries(net) if each_message else (-1, 0)
     steps = [target.astype(np.float64)[:, None]]
     if total > 1:
         steps.append((markings[row][:, None] >= np.arange(1, total + 1)).astype(np.float64))
+    columns = [(markings > 0).T.astype(np.float64), markings.T.astype(np.float64)]
+    columns += [_reward(m, markings, space.rules)[:, None] for m in extra.values()]
     rewards = np.concatenate([*steps, *columns], axis=1)
     first = watch(
         space,
         rewards,
         frozen=target if goes_on else None,
-        horizon=0.0 if goes_on else horizon,
+        horizon=0.0 if goes_on else max(at or (0.0,)),
         until=0 if target.any() else None,
         most_work=most_work,
     )
-    skip = sum(s.shape[1] for s in steps)
-    if target.any() and first.values[-1, 0] > 0:
-        passage = PassageTime(rate=first.rate, reached=first.values[:, 0])
-        # What was lost on the way is not known not to arrive.
-        probability = 1.0 if passage.probability + first.lost > 1 - _CERTAIN else passage.probability
-        spread = _spread(passage, quantiles)
-        at = at if at is not None else default_times(spread.mean, spread.sd)
-        arrivals = [
-            PassageTime(rate=first.rate, reached=first.values[:, 1 + n]) for n in range(total if total > 1 else 0)
-        ]
-        messages = tuple(
-            Message(number=n + 1, delivered_at=_spread(p, quantiles))
-            for n, p in enumerate(arrivals)
-            if p.reached[-1] > 0
-        )
-    elif measure is not None:
-        probability = 0.0
-    times = np.array(at if at is not None else (0.0,), dtype=np.float64)
+    end = _end(first, total if total > 1 else 0, quantiles)
+    if at is None:
+        at = default_times(end.time.mean, end.time.sd) if end.time else (0.0,)
+    times = np.array(at, dtype=np.float64)
     over_time = watch(space, rewards, horizon=float(times.max()), most_work=most_work) if goes_on else first
-    values = over_time.at(times)[:, skip:]
-    tail = 0.0
-    if passage is not None and spread is not None and first.lost:
-        reached = np.array([q for q in spread.quantiles.values() if q])
-        # What was lost moves a quantile by as much as it takes the rest to make up for it.
-        tail = float((first.lost / np.maximum(passage.density(reached) * reached, 1e-300)).max(initial=0.0))
+    values = over_time.at(times)[:, sum(step.shape[1] for step in steps) :]
     places = list(net.places)
     count = len(places)
-    steady = None
-    if measure is None:
-        by_state = steady_state(space)
-        shares = space.by_marking(by_state)
-        steady = {
-            "places": {p: float(shares @ (markings[i] > 0)) for i, p in enumerate(places)},
-            "tokens": {p: float(shares @ markings[i]) for i, p in enumerate(places)},
-            "throughput": {name: float(by_state @ rate) for name, rate in space.firing.items()},
-            "measures": {name: float(shares @ _reward(m, markings, space.rules)) for name, m in extra.items()},
-        }
     return Solution(
         net=net,
         method="phases",
         reason=reason,
-        error_bound=1e-9 + first.lost + over_time.lost + tail,
+        error_bound=1e-9 + first.lost + over_time.lost + end.error,
         states=space.size,
         seconds=0.0,
         at=tuple(float(t) for t in times),
         occupied={p: tuple(float(v) for v in values[:, i]) for i, p in enumerate(places)},
         tokens={p: tuple(float(v) for v in values[:, count + i]) for i, p in enumerate(places)},
         rewards={n: tuple(float(v) for v in values[:, 2 * count + i]) for i, n in enumerate(extra)},
-        time=spread,
-        probability=probability,
-        messages=messages,
-        steady=steady,
+        time=end.time,
+        probability=None if measure is None else end.probability,
+        messages=end.messages,
+        steady=_steady(net, space) if measure is None else None,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """How, and whether, a chain reached what the net is to reach."""
+
+    time: Spread | None = None
+    probability: float = 0.0
+    messages: tuple[Message, ...] = ()
+    error: float = 0.0
+    """By how much what was lost on the way moves a quantile at most, relative."""
+
+
+def _end(watched: Watched, messages: int, quantiles: tuple[float, ...]) -> _End:
+    """Of a chain whose first column is the end, and whose next ones are the deliveries of so many messages."""
+    if not watched.values[-1, 0] > 0:
+        return _End()
+    passage, *arrivals = (
+        PassageTime(rate=watched.rate, reached=watched.values[:, column]) for column in range(1 + messages)
+    )
+    time = _spread(passage, quantiles)
+    error = 0.0
+    if watched.lost:
+        reached = np.array([q for q in time.quantiles.values() if q])
+        # What was lost moves a quantile by as much as it takes the rest to make up for it.
+        error = float((watched.lost / np.maximum(passage.density(reached) * reached, 1e-300)).max(initial=0.0))
+    return _End(
+        time=time,
+        # What was lost on the way is not known not to arrive.
+        probability=1.0 if passage.probability + watched.lost > 1 - _CERTAIN else passage.probability,
+        messages=tuple(
+            Message(number=number, delivered_at=_spread(arrival, quantiles))
+            for number, arrival in enumerate(arrivals, 1)
+            if arrival.reached[-1] > 0
+        ),
+        error=error,
+    )
+
+
+def _steady(net: Net, space: StateSpace) -> dict[str, dict[str, float]]:
+    """What holds in the long run."""
+    by_state = steady_state(space)
+    shares = space.by_marking(by_state)
+    markings = space.markings
+    return {
+        "places": {place: float(shares @ (markings[i] > 0)) for i, place in enumerate(net.places)},
+        "tokens": {place: float(shares @ markings[i]) for i, place in enumerate(net.places)},
+        "throughput": {name: float(by_state @ rate) for name, rate in space.firing.items()},
+        "measures": {name: float(shares @ _reward(m, markings, space.rules)) for name, m in _over_time(net).items()},
+    }
 
 
 def _spread(passage: PassageTime, quantiles: Sequence[float]) -> Spread:
