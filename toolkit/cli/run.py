@@ -108,21 +108,22 @@ def run(
 
 def _told_apart(testbed: str | None, given: list[str]) -> tuple[str | None, Path | None, list[str]]:
     """(the testbed, a file with experiments, names) of what stands on the command line."""
-    from toolkit.spec.experiment_file import is_testbed, testbed_of
+    from toolkit.spec.experiment_file import testbed_of
 
     files = [Path(name) for name in given if Path(name).suffix in {".yml", ".yaml"}]
     if missing := [file for file in files if not file.is_file()]:
         raise UsageError(f"there is no file {missing[0]}")
     names = [name for name in given if Path(name) not in files]
-    testbeds = [path for path in files if is_testbed(path)]
-    experiments = [path for path in files if path not in testbeds]
+    meant = {path: testbed_of(path) for path in files}
+    testbeds = [path for path in files if meant[path] == path]
+    experiments = [path for path in files if meant[path] != path]
     for kind, some in (("testbed", testbeds), ("file with experiments", experiments)):
         if len(some) > 1:
             raise UsageError(f"one {kind} at a time, not {', '.join(map(str, some))}")
     if testbeds:
         testbed = str(testbeds[0])
     file = experiments[0] if experiments else None
-    if testbed is None and file is not None and (named := testbed_of(file)) is not None:
+    if testbed is None and file is not None and (named := meant[file]) is not None:
         testbed = str(named)
     return testbed, file, names
 

@@ -52,14 +52,10 @@ def join_experiments(testbed: yaml.Document, more: yaml.Document) -> yaml.Docume
     )
 
 
-def is_testbed(file: FilePath) -> bool:
-    """Whether the file declares nodes, which a file of experiments does not."""
-    root = yaml.read(file).root
-    return isinstance(root, Mapping) and "nodes" in root
-
-
 def testbed_of(file: FilePath) -> FilePath | None:
-    """The testbed file that a file of experiments names; None where it names none."""
+    """The file itself where it declares nodes, else the testbed file that a file of experiments names, if any."""
     root = yaml.read(file).root
-    named = root.get("testbed") if isinstance(root, Mapping) else None
-    return file.parent / named if isinstance(named, str) else None
+    if not isinstance(root, Mapping):
+        return None
+    named = root.get("testbed")
+    return file if "nodes" in root else file.parent / named if isinstance(named, str) else None
