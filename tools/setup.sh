@@ -100,6 +100,7 @@ virtual_environment() {
   say "Python environment in .venv from $lock (about a minute the first time)"
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install -q --disable-pip-version-check 'uv>=0.9,<1'
+  export UV_SYSTEM_CERTS=1 # As pip does: what this machine trusts is trusted, such as the authority of a company's proxy.
   .venv/bin/uv pip install -q --python .venv/bin/python --require-hashes -r "$lock"
   .venv/bin/uv pip install -q --python .venv/bin/python --no-deps -e .
   compile_modules
