@@ -8,9 +8,9 @@ time is counted, with and without stamps in turns, so that load on the machine s
 from __future__ import annotations
 
 import argparse
+import array
 import asyncio
 import base64
-import collections
 import gc
 import json
 import os
@@ -23,7 +23,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from toolkit.node import stamps  # noqa: E402
 from toolkit.node.event_handler.recorder import Recorder  # noqa: E402
 from toolkit.node.event_handler.server import EventHandler  # noqa: E402
 from toolkit.node.event_handler.settings import HandlerSettings  # noqa: E402
@@ -62,7 +61,11 @@ class Writer:
     recording = True
 
     def __init__(self) -> None:
-        self.add, self.add_all, _ = stamps.note_taker(collections.deque(maxlen=1), collections.deque())
+        self.words: list[int] = []
+
+    def turn(self) -> None:
+        array.array("Q", self.words)
+        self.words = []
 
     def flows_for_live(self, _: dict[str, list[Any]]) -> None: ...
 

@@ -31,7 +31,7 @@ from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import MessageMaker
 from toolkit.node.redial import Redial
-from toolkit.node.stamps import Add, StampWriter
+from toolkit.node.stamps import StampWriter
 
 ROLE = "publisher"
 _PROBE_SEQ = 1 << 63
@@ -104,8 +104,6 @@ class Publishing:
         self._most_backlog = int(order.options.get("max_backlog_bytes", _MOST_BACKLOG_BYTES))
         self._facts: dict[str, Any] = {}
         self._writer: StampWriter | None = None
-        self._note: Add | None = None
-        """The writer's `add`, in runs that record."""
         self._answered = self._driver.answers(order)
         self._log = EventLog() if order.options.get("log_events") else None
         self._send = self._send_message if self._log is None else self._send_and_tell
@@ -133,7 +131,6 @@ class Publishing:
             live=LiveSender.from_environment(self._settings) if self._order.record else None,
         )
         if self._order.record:
-            self._note = self._writer.add
             for link in self._links:
                 link.sent = self._writer.sent(link.peer)
         self._writer.flows_for_live(self._flows.by_peer)
@@ -348,8 +345,8 @@ class Publishing:
 
     def _refuse(self, stamp: tuple[int, ...]) -> None:
         """One message that was not handed over."""
-        if self._note is not None:
-            self._note(*stamp)
+        if self._writer is not None and self._writer.recording:
+            self._writer.add(*stamp)
         if stamp[1]:
             self._counts.warmup += 1
         else:
@@ -391,7 +388,7 @@ class Publishing:
         self._watch_writing(link, connection)
         counts = self._counts
         link.outstanding -= len(accepted) + len(rejected)
-        note = self._note
+        note = self._writer.add if self._writer is not None and self._writer.recording else None
         for stream, seq, flags in accepted:
             if flags & _PROBE:
                 counts.probes += 1

@@ -32,7 +32,7 @@ from toolkit.node.live import LiveSender
 from toolkit.node.messages import Seen, read_header
 from toolkit.node.pacing import Waiter
 from toolkit.node.redial import Redial
-from toolkit.node.stamps import Add, StampWriter
+from toolkit.node.stamps import WORDS_AT_ONCE, StampWriter
 
 ROLE = "subscriber"
 _CONNECT_WITHIN_S = 30.0
@@ -76,8 +76,8 @@ class Subscribing:
         self._flows = Flows()
         self._facts: dict[str, Any] = {}
         self._writer: StampWriter | None = None
-        self._note: Add | None = None
-        """The writer's `add`, in runs that record."""
+        self._recording: StampWriter | None = None
+        """The writer, in runs that record."""
         self._log = EventLog() if order.options.get("log_events") else None
         self._take = self._take_messages if self._log is None else self._take_and_tell
 
@@ -93,7 +93,7 @@ class Subscribing:
             self._order,
             live=LiveSender.from_environment(self._settings) if self._order.record else None,
         )
-        self._note = self._writer.add if self._order.record else None
+        self._recording = self._writer if self._order.record else None
         self._writer.flows_for_live(self._flows.by_peer)
         started_s = time.monotonic()
         for slot in range(self._order.connections if self._join_after_ns is None else 0):
@@ -257,6 +257,8 @@ class Subscribing:
     def _take_arrived(self, link: _Link, at_ns: int) -> None:
         try:
             self._take(link, link.connection.messages(), at_ns)
+            if self._recording is not None and len(self._recording.words) >= WORDS_AT_ONCE:
+                self._recording.turn()
         except ConnectionError as error:
             self._lost(link, error)
 
@@ -269,7 +271,9 @@ class Subscribing:
 
     def _take_messages(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
         """Note and count what one read brought."""
-        counts, note, streams, peer = self._counts, self._note, self._streams, link.peer
+        counts, streams, recording = self._counts, self._streams, self._recording
+        words = recording.words if recording is not None else None
+        received = _RECEIVED | link.peer << 16
         for payload, told in messages:
             header = read_header(payload)
             if header is None or (streams and header[0] not in streams):
@@ -280,8 +284,8 @@ class Subscribing:
                 counts.probes += 1
                 continue
             flags |= told
-            if note is not None:
-                note(_RECEIVED, flags, peer, stream, seq, at_ns)
+            if words is not None:
+                words += (received | flags << 8 | stream << 32, seq, at_ns, 0)
             if told & _REDELIVERED:
                 counts.redelivered += 1
             seen = link.seen.get(stream)

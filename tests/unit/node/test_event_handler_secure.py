@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from toolkit.contract.samples import Point
+from toolkit.node.tls_sockets import TlsSocket
 from toolkit.provisioning import certificates
 
 from .processes import Bench, NodeProcess, of_point, play
@@ -48,6 +49,7 @@ class Cloud:
 
     def context(self, system: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.sslsocket_class = TlsSocket
         context.check_hostname = False
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(self.folder / "cloud.crt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def payload(stream: int, seq: int, flags: int = 0, size: int = 71) -> str:
 
 
 def test_every_event_is_stamped_as_it_came_and_as_it_went(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamps, "_CHUNK_BYTES", 7 * STAMP.size)
-    monkeypatch.setattr(stamps, "_MOST_WAITING_CHUNKS", 10_000)
+    monkeypatch.setattr(recorders, "WORDS_AT_ONCE", 7 * 4)
+    monkeypatch.setattr(stamps, "_MOST_WAITING_LISTS", 10_000)
     monkeypatch.setattr(recorders, "_MOST_STREAMS", 3)
     dice, writer = random.Random(1), bench.begin()
     publishers, subscribers = [End(1), End(2)], [End(3), End(4), End(5)]
@@ -142,10 +143,12 @@ def test_a_run_has_numbers_and_counts_of_its_own(bench: Bench) -> None:
     assert bench.recorder.flows.by_peer == {"0": ["10.0.0.1", 1], "1": ["10.0.0.1", 2]}
 
 
-def test_stamps_are_handed_over_once_a_second_at_the_latest(bench: Bench) -> None:
+def test_stamps_of_few_events_are_saved_while_the_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
     writer = bench.begin()
     bench.recorder.stamp((payload(7, 1), []), End(1), 1)
-    assert writer._position()[2] == 0
-    bench.recorder.flush()  # as the handler's sweep does
-    assert writer._position()[2] == STAMP.size
+    until_s = time.monotonic() + 20
+    while not writer.path.stat().st_size and time.monotonic() < until_s:
+        time.sleep(0.001)
+    assert list(STAMP.iter_unpack(writer.path.read_bytes())) == [(T2, 0, 0, 7, 1, 1, 0)]
     assert len(bench.finish(writer)) == 1

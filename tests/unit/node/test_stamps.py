@@ -31,9 +31,9 @@ def close(writer: StampWriter, **counts: int) -> StampsInfo:
     return writer.close(counts=counts, flows={"0": ["10.0.0.1", 5]}, facts={"python": "3"})
 
 
-def test_every_stamp_comes_back_in_order_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamps, "_CHUNK_BYTES", 64 * STAMP.size)
-    monkeypatch.setattr(stamps, "_MOST_WAITING_CHUNKS", 10_000)
+def test_every_stamp_comes_back_in_order_across_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "WORDS_AT_ONCE", 64 * 4)
+    monkeypatch.setattr(stamps, "_MOST_WAITING_LISTS", 10_000)
     monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
     monkeypatch.setattr(stamps, "_PERIODS_PER_SAVE", 1)
     writer = StampWriter(settings(tmp_path), order())
@@ -67,6 +67,18 @@ def test_headers_of_what_was_sent_become_stamps_of_their_connection(
     ]
     assert info.stamps == 20_001
     assert info.error is None
+
+
+def test_stamps_of_a_stalled_disk_are_given_up_and_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "WORDS_AT_ONCE", 4)
+    monkeypatch.setattr(stamps, "_MOST_WAITING_LISTS", 10)
+    monkeypatch.setattr(stamps, "_PERIOD_S", 60)
+    writer = StampWriter(settings(tmp_path), order())
+    for seq in range(100):
+        writer.add(1, 0, 0, 7, seq, seq)
+    info = close(writer)
+    assert info.stamps == 1  # the first that was written; then it was seen how many wait
+    assert info.error == f"the disk under {tmp_path / 'r'} is too slow; 1 stamps saved, 99 lost"
 
 
 def test_a_full_disk_ends_in_a_named_error_with_whole_stamps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import WorkloadError
+from toolkit.node.tls_sockets import TlsSocket
 
 _VARIABLES = {
     "ca_file": "TOOLKIT_TLS_CA_FILE",
@@ -35,6 +36,7 @@ def server_context(options: Mapping[str, Any]) -> ssl.SSLContext:
 
 
 def _filled(context: ssl.SSLContext, options: Mapping[str, Any]) -> ssl.SSLContext:
+    context.sslsocket_class = TlsSocket
     # The certificate of a local cloud is an anchor although another one signed it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     certificate, key = _file(options, "certificate_file"), _file(options, "key_file")

@@ -12,6 +12,7 @@ from toolkit.errors import WorkloadError
 from toolkit.node.arrowhead.access import Caller, common_name_of, is_cloud_name
 from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.tls_sockets import TlsSocket
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _VERSION, _LONG = 0xA0, 0x80
@@ -31,6 +32,7 @@ class Guard:
         self.client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.client_context.check_hostname = False  # the framework never looks at host names
         for context in (self.server_context, self.client_context):
+            context.sslsocket_class = TlsSocket
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             # A cloud's certificate is an anchor although another one signed it.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

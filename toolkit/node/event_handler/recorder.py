@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import array
 import binascii
 import struct
-import sys
 import threading
 from typing import Protocol
 
-from toolkit.contract.samples import STAMP_BYTES, Flag, Point
+from toolkit.contract.samples import Flag, Point
 from toolkit.node.flows import Flows
 from toolkit.node.messages import read_header
-from toolkit.node.stamps import AddAll, StampWriter
+from toolkit.node.stamps import WORDS_AT_ONCE, StampWriter
 
 _RECEIVED, _SENT = int(Point.BROKER_RECEIVED), int(Point.BROKER_SENT)
 _PROBE = int(Flag.PROBE)
@@ -24,7 +22,6 @@ _ENCODED_SEQ = slice(_ENCODED_STREAM, _ENCODED_STREAM + 12)
 """Those that follow: the sequence number and a byte more."""
 _read_seq = struct.Struct(">Qx").unpack
 _MOST_STREAMS = 4096
-_WORDS_AT_ONCE = 64 * STAMP_BYTES // 8
 _a2b = binascii.a2b_base64
 
 
@@ -50,15 +47,12 @@ _LEFT_OUT: Identity = (-1, 0)
 class Recorder:
     """Belongs to one thread; `on` only during a run.
 
-    Beside the sockets only instants are noted; a stamp is made when its event has been answered, in words that are
-    handed over many at a time.
+    Beside the sockets only instants are noted; a stamp is made when its event has been answered.
     """
 
     def __init__(self) -> None:
         self.on = False
-        self._add_all: AddAll | None = None
-        self._words: list[int] = []
-        """Four of a stamp."""
+        self._writer: StampWriter | None = None
         self._streams: dict[str | bytes, int] = {}
         """How payloads of a stream begin -> flags and stream; where the whole header was right once."""
         self.flows = Flows()
@@ -73,29 +67,21 @@ class Recorder:
         self.flows = Flows()
         self._run_number += 1
         self.received = self.sent = self.foreign = 0
-        self._words.clear()
         self._streams.clear()
         writer.flows_for_live(self.flows.by_peer)
-        self._add_all = writer.add_all
+        self._writer = writer
         self.on = writer.recording
 
     def end(self) -> None:
         """Stamp no more."""
         self.on = False
-        self.flush()
-        self._add_all = None
-
-    def flush(self) -> None:
-        """Hand over the stamps that were made."""
-        if self._add_all is not None and self._words:
-            stamps = array.array("Q", self._words)
-            if sys.byteorder == "big":
-                stamps.byteswap()
-            self._add_all(stamps)
-        self._words.clear()
+        self._writer = None
 
     def stamp(self, passage: Passage, publisher: Peer, at_ns: int) -> None:
         """T2 and every T3 so far; messages that are not of a run, and probes, are left out."""
+        writer = self._writer
+        if writer is None:
+            return
         payload, sent = passage
         identity = self._identity(payload)
         if identity is None:
@@ -104,7 +90,7 @@ class Recorder:
         bits, seq = identity
         if bits < 0:
             return
-        run, words = self._run_number, self._words
+        run, words = self._run_number, writer.words
         mark = publisher.mark if publisher.marked_in == run else self._mark(publisher, _RECEIVED)
         words += (bits | mark, seq, at_ns, 0)
         for peer, sent_ns in sent:
@@ -112,19 +98,21 @@ class Recorder:
             words += (bits | mark, seq, sent_ns, 0)
         self.received += 1
         self.sent += len(sent)
-        if len(words) >= _WORDS_AT_ONCE:
-            self.flush()
+        if len(words) >= WORDS_AT_ONCE:
+            writer.turn()
 
     def stamp_later(self, passage: Passage, peer: Peer, at_ns: int) -> None:
         """T3 of a subscriber that had to wait."""
-        identity = self._identity(passage[0]) if self._add_all is not None else None
-        if identity is None or identity[0] < 0:
+        writer = self._writer
+        identity = self._identity(passage[0]) if writer is not None else None
+        if writer is None or identity is None or identity[0] < 0:
             return
         bits, seq = identity
-        self._words.extend((bits | self._mark(peer, _SENT), seq, at_ns, 0))
+        words = writer.words
+        words += (bits | self._mark(peer, _SENT), seq, at_ns, 0)
         self.sent += 1
-        if len(self._words) >= _WORDS_AT_ONCE:
-            self.flush()
+        if len(words) >= WORDS_AT_ONCE:
+            writer.turn()
 
     def _identity(self, payload: str | bytes) -> Identity | None:
         """Who a message is; of one that begins as others of its stream did, only the number is read."""
@@ -171,11 +159,6 @@ class SharedRecorder(Recorder):
         """Stamp no more."""
         with self._turn:
             super().end()
-
-    def flush(self) -> None:
-        """Hand over the stamps that were made."""
-        with self._turn:
-            super().flush()
 
     def stamp(self, passage: Passage, publisher: Peer, at_ns: int) -> None:
         """T2 and every T3 so far."""

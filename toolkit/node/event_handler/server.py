@@ -113,8 +113,7 @@ class EventHandler:
                 connection.check_age(now_s)
 
     def tidy(self, now_s: float) -> None:
-        """Hand over stamps and lines; remove filters that are over, when that is due."""
-        self.recorder.flush()
+        """Hand over lines; remove filters that are over, when that is due."""
         if self.log is not None:
             self.log.flush()
         if self.settings.remove_old_filters and now_s >= self._next_check_s:
