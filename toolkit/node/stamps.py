@@ -30,9 +30,9 @@ from toolkit.node.live import LiveSender
 
 _WORDS, _SEQ_WORD = STAMP_BYTES // 8, 1
 """A stamp as 64-bit words, and which of them is the sequence number."""
-WORDS_AT_ONCE = 512 * _WORDS
+WORDS_AT_ONCE = 256 * _WORDS
 """Put into one list and made into stamps in one go, for which the interpreter is held: some 30 us."""
-_MOST_WAITING_LISTS = 512
+_MOST_WAITING_LISTS = 1024
 """45 MB: what a stalled disk may cost in memory before stamps are given up."""
 _HEADERS_AT_ONCE = 512 * HEADER_BYTES
 """Made into stamps in one go, for which the interpreter is held: some 50 us."""
