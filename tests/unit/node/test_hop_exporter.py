@@ -169,6 +169,7 @@ def test_the_process_serves_what_it_was_sent(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-m", "toolkit.node.hop_exporter"], env=environ)
     try:
         await_port(metrics_port)
+        fetch(metrics_port, "/healthz")  # served once it can take stamps, which a port that listens does not say
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for data in one_message(0, 10**18):
                 sender.sendto(data, ("127.0.0.1", stamps_port))
