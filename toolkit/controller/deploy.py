@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from toolkit import paths, ssh
 from toolkit.contract.bundle import Bundle
@@ -74,6 +75,7 @@ def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
     """The story itself, for those who hold the testbed's lock."""
     started = time.monotonic()
     changed = False
+    values = check_beforehand(testbed)
     deployment = _begin(testbed, asked)  # what exists
     machines = plan_nodes(testbed, deployment)
     expected = {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}
@@ -89,10 +91,14 @@ def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
     services = plan_services(bundles, running(seen))
     touched = services.touched | _with_secrets(testbed, deployment)
     if touched:
-        deployment, changed = provision(testbed, deployment, bundles, touched, seen, emit)
+        deployment, changed = provision(testbed, deployment, bundles, touched, seen, emit, values=values)
     _raise_failures(deployment)
     check_gates(testbed, deployment.hosts, bundles, emit, seen=None if touched else seen)
-    deployment = save_deployment(dataclasses.replace(deployment, stage="deployed", deployed_at=time.time(), failed={}))
+    deployment = save_deployment(
+        dataclasses.replace(
+            deployment, stage="deployed", deployed_at=time.time(), failed={}, providers=_providers_of(testbed)
+        )
+    )
     return Outcome(
         deployment=deployment,
         changed=changed or bool(machines) or bool(services),
@@ -105,6 +111,7 @@ def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
 def redeploy(asked: Asked, emit: Emit) -> Outcome:
     """Teardown and deploy; everything is resolved, checked and built before anything is destroyed."""
     testbed = asked.load()
+    check_beforehand(testbed)
     build_images(testbed, {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}, emit)
     if load_deployment(testbed.name) is not None:
         teardown(testbed.name, emit=emit)
@@ -149,6 +156,25 @@ def bundles_of(testbed: Testbed, deployment: Deployment) -> dict[str, Bundle]:
 
 
 # -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def check_beforehand(testbed: Testbed) -> dict[str, str]:
+    """Everything that can be told before anything is touched; returns the values of the secrets in use.
+
+    Raises UnreachableError with a line for each thing that keeps a provider from its machines, and what reading
+    manifests and secrets raises.
+    """
+    wrong: list[str] = []
+    for name, settings in testbed.providers.items():
+        nodes = [node for node in testbed.nodes if node.provider == name]
+        if nodes:
+            found = provider_for(settings).check(testbed.name, testbed.subnet, nodes)
+            wrong += [f"provider {name}: {problem}" for problem in found]
+    if wrong:
+        raise UnreachableError("\n".join(wrong))
+    names = {secret for service in testbed.services for secret in service.secrets.values()}
+    names |= file_secrets(testbed) | cloud_file_secrets(testbed)
+    return read_secrets(testbed.secrets, names) if names else {}
 
 
 def build_images(testbed: Testbed, hosts: Mapping[str, Host], emit: Emit) -> Images:
@@ -239,8 +265,13 @@ def provision(
     nodes: Collection[str],
     seen: Mapping[str, Observed | ToolkitError],
     emit: Emit,
+    *,
+    values: Mapping[str, str],
 ) -> tuple[Deployment, bool]:
-    """Bring these nodes to their bundles, the others are not touched; also tells whether anything was changed."""
+    """Bring these nodes to their bundles, the others are not touched; also tells whether anything was changed.
+
+    `values`: of the secrets that the file names.
+    """
     directory = paths.testbed_dir(testbed.name)
     touched = tuple(sorted(nodes))
     lacking = [node for node in touched if not _holds_images(seen.get(node), bundles[node], deployment.hosts[node])]
@@ -261,7 +292,7 @@ def provision(
                 "deploy.yml",
                 write_inventory(inventory, directory / "inventory.json"),
                 emit,
-                secrets=_secrets(testbed, deployment.hosts, bundles),
+                secrets=_secrets(testbed, deployment.hosts, bundles, values),
                 limit=touched,
             )
         finally:
@@ -327,10 +358,17 @@ def _begin(testbed: Testbed, asked: Asked) -> Deployment:
             provider=asked.provider or "",
             overrides=dict(asked.overrides),
             scale=asked.scale,
-            providers={name: dataclasses.asdict(settings) for name, settings in testbed.providers.items()},
+            providers=_providers_of(testbed, before),
             twin=testbed.twin,
         )
     )
+
+
+def _providers_of(testbed: Testbed, before: Deployment | None = None) -> dict[str, Mapping[str, Any]]:
+    """Settings of the file's providers, and until the deploy is through those that machines came from before."""
+    now: dict[str, Mapping[str, Any]] = {n: dataclasses.asdict(settings) for n, settings in testbed.providers.items()}
+    former = [s for s in (before.providers if before else {}).values() if s not in now.values()]
+    return now | {f"{settings['name']}, former {number}": settings for number, settings in enumerate(former, 1)}
 
 
 def _expected_host(testbed: Testbed, node: str) -> Host:
@@ -401,13 +439,10 @@ def _with_secrets(testbed: Testbed, deployment: Deployment) -> frozenset[str]:
 
 
 def _secrets(
-    testbed: Testbed, hosts: Mapping[str, Host], bundles: Mapping[str, Bundle]
+    testbed: Testbed, hosts: Mapping[str, Host], bundles: Mapping[str, Bundle], values: Mapping[str, str]
 ) -> dict[str, dict[str, dict[str, str]]]:
-    """Secrets by node, container and variable; read or made here, on the way to the node."""
+    """Secrets by node, container and variable; those that are made are made here, on the way to the node."""
     wanted = {s.name: s.secrets for s in testbed.services if s.secrets}
-    names = {name for service in wanted.values() for name in service.values()} | file_secrets(testbed)
-    names |= cloud_file_secrets(testbed)
-    values = read_secrets(testbed.secrets, names) if names else {}
     folder = paths.testbed_dir(testbed.name)
     made = cloud_secrets(testbed, folder, values.__getitem__)
     made |= console_secrets(testbed, hosts, folder)

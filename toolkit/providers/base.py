@@ -59,6 +59,9 @@ class Provider(Protocol):
 
     settings: ProviderSettings
 
+    def check(self, testbed: str, subnet: IPv4Network, nodes: Sequence[Node]) -> list[str]:
+        """What keeps these nodes from being had, as far as that can be told before anything is touched."""
+
     def acquire(self, request: Request, emit: Emit) -> Acquired:
         """Make or find every machine; raises ToolkitError only where none can be had at all."""
 

@@ -79,6 +79,12 @@ class ContainerProvider:
     def __init__(self, settings: ProviderSettings) -> None:
         self.settings = settings
 
+    def check(self, testbed: str, subnet: IPv4Network, nodes: Sequence[Node]) -> list[str]:
+        """A subnet that somebody else has; an engine that does not answer is raised."""
+        del nodes
+        taken = self._taken(testbed, subnet, self._api.networks())
+        return [taken] if taken else []
+
     def acquire(self, request: Request, emit: Emit) -> Acquired:
         """Make or find every machine, in parallel; raises UnreachableError where engine or subnet cannot be had."""
         api = self._api
@@ -195,7 +201,7 @@ class ContainerProvider:
 
     def _network(self, request: Request, machines: Sequence[_Machine]) -> str:
         """The testbed's bridge: found, or made on a subnet that nobody else has."""
-        name = f"toolkit-{request.testbed}"
+        name = _network_name(request.testbed)
         networks: list[dict[str, Any]] = self._api.networks()
         ours = next((n for n in networks if n["Name"] == name), None)
         if ours and _subnets(ours) != [request.subnet]:
@@ -204,17 +210,21 @@ class ContainerProvider:
             ours = None
         if ours:
             return name
-        taken = {subnet: f'Docker network "{n["Name"]}"' for n in networks for subnet in _subnets(n)}
-        if self._is_local:
-            taken = {r: f"route on {device}" for r, device in subnets.host_routes().items() if r not in taken} | taken
-        if owner := subnets.clash(request.subnet, taken):
-            free = subnets.free_alternative(request.subnet, taken)
-            raise UnreachableError(
-                f"testbed {request.testbed}: its subnet {request.subnet} overlaps {owner} on this machine; "
-                + (f'"network: {{subnet: {free}}}" in the file would be free' if free else "choose another one")
-            )
+        if taken := self._taken(request.testbed, request.subnet, networks):
+            raise UnreachableError(f"testbed {request.testbed}: {taken}")
         self._make_network(name, request, frozenset(m.address for m in machines))
         return name
+
+    def _taken(self, testbed: str, subnet: IPv4Network, networks: Sequence[Mapping[str, Any]]) -> str | None:
+        """Who has the subnet, and one to take instead; None where it is free, or the testbed's own."""
+        ours = {s for n in networks if n["Name"] == _network_name(testbed) for s in _subnets(n)}
+        if subnet in ours:
+            return None
+        taken = {s: f'Docker network "{n["Name"]}"' for n in networks for s in _subnets(n) if s not in ours}
+        if self._is_local:
+            routes = {r: f"route on {device}" for r, device in subnets.host_routes().items()}
+            taken = {r: owner for r, owner in routes.items() if r not in ours} | taken
+        return subnets.advice(subnet, taken)
 
     def _make_network(self, name: str, request: Request, used: frozenset[IPv4Address]) -> None:
         from docker.errors import APIError
@@ -502,6 +512,10 @@ def _kept(container: Mapping[str, Any] | None, machine: _Machine) -> bool:
 def _address_of(container: Mapping[str, Any]) -> str:
     networks = container["NetworkSettings"]["Networks"].values()
     return next(((n.get("IPAMConfig") or {}).get("IPv4Address") or n.get("IPAddress") or "" for n in networks), "")
+
+
+def _network_name(testbed: str) -> str:
+    return f"toolkit-{testbed}"
 
 
 def _subnets(network: Mapping[str, Any]) -> list[IPv4Network]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ class Entrance:
     user: str
     network_address: str = ""
     """On the testbed's network, where that is another one."""
+    jump: str | None = None
+    """A bastion on the way, `user@host:port`; the provider's own goes before it."""
 
 
 class SshProvider:
@@ -74,6 +77,14 @@ class SshProvider:
         self.settings = settings
         self._known_hosts = threading.Lock()
         self._jump = threading.Lock()
+
+    def check(self, testbed: str, subnet: IPv4Network, nodes: Sequence[Node]) -> list[str]:
+        """Files that are named and not there."""
+        del testbed, subnet, nodes
+        named = {key: _expanded(getattr(self.settings, key)) for key in ("identity_file", "known_hosts")}
+        return [
+            f"there is no file {path} (`{key}`)" for key, path in named.items() if path and not Path(path).is_file()
+        ]
 
     def acquire(self, request: Request, emit: Emit) -> Acquired:
         """Enter every machine and look at it; nothing on it is changed."""
@@ -138,7 +149,7 @@ class SshProvider:
                 user=entrance.user,
                 identity_file=_expanded(settings.identity_file),
                 known_hosts=_expanded(settings.known_hosts) or str(request.directory / KNOWN_HOSTS),
-                jump=settings.jump,
+                jump=settings.jump or entrance.jump,
                 become=settings.become and entrance.user != "root",
             ),
             architecture=str(node.architecture or ""),

@@ -43,3 +43,13 @@ def free_alternative(subnet: IPv4Network, taken: Mapping[IPv4Network, str]) -> I
     areas = [area for area in PRIVATE if area.prefixlen <= subnet.prefixlen]
     candidates = [c for area in areas for c in islice(area.subnets(new_prefix=subnet.prefixlen), CANDIDATES)]
     return next((c for c in sorted(candidates, key=lambda c: (c < subnet, c)) if clash(c, taken) is None), None)
+
+
+def advice(subnet: IPv4Network, taken: Mapping[IPv4Network, str]) -> str | None:
+    """Who has (part of) the subnet, and what to write instead; None where it is free."""
+    owner = clash(subnet, taken)
+    if owner is None:
+        return None
+    free = free_alternative(subnet, taken)
+    instead = f'"network: {{subnet: {free}}}" in the file would be free' if free else "choose another one"
+    return f"its subnet {subnet} overlaps {owner} on this machine; {instead}"

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from toolkit import paths
@@ -59,6 +59,15 @@ class VmProvider:
         self.settings = settings
 
     # -- the contract -------------------------------------------------------------------------------------------------
+
+    def check(self, testbed: str, subnet: IPv4Network, nodes: Sequence[Node]) -> list[str]:
+        """A subnet that somebody else has, links that it cannot make; programs that are missing are raised."""
+        _check_programs()
+        problems = [problem for node in nodes if (problem := _link_problem(node))]
+        if not any(link.name == _interface(testbed) for link in _links(testbed)):
+            taken = subnets.advice(subnet, subnets.host_routes())
+            problems += [taken] if taken else []
+        return problems
 
     def acquire(self, request: Request, emit: Emit) -> Acquired:
         """Boot every machine that does not run yet; those that do are left alone."""
@@ -398,12 +407,8 @@ def _bridge(request: Request) -> str:
     if any(link.name == name for link in _links(request.testbed)):
         firewall.pass_within(name, request.testbed)
         return name
-    routes = subnets.host_routes()
-    if owner := subnets.clash(request.subnet, routes):
-        free = subnets.free_alternative(request.subnet, routes)
-        raise UnreachableError(
-            f"subnet {request.subnet} overlaps {owner} on this machine; write another one: network: {{subnet: {free}}}"
-        )
+    if taken := subnets.advice(request.subnet, subnets.host_routes()):
+        raise UnreachableError(f"testbed {request.testbed}: {taken}")
     _ip("link", "add", "name", name, "type", "bridge")
     _ip("link", "set", "dev", name, "alias", f"{ALIAS}{request.testbed}")
     _ip("address", "add", f"{request.subnet.network_address + 1}/{request.subnet.prefixlen}", "dev", name)
@@ -433,12 +438,18 @@ def _tap(request: Request, node: Node, bridge: str) -> str:
             ["tc", *f"qdisc replace dev {name} root tbf rate {node.link.rate_bps}bit burst 32kb latency 50ms".split()],
             as_root=True,
         )
-    if node.link.delay_s or node.link.jitter_s or node.link.loss:
-        raise UnreachableError(
-            f"node {node.name}: delay, jitter and loss of a virtual machine's link are not imposed by this provider; "
-            "take them out of its `link:`, or use provider container on a kernel with netem"
-        )
+    if problem := _link_problem(node):
+        raise UnreachableError(problem)
     return name
+
+
+def _link_problem(node: Node) -> str:
+    if not (node.link.delay_s or node.link.jitter_s or node.link.loss):
+        return ""
+    return (
+        f"node {node.name}: delay, jitter and loss of a virtual machine's link are not imposed by this provider; "
+        "take them out of its `link:`, or use provider container on a kernel with netem"
+    )
 
 
 def _ip(*arguments: str) -> None:

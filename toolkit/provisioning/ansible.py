@@ -273,19 +273,34 @@ def _program() -> str:
 
 @contextlib.contextmanager
 def _secret_file(values: Mapping[str, Any] | None) -> Iterator[Path | None]:
-    """A file for our user alone, in memory where there is such a place, gone as soon as Ansible has read it."""
+    """A file for our user alone, in memory where there is such a place, gone as soon as Ansible has read it.
+
+    A shell of its own waits for our end, so that the file goes with us also when we are killed.
+    """
     if values is None:
         yield None
         return
     place = next((p for p in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm") if p and os.access(p, os.W_OK)), None)  # noqa: S108
     handle, name = tempfile.mkstemp(prefix="toolkit-", suffix=".json", dir=place)  # mode 0600
     file = Path(name)
+    mourner = subprocess.Popen(
+        ["/bin/sh", "-c", 'cat > /dev/null; rm -f -- "$0"', name], stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
         with os.fdopen(handle, "w") as stream:
-            json.dump(values, stream)
+            stream.write(_untemplated(values))
         yield file
     finally:
+        mourner.communicate()
         file.unlink(missing_ok=True)
+
+
+def _untemplated(value: Any) -> str:
+    """YAML of mappings and texts, each text as it is: Ansible takes `{{` in variables for an expression to work out."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_untemplated(inner)}" for key, inner in value.items()) + "}"
+    plain = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in str(value))
+    return f'!unsafe "{"".join(plain)}"' if value else '""'  # an empty one that is tagged becomes none at all
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ def _open_vault(file: Path, password_file: Path | None) -> Mapping[str, Any]:
     import sys
 
     if password_file is None:
-        raise UsageError(f"{file} is encrypted; name its password's file with --vault-password-file")
+        raise UsageError(f"{file} is encrypted; name its password's file: export ANSIBLE_VAULT_PASSWORD_FILE=FILE")
     program = Path(sys.executable).with_name("ansible-vault")
     command = [
         str(program) if program.exists() else "ansible-vault",

@@ -150,10 +150,54 @@ def test_secrets_go_through_a_file_that_is_gone(stage: Stage) -> None:
     given = stage.was_given()
     ((mode, text),) = given["secrets"]
     assert mode == "0o600"
-    assert json.loads(text) == {"toolkit_secrets": values}
+    assert text == '{"toolkit_secrets": {"a": {"toolkit-x-broker": {"PASSWORD": !unsafe "tell-nobody"}}}}'
     (argument,) = [word for word in given["argv"] if word.startswith("@")]
     assert not Path(argument[1:]).exists()
     assert "tell-nobody" not in str(given["argv"]) + str(given["env"])
+
+
+def test_the_file_of_secrets_goes_with_us_also_when_we_are_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom toolkit.provisioning.ansible import _secret_file\n"
+        "with _secret_file({'a': 'tell-nobody'}) as file:\n print(file, flush=True)\n sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        file = Path(process.stdout.readline().strip())
+        assert "tell-nobody" in file.read_text()
+        process.kill()
+    deadline = time.monotonic() + 20
+    while file.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not file.exists()
+
+
+def test_secrets_are_no_templates_whatever_they_are_made_of(tmp_path: Path) -> None:
+    """Asked of Ansible itself, on this machine."""
+    odd = {
+        "A": "{{ 7 * 7 }}{% x {# \"'\\ é \U0001f511\n\t",
+        "B": "!vault |",
+        "C": "",
+        "D": "{{ lookup('pipe', 'id') }}",
+    }
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": sys.executable},
+        "tasks": [{"copy": {"dest": str(tmp_path / "out"), "content": "{{ told['x'] | default({}) | to_json }}"}}],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    program = Path(sys.executable).with_name("ansible-playbook")
+    with ansible._secret_file({"told": {"x": odd}}) as file:
+        subprocess.run(
+            [program, "-i", "localhost,", "-c", "local", "-e", f"@{file}", tmp_path / "play.yml"],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "ANSIBLE_HOME": str(tmp_path / "ansible"), "LC_ALL": "C.UTF-8"},
+        )
+    assert json.loads((tmp_path / "out").read_text()) == odd
 
 
 def test_ansible_that_does_not_get_to_its_end(stage: Stage) -> None:

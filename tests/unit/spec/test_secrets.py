@@ -91,5 +91,5 @@ def test_a_wrong_password_is_said_without_the_content(folder):
 
 def test_no_password_file_says_how_to_name_one(folder):
     testbed = load_testbed(folder / "testbed.yml", environ={})
-    with pytest.raises(UsageError, match="--vault-password-file"):
+    with pytest.raises(UsageError, match="export ANSIBLE_VAULT_PASSWORD_FILE=FILE"):
         read_secrets(testbed.secrets, ["other"], environ={})

@@ -1,0 +1,152 @@
+"""What is told before anything is touched, and that nothing is touched then; machines of a former provider go, too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.controller import deploy, teardown
+from toolkit.errors import FileInvalidError, UnreachableError, UsageError
+from toolkit.events import ignore
+from toolkit.providers.base import Acquired, Request, Resource
+from toolkit.spec.load import Asked
+from toolkit.spec.testbed import Node, ProviderSettings
+from toolkit.state import Deployment, Host, SshAccess, load_deployment, save_deployment
+
+WITH_A_VAULT = """\
+name: lab
+nodes: {base: {}}
+secrets: {broker: {vault: vault.yml, key: broker}}
+services: {extra: {on: base, image: mosquitto, role: broker, secrets: {PASSWORD: broker}}}
+"""
+
+
+class Machines:
+    """A source of machines in memory; every provider of these settings shares it."""
+
+    released: list[str]
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        self.settings = settings
+
+    def check(self, testbed: str, subnet: IPv4Network, nodes: Sequence[Node]) -> list[str]:
+        del testbed, subnet
+        return [f"no power at {node.name}" for node in nodes if "dark" in node.labels]
+
+    def acquire(self, request: Request, _: object) -> Acquired:
+        return Acquired(hosts={}, failed={node.name: "nobody is there" for node in request.nodes})
+
+    def release(self, testbed: str, nodes: Sequence[str] | None, *_: Any) -> list[Resource]:
+        type(self).released.append(f"{self.settings.type} {testbed} {','.join(nodes or ('all',))}")
+        return []
+
+    def resources(self, testbed: str) -> list[Resource]:
+        del testbed
+        return []
+
+
+@pytest.fixture
+def released(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was given back; nothing here needs an engine."""
+    assert workspace
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Machines, "released", [], raising=False)
+    for module in (deploy, teardown):
+        monkeypatch.setattr(module, "provider_for", Machines)
+    monkeypatch.setattr(deploy, "build_images", lambda *_: {("node", "amd64"): _Image()})
+    monkeypatch.setattr(deploy, "MACHINE_IMAGES", {})
+    monkeypatch.setattr(teardown, "remove_registry", lambda **_: [])
+    return Machines.released
+
+
+class _Image:
+    reference = "node:1"
+
+
+def held(file: Path) -> None:
+    """The testbed `lab` has a virtual node."""
+    access = SshAccess(address="10.0.0.9", known_hosts="/dev/null")
+    host = Host(node="base", provider="virtual", type="container", address="", ssh=access, architecture="amd64")
+    settings = {"name": "virtual", "type": "container"}
+    save_deployment(
+        Deployment(
+            name="lab",
+            file=str(file),
+            stage="deployed",
+            hosts={"base": host},
+            node_hashes={"base": "as it was"},
+            providers={"virtual": settings},
+        )
+    )
+
+
+def written(folder: Path, text: str) -> Asked:
+    (folder / "testbed.yml").write_text(text)
+    return Asked(file=folder / "testbed.yml")
+
+
+@pytest.fixture
+def vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`vault.yml` under the password `right`; the environment names a file with another one."""
+    (tmp_path / "right").write_text("right\n")
+    (tmp_path / "wrong").write_text("wrong\n")
+    (tmp_path / "vault.yml").write_text("broker: tell-nobody\n")
+    program = Path(sys.executable).with_name("ansible-vault")
+    command: list[str | Path] = [
+        program,
+        "encrypt",
+        "--vault-password-file",
+        tmp_path / "right",
+        tmp_path / "vault.yml",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(tmp_path / "wrong"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("story", [deploy.deploy, deploy.redeploy])
+def test_a_vault_that_does_not_open_leaves_everything_as_it_is(vault: Path, released: list[str], story: Any) -> None:
+    asked = written(vault, WITH_A_VAULT)
+    held(asked.file)
+    before = load_deployment("lab")
+    with pytest.raises(UsageError, match=r"vault\.yml does not open with the password in"):
+        story(asked, ignore)
+    assert released == []
+    assert load_deployment("lab") == before
+
+
+@pytest.mark.parametrize("story", [deploy.deploy, deploy.redeploy])
+def test_what_keeps_a_provider_from_its_machines_is_told_first(tmp_path: Path, released: list[str], story: Any) -> None:
+    asked = written(tmp_path, "name: lab\nnodes: {base: {labels: {dark: a}}, far: {labels: {dark: b}}}\n")
+    held(asked.file)
+    with pytest.raises(UnreachableError) as refused:
+        story(asked, ignore)
+    assert str(refused.value).splitlines() == [f"provider container: no power at {node}" for node in ("base", "far")]
+    assert released == []
+
+
+def test_a_manifest_that_is_not_there_leaves_no_state(workspace: Path, tmp_path: Path) -> None:
+    asked = written(
+        tmp_path, "name: lab\nprovider: wall\nproviders: {wall: {type: rspec, manifest: m.rspec}}\nnodes: {base: {}}\n"
+    )
+    with pytest.raises(FileInvalidError, match="cannot be read"):
+        deploy.deploy(asked, ignore)
+    assert not (workspace / "lab" / "state.json").exists()
+
+
+def test_machines_of_a_provider_that_left_the_file_are_given_back(tmp_path: Path, released: list[str]) -> None:
+    asked = written(tmp_path, "name: lab\nprovider: ssh\nnodes: {base: {kind: host, address: 10.0.0.9}}\n")
+    held(asked.file)
+    for _ in range(2):
+        with pytest.raises(UnreachableError, match="nobody is there"):
+            deploy.deploy(asked, ignore)
+    assert "container lab base" in released
+    released.clear()
+    teardown.teardown("lab", emit=ignore)
+    assert released == ["ssh lab all", "container lab all"]
