@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UnreachableError
@@ -103,6 +104,14 @@ def split_reference(reference: str) -> tuple[str, str]:
         return repository, digest
     repository, colon, tag = reference.rpartition(":")
     return (repository, tag) if colon and "/" not in tag else (reference, "latest")
+
+
+def said(error: BaseException) -> str:
+    """What went wrong with the engine, in its own words; empty for an error that is not of an engine."""
+    sdk, requests = sys.modules.get("docker.errors"), sys.modules.get("requests.exceptions")
+    if sdk and isinstance(error, sdk.DockerException):
+        return str(getattr(error, "explanation", None) or error)
+    return _cause(error) if requests and isinstance(error, requests.RequestException) else ""
 
 
 def _cause(error: BaseException) -> str:

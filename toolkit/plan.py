@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from toolkit.contract.bundle import Bundle
@@ -129,9 +130,19 @@ def make_plan(
     deployment: Deployment | None,
     bundles: Mapping[str, Bundle],
     running: Mapping[str, Running],
+    unseen: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
-    """Everything that differs. Containers of machines about to be replaced count as missing."""
+    """Everything that differs. Containers of machines about to be replaced count as missing.
+
+    `unseen`: nodes that could not be looked at, and why; what runs on them is not guessed.
+    """
     machines = plan_nodes(testbed, deployment)
-    fresh = machines.nodes("create", "replace")
+    fresh = machines.nodes("create", "replace", "remove")
     seen = {node: what for node, what in running.items() if node not in fresh}
-    return Plan(actions=machines.actions + plan_services(bundles, seen).actions)
+    silent = {node: why for node, why in unseen.items() if node not in fresh}
+    looks = tuple(
+        Action(verb="update", subject="node", node=node, name=node, reason=f"it cannot be looked at: {why}")
+        for node, why in silent.items()
+    )
+    known = {node: bundle for node, bundle in bundles.items() if node not in silent}
+    return Plan(actions=machines.actions + looks + plan_services(known, seen).actions)

@@ -50,6 +50,8 @@ SOCKET_DRAFT_SUFFIX = 18
 class RemoteCommandError(ToolkitError):
     """A command ran on a host and failed; `completed` has its output."""
 
+    exit_code = UnreachableError.exit_code
+
     def __init__(self, message: str, completed: Completed) -> None:
         super().__init__(message)
         self.completed = completed

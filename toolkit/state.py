@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from toolkit import paths
-from toolkit.errors import LockedError
+from toolkit.errors import FileInvalidError, LockedError
 
 SCHEMA = 1
 LABEL = "org.toolkit.testbed"
@@ -97,8 +97,19 @@ def load_deployment(name: str) -> Deployment | None:
     file = state_file(name)
     if not file.is_file():
         return None
-    raw = json.loads(file.read_text())
-    raw.pop("schema")
+    try:
+        return _deployment(json.loads(file.read_text()))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FileInvalidError(
+            f"{file} cannot be read ({error}); tear the testbed down with the version of toolkit that wrote it, or "
+            f"remove the file: toolkit teardown {name} still finds virtual nodes, by their labels"
+        ) from error
+
+
+def _deployment(raw: dict[str, Any]) -> Deployment:
+    """Raises ValueError, TypeError, KeyError or AttributeError where it is none of this version."""
+    if raw.pop("schema") != SCHEMA:
+        raise ValueError("another version of toolkit wrote it")
     raw["hosts"] = {node: Host(**{**host, "ssh": SshAccess(**host["ssh"])}) for node, host in raw["hosts"].items()}
     raw["changes"] = tuple(raw["changes"])
     return Deployment(**raw)
@@ -180,15 +191,7 @@ def locked(name: str) -> Iterator[None]:
     file = paths.testbed_dir(name) / "lock"
     file.parent.mkdir(parents=True, exist_ok=True)
     _note_workspace()
-    with file.open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise LockedError(
-                f"testbed {name} is locked by {handle.read().strip() or 'another process'}; "
-                "wait for it to end, or stop it, and run this again"
-            ) from None
+    with _taken(name, file) as handle:
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')}")
         handle.flush()
@@ -198,6 +201,24 @@ def locked(name: str) -> Iterator[None]:
         finally:
             _held.reset(token)
             handle.truncate(0)
+
+
+def _taken(name: str, file: Path) -> TextIO:
+    """The lock's file, locked; raises LockedError."""
+    while True:
+        handle = file.open("a+")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.exists() and os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+                return handle
+        except BlockingIOError:
+            handle.seek(0)
+            holder = handle.read().strip() or "another process"
+            handle.close()
+            raise LockedError(
+                f"testbed {name} is locked by {holder}; wait for it to end, or stop it, and run this again"
+            ) from None
+        handle.close()  # a teardown removed it between the two steps
 
 
 def _note_workspace() -> None:

@@ -120,3 +120,10 @@ def test_a_node_that_left_the_file_is_removed() -> None:
     plan = make_plan(after, as_deployed(before), {}, {})
     assert plan.nodes("remove") == {"b"}
     assert plan.touched == set()
+
+
+def test_of_a_node_that_cannot_be_looked_at_nothing_is_guessed() -> None:
+    testbed = a_testbed(a_node("a"), a_node("b"))
+    bundles = {node: a_bundle(node, "s") for node in "ab"}
+    plan = make_plan(testbed, as_deployed(testbed), bundles, {"a": as_running(bundles["a"])}, {"b": "it is off"})
+    assert [str(action) for action in plan.actions] == ["update node b (it cannot be looked at: it is off)"]

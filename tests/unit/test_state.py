@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from toolkit.errors import LockedError
+from toolkit.errors import FileInvalidError, LockedError
 from toolkit.state import Deployment, Host, SshAccess, deployed_names, load_deployment, locked, save_deployment
 
 
@@ -68,3 +70,42 @@ def test_who_holds_the_lock_may_take_it_again(workspace: Path) -> None:
 def _take() -> None:
     with locked("lab"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "why"),
+    [
+        (lambda text: text[: len(text) // 2], "cannot be read"),
+        (lambda text: text.replace('"schema": 1', '"schema": 7'), "another version of toolkit wrote it"),
+        (lambda text: text.replace('"stage"', '"phase"'), "unexpected keyword argument 'phase'"),
+        (lambda _: "[]", "cannot be read"),
+    ],
+)
+def test_a_state_of_another_kind_is_named_with_a_way_out(
+    workspace: Path, spoilt: Callable[[str], str], why: str
+) -> None:
+    save_deployment(a_deployment())
+    file = workspace / "lab" / "state.json"
+    file.write_text(spoilt(file.read_text()))
+    with pytest.raises(FileInvalidError, match=f"{why}.*toolkit teardown lab still finds virtual nodes"):
+        load_deployment("lab")
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_taken_anew(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    file = workspace / "lab" / "lock"
+    real, taken = fcntl.flock, []
+
+    def flock(handle: Any, how: int) -> None:
+        real(handle, how)
+        taken.append(how)
+        if len(taken) == 1:
+            file.unlink()
+
+    monkeypatch.setattr("toolkit.state.fcntl.flock", flock)
+    with locked("lab"):
+        assert file.read_text().startswith("process ")
+    assert len(taken) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from toolkit.console.actions import Verb
     from toolkit.console.journal import Journal
     from toolkit.controller.deploy import Outcome
+    from toolkit.plan import Plan
     from toolkit.spec.load import Asked
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done; touch nothing.")]
@@ -56,11 +57,7 @@ def plan(
 
     found = plan_deploy(_asked(testbed, provider, sets, scale))
     if json_output:
-        actions = [
-            {"verb": a.verb, "subject": a.subject, "node": a.node, "name": a.name, "reason": a.reason}
-            for a in found.actions
-        ]
-        typer.echo(json.dumps({"actions": actions}))
+        typer.echo(json.dumps(_document(found)))
     elif found:
         for action in found.actions:
             typer.echo(str(action))
@@ -69,6 +66,14 @@ def plan(
         typer.echo("nothing to do: the testbed is as its file says")
     if found and detailed_exitcode:
         raise typer.Exit(10)
+
+
+def _document(found: Plan) -> dict[str, Any]:
+    actions = [
+        {"verb": a.verb, "subject": a.subject, "node": a.node, "name": a.name, "reason": a.reason}
+        for a in found.actions
+    ]
+    return {"actions": actions}
 
 
 def deploy(
@@ -98,6 +103,7 @@ def redeploy(
     provider: ProviderOption = None,
     sets: SetOption = None,
     scale: ScaleOption = 1.0,
+    dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     json_output: EventsOption = False,
 ) -> None:
@@ -105,6 +111,17 @@ def redeploy(
     from toolkit.controller import deploy as story
 
     asked = _asked(testbed, provider, sets, scale)
+    if dry_run:
+        gone, found = story.plan_redeploy(asked)
+        if json_output:
+            removed = [f"{resource.kind} {resource.name}" for resource in gone]
+            typer.echo(json.dumps({"removed": removed, **_document(found)}))
+            return
+        for resource in gone:
+            typer.echo(f"would remove {resource.kind} {resource.name}")
+        for action in found.actions:
+            typer.echo(str(action))
+        return
     with _shown("redeploy", asked) as journal, progress(as_json=json_output, quiet=quiet, also=journal.emit) as emit:
         outcome = story.redeploy(asked, emit)
         journal.outcome |= {"message": outcome.in_short, "notes": list(outcome.deployment.notes.values())}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from toolkit.cli.target import DEFAULT_FILE, JsonOption, ProviderOption
-from toolkit.errors import UsageError
+from toolkit.errors import FileInvalidError, Problem, UsageError
 from toolkit.events import counted
+from toolkit.spec.names import NAME_PATTERN
 
 _EXAMPLE = """\
 # A testbed: machines, what runs on them, and the traffic to measure. `toolkit validate` checks it.
@@ -48,6 +50,8 @@ def init(
     name: Annotated[str, typer.Option(metavar="NAME", help="The testbed's name.")] = "lab",
 ) -> None:
     """Write a small testbed file to start from. Example: toolkit init && toolkit deploy"""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UsageError(f"--name {name}: expected small letters, digits and dashes, a letter first, at most 40 long")
     if file.exists():
         raise UsageError(f"{file} is there already; choose another name: toolkit init OTHER.yml")
     file.write_text(_EXAMPLE.format(name=name))
@@ -65,8 +69,13 @@ def validate(
     from toolkit.spec.load import load_testbed
 
     documents: list[dict[str, Any]] = []
+    problems: list[Problem] = []
     for file in files or [DEFAULT_FILE]:
-        testbed = load_testbed(file, provider=provider)
+        try:
+            testbed = load_testbed(file, provider=provider)
+        except FileInvalidError as error:
+            problems += error.problems
+            continue
         documents.append(
             {
                 "file": str(file),
@@ -87,6 +96,8 @@ def validate(
                 f"{counted(len(testbed.nodes), 'node')}, {counted(len(testbed.services), 'service')}"
                 + (", as a local twin" if testbed.twin else "")
             )
+    if problems:
+        raise FileInvalidError(problems)
     if json_output:
         typer.echo(json.dumps(documents))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
 import typer
 
-from toolkit.cli.target import ProviderOption, TestbedArgument, testbed_file
+from toolkit.cli.target import JsonOption, ProviderOption, TestbedArgument, testbed_file
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Testbed
 
@@ -20,9 +21,13 @@ def graph(
     testbed: TestbedArgument = None,
     provider: ProviderOption = None,
     form: Annotated[Literal["mermaid", "dot"], typer.Option("--format", help="mermaid or dot")] = "mermaid",
+    json_output: JsonOption = False,
 ) -> None:
     """Draw nodes, services, and which start before which. Example: toolkit graph --format dot | dot -Tsvg > lab.svg"""
     asked = load_testbed(testbed_file(testbed), provider=provider)
+    if json_output:
+        typer.echo(json.dumps(_document(asked)))
+        return
     typer.echo(_mermaid(asked) if form == "mermaid" else _dot(asked))
 
 
@@ -46,6 +51,18 @@ def _edges(testbed: Testbed) -> list[tuple[str, str, str, str]]:
         for node in service.nodes
         for before_node in by_name[before].nodes
     ]
+
+
+def _document(testbed: Testbed) -> dict[str, Any]:
+    placed = {node.name: [s.name for s in testbed.services if node.name in s.nodes] for node in testbed.nodes}
+    return {
+        "testbed": testbed.name,
+        "nodes": [{"node": node.name, "kind": node.kind, "services": placed[node.name]} for node in testbed.nodes],
+        "starts_later": [
+            {"service": later, "node": node, "after": before, "after_node": before_node}
+            for before, before_node, later, node in _edges(testbed)
+        ],
+    }
 
 
 def _mermaid(testbed: Testbed) -> str:

@@ -21,6 +21,7 @@ def inventory(
     listing: Annotated[bool, typer.Option("--list", help="The whole inventory (the default).")] = True,  # noqa: ARG001
     host: Annotated[str | None, typer.Option("--host", metavar="NODE", help="Only one node's variables.")] = None,
     script: Annotated[bool, typer.Option("--script", help="Write an inventory script and print its path.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="The form it has anyway.")] = True,  # noqa: ARG001
 ) -> None:
     """Answer as an Ansible inventory script does. Example: ansible all -i "$(toolkit inventory --script)" -m ping"""
     import shlex

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import signal
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import typer
 
 from toolkit import __version__, paths
-from toolkit.errors import EXIT_CODES, FileInvalidError, ToolkitError, UsageError
+from toolkit.errors import EXIT_CODES, FileInvalidError, ToolkitError, UnreachableError, UsageError
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "files": ("init", "validate", "schema"),
@@ -76,6 +77,9 @@ def main() -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):  # asked to end, or the terminal is gone: as by Ctrl-C
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
             signal.signal(ending, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a sign or two of ours
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(_exit_code())
 
 
@@ -112,6 +116,10 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError) and _is_of_this_machine(error):
         typer.echo(_without_access(error), err=True)
         return UsageError.exit_code
+    from toolkit import engine
+
+    if words := engine.said(error):
+        return _explain(UnreachableError(f'the Docker engine of this machine: {words}; try "docker version"'))
     return _bug()
 
 
@@ -144,8 +152,15 @@ def _is_of_this_machine(error: OSError) -> bool:
 
 def _without_access(error: OSError) -> str:
     place = str(error.filename or "this machine")
-    inside = place.startswith(str(paths.workspace()))
-    return f"{place}: {error.strerror}{'; try another workspace: TOOLKIT_HOME=FOLDER' if inside else ''}"
+    kept = {paths.workspace(): "workspace: TOOLKIT_HOME", paths.cache(): "place for what is shared: TOOLKIT_CACHE"}
+    instead = next((f"; try another {what}=FOLDER" for folder, what in kept.items() if _is_below(place, folder)), "")
+    return f"{place}: {error.strerror}{instead}"
+
+
+def _is_below(place: str, folder: Path) -> bool:
+    """Or above it, where the folder is to be made."""
+    path = Path(place)
+    return path.is_absolute() and (path.is_relative_to(folder) or folder.is_relative_to(path))
 
 
 def _bug() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,10 @@ from toolkit.cli.target import JsonOption, TestbedOption, loaded
 from toolkit.errors import ToolkitError, UnreachableError, UsageError, WorkloadError
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.selectors import select
+
+if TYPE_CHECKING:
+    from toolkit.spec.testbed import Testbed
+    from toolkit.state import Deployment, Host
 
 
 def register(app: typer.Typer) -> None:
@@ -48,10 +52,10 @@ def execute(
     from toolkit import ssh as remote
 
     asked, deployment = loaded(testbed)
-    chosen = select(asked, nodes, failed=deployment.failed)
-    hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
+    hosts, absent = _machines(asked, deployment, nodes)
     words = command if len(command) > 1 else command[0]  # as OpenSSH: one text is a line for the shell there
-    results = remote.on_every(hosts, lambda host: remote.run(host, words, as_root=root, timeout_s=None, check=False))
+    results: dict[str, remote.Completed | ToolkitError] = dict(absent)
+    results |= remote.on_every(hosts, lambda host: remote.run(host, words, as_root=root, timeout_s=None, check=False))
     failed = []
     documents: dict[str, dict[str, object]] = {}
     for node, result in results.items():
@@ -72,6 +76,22 @@ def execute(
     if failed:
         unreachable = any("error" in document for document in documents.values())
         fail((UnreachableError if unreachable else WorkloadError)("\n".join(failed)))
+
+
+def _machines(
+    asked: Testbed, deployment: Deployment, selector: str
+) -> tuple[dict[str, Host], dict[str, UnreachableError]]:
+    """The hosts of the nodes that are chosen, and why those without a machine have none."""
+    chosen = select(asked, selector, failed=deployment.failed)
+    if not chosen:
+        raise UsageError(f"{selector} picks no node; see: toolkit status")
+    hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
+    absent = {
+        node: UnreachableError(f"node {node} has no machine: {deployment.failed.get(node, 'try: toolkit deploy')}")
+        for node in chosen
+        if node not in hosts
+    }
+    return hosts, absent
 
 
 def ssh(
@@ -115,9 +135,8 @@ def logs(
     from toolkit.provisioning.observe import observe
 
     asked, deployment = loaded(testbed)
-    chosen = select(asked, nodes, failed=deployment.failed)
-    hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
-    seen = observe(hosts, asked.name)
+    hosts, absent = _machines(asked, deployment, nodes)
+    seen = {**absent, **observe(hosts, asked.name)}
     found = [
         (hosts[node], container)
         for node, what in seen.items()

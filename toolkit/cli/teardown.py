@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolkit.cli import completion
 from toolkit.cli.progress import progress
 from toolkit.cli.target import JsonOption, TestbedArgument, name_of
+from toolkit.errors import UsageError
 from toolkit.events import counted
 
 if TYPE_CHECKING:
@@ -26,6 +28,15 @@ def register(app: typer.Typer) -> None:
 def teardown(
     testbed: TestbedArgument = None,
     everything: Annotated[bool, typer.Option("--all", help="Every testbed of this workspace.")] = False,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--forget",
+            metavar="NODE",
+            autocompletion=completion.nodes,
+            help="Only strike a node whose machine is gone for good off the list; may be given again.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -37,6 +48,9 @@ def teardown(
     from toolkit.state import deployed_names
 
     names = deployed_names() if everything else [name_of(testbed)]
+    if forget:
+        _forget(names, forget, json_output=json_output)
+        return
     documents = []
     for name in names:
         outcome = story.look(name) if dry_run else _tear_down(name, quiet=json_output)
@@ -58,6 +72,22 @@ def teardown(
         typer.echo(json.dumps(documents))
     elif not names:
         typer.echo("nothing to do: no testbed is deployed in this workspace")
+
+
+def _forget(names: list[str], nodes: list[str], *, json_output: bool) -> None:
+    from toolkit.controller import teardown as story
+
+    if len(names) != 1:
+        raise UsageError("--forget takes nodes of one testbed; name it")
+    left = story.forget(names[0], nodes)
+    if json_output:
+        document = {"testbed": names[0], "forgot": nodes, "left": [f"{r.kind} {r.name} on {r.node}" for r in left]}
+        typer.echo(json.dumps(document))
+        return
+    for node in nodes:
+        typer.echo(f"forgot node {node}")
+    for resource in left:
+        typer.echo(f"if it comes back, still there: {resource.kind} {resource.name} on {resource.node}", err=True)
 
 
 def _tear_down(name: str, *, quiet: bool) -> Removal:

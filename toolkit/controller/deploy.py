@@ -13,12 +13,12 @@ from typing import Any
 from toolkit import paths, ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.controller.gates import check_gates
-from toolkit.controller.teardown import remove_nodes, teardown
+from toolkit.controller.teardown import look, remove_nodes, teardown
 from toolkit.errors import DeployIncompleteError, ToolkitError, UnreachableError
 from toolkit.events import Emit, Event, counted, ignore
 from toolkit.plan import Plan, Running, make_plan, node_hash, plan_nodes, plan_services
 from toolkit.providers import provider_for
-from toolkit.providers.base import NodeImage, Request
+from toolkit.providers.base import NodeImage, Request, Resource
 from toolkit.provisioning.ansible import Ansible
 from toolkit.provisioning.broker_access import access_secrets, file_secrets, made_variables
 from toolkit.provisioning.cloud_secrets import cloud_file_secrets, cloud_secrets
@@ -147,7 +147,16 @@ def plan_deploy(asked: Asked) -> Plan:
     hosts = {node.name: held.get(node.name) or _expected_host(testbed, node.name) for node in testbed.nodes}
     seen = observe(held, testbed.name) if held else {}
     bundles = _bundles(testbed, hosts, deployment.notes if deployment else {})
-    return make_plan(testbed, deployment, bundles, running(seen))
+    unseen = {node: str(what) for node, what in seen.items() if isinstance(what, ToolkitError)}
+    return make_plan(testbed, deployment, bundles, running(seen), unseen)
+
+
+def plan_redeploy(asked: Asked) -> tuple[tuple[Resource, ...], Plan]:
+    """What redeploy would remove, and make; the checks that come before are done, and nothing is touched."""
+    testbed = asked.load()
+    check_beforehand(testbed)
+    hosts = {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}
+    return look(testbed.name).left, make_plan(testbed, None, _bundles(testbed, hosts, {}), {})
 
 
 def bundles_of(testbed: Testbed, deployment: Deployment) -> dict[str, Bundle]:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from toolkit import engine, paths, ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.contract.settings import node_root
-from toolkit.errors import ResidueError
+from toolkit.errors import ResidueError, UsageError
 from toolkit.events import Emit, Event, ignore
 from toolkit.providers import engine_store, provider_for, vm_disks
 from toolkit.providers.base import Provider, Resource
@@ -21,9 +22,12 @@ from toolkit.provisioning.ansible import Ansible
 from toolkit.provisioning.images import Builder, remove_images, unused_images
 from toolkit.provisioning.inventory import SSH_CONFIG, make_inventory, write_bundles, write_inventory, write_ssh_config
 from toolkit.provisioning.registry import registry_parts, remove_registry
+from toolkit.spec.names import did_you_mean
 from toolkit.spec.nodes import VIRTUAL
 from toolkit.spec.testbed import ProviderSettings, Testbed, operator_architecture
 from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, names_on_machine, save_deployment
+
+T = TypeVar("T")
 
 KEPT = ("runs", "experiments")
 """What stays in a testbed's folder: the results."""
@@ -66,13 +70,32 @@ def teardown(name: str, *, emit: Emit) -> Removal:
         )
         if left:
             listed = "\n".join(f"  {r.kind} {r.name}" + (f" on {r.node}" if r.node else "") for r in left)
-            raise ResidueError(f"testbed {name}: teardown left\n{listed}\nrun teardown again, or remove these by hand")
+            advice = ["run teardown again, or remove these by hand", *_gone_for_good(name, left)]
+            raise ResidueError("\n".join([f"testbed {name}: teardown left", listed, *advice]))
         _forget(name)
     (paths.testbed_dir(name) / "lock").unlink(missing_ok=True)
     _remove_if_empty(paths.testbed_dir(name))
     if not deployed_names():
         removed += [Resource(kind="registry", name=gone) for gone in remove_registry(keep_images=True)]
     return Removal(removed=tuple(removed), seconds=time.monotonic() - started)
+
+
+def forget(name: str, nodes: Collection[str]) -> list[Resource]:
+    """Take nodes out of the state whose machines are gone for good; returns what deploy made there and nobody undid."""
+    with locked(name):
+        deployment = load_deployment(name)
+        known = deployment.hosts if deployment else {}
+        for node in nodes:
+            if node not in known:
+                raise UsageError(f"testbed {name} holds no machine for node {node!r}{did_you_mean(node, known)}")
+        assert deployment is not None  # noqa: S101 - it knows the nodes
+        left = [
+            Resource(kind="containers, images, files below", name=node_root(name), node=node)
+            for node in nodes
+            if _is_kept(deployment.hosts[node])
+        ]
+        _without(deployment, nodes)
+    return left
 
 
 def look(name: str) -> Removal:
@@ -93,25 +116,14 @@ def remove_nodes(deployment: Deployment, nodes: Collection[str], emit: Emit) -> 
     present = tuple(node for node in nodes if node in deployment.hosts)
     _, left = _clear_hosts(deployment, present, emit)
     if left:
-        raise ResidueError("\n".join(f"node {r.node}: {r.kind} {r.name} is left" for r in left))
+        listed = [f"node {r.node}: {r.kind} {r.name} is left" for r in left]
+        raise ResidueError("\n".join([*listed, *_gone_for_good(deployment.name, left)]))
     directory = paths.testbed_dir(deployment.name)
     for provider in _providers(deployment):
         mine = [n for n in nodes if n not in deployment.hosts or deployment.hosts[n].provider == provider.settings.name]
         if mine:
             provider.release(deployment.name, mine, directory, emit)
-
-    def without(values: Mapping[str, object]) -> dict[str, object]:
-        return {node: value for node, value in values.items() if node not in nodes}
-
-    return save_deployment(
-        dataclasses.replace(
-            deployment,
-            hosts=without(deployment.hosts),  # type: ignore[arg-type]
-            hashes=without(deployment.hashes),  # type: ignore[arg-type]
-            node_hashes=without(deployment.node_hashes),  # type: ignore[arg-type]
-            failed=without(deployment.failed),  # type: ignore[arg-type]
-        )
-    )
+    return _without(deployment, nodes)
 
 
 def collect_garbage(*, everything: bool = False, dry_run: bool = False) -> list[Resource]:
@@ -179,8 +191,35 @@ def _clear_hosts(deployment: Deployment, nodes: Iterable[str], emit: Emit) -> tu
         for change in outcome.changes
     ]
     left = [Resource(kind="on the node", name=what, node=node) for node, o in run.outcomes.items() for what in o.left]
-    left += [Resource(kind="node not cleared:", name=why, node=node) for node, why in run.failed.items()]
+    left += [Resource(kind=_NOT_CLEARED, name=why, node=node) for node, why in run.failed.items()]
     return removed, left
+
+
+_NOT_CLEARED = "node not cleared:"
+
+
+def _gone_for_good(name: str, left: Iterable[Resource]) -> list[str]:
+    """What to do about machines that will never answer again."""
+    nodes = sorted({resource.node for resource in left if resource.kind == _NOT_CLEARED})
+    forget = " ".join(f"--forget {node}" for node in nodes)
+    return [f"where a machine is gone for good: toolkit teardown {name} {forget}"] if nodes else []
+
+
+def _without(deployment: Deployment, nodes: Collection[str]) -> Deployment:
+    """The state without these nodes, saved."""
+
+    def rest(values: Mapping[str, T]) -> dict[str, T]:
+        return {node: value for node, value in values.items() if node not in nodes}
+
+    return save_deployment(
+        dataclasses.replace(
+            deployment,
+            hosts=rest(deployment.hosts),
+            hashes=rest(deployment.hashes),
+            node_hashes=rest(deployment.node_hashes),
+            failed=rest(deployment.failed),
+        )
+    )
 
 
 def _providers(deployment: Deployment | None) -> list[Provider]:

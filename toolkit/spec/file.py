@@ -12,12 +12,12 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from toolkit.spec import quantities, selectors
+from toolkit.spec.names import NAME_PATTERN
 from toolkit.spec.options import OptionsEntry
 from toolkit.spec.settings import Pair
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
-NAME_PATTERN = "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Variable = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
 Duration = Annotated[str, Field(pattern=quantities.DURATION.pattern)]

@@ -1,8 +1,10 @@
-"""The nearest valid name to a wrong one."""
+"""The form of names, and the nearest valid one to a wrong one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+NAME_PATTERN = "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

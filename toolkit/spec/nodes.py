@@ -251,15 +251,17 @@ def _assign(
     free = (str(subnet[host]) for host in range(FIRST_HOST, subnet.num_addresses - 1))
     open_addresses = (address for address in free if address not in taken)
     assigned: list[Node] = []
+    homeless: dict[str, list[str]] = {}
     for node in nodes:
         if node.address is None and providers[node.provider].type in VIRTUAL:
             address = next(open_addresses, None)
             if address is None:
-                message = (
-                    f"subnet {subnet} has no address left for node {node.name!r}; declare a larger `network.subnet`"
-                )
-                findings.add(("nodes", node.entry), message, at_key=True)
+                homeless.setdefault(node.entry, []).append(node.name)
             assigned.append(dataclasses.replace(node, address=address))
         else:
             assigned.append(node)
+    for entry, names in homeless.items():
+        which = f"node {names[0]!r}" if len(names) == 1 else f"{len(names)} nodes from {names[0]!r} on"
+        message = f"subnet {subnet} has no address left for {which}; declare a larger `network.subnet`"
+        findings.add(("nodes", entry), message, at_key=True)
     return assigned

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from toolkit.cli.files import _EXAMPLE
 from toolkit.cli.main import application
 from toolkit.controller import doctor
 from toolkit.errors import UnreachableError
-from toolkit.state import Deployment, Host, SshAccess, save_deployment
+from toolkit.ssh import Completed
+from toolkit.state import Deployment, Host, SshAccess, load_deployment, save_deployment
 
 from tests.unit.cli.test_commands import commands  # isort: skip
 
@@ -53,6 +56,12 @@ class Shell:
         told = self._capture.readouterr()
         assert "Traceback" not in told.out + told.err
         return code, told.out + told.err
+
+
+def held(node: str) -> Host:
+    """A machine of that name."""
+    access = SshAccess(address="10.0.0.9", known_hosts="/dev/null")
+    return Host(node=node, provider="container", type="container", address="10.0.0.9", ssh=access, architecture="amd64")
 
 
 @pytest.fixture
@@ -136,6 +145,12 @@ MISTAKES = [
     ("dashboards export --to lab.yml", 2, "lab.yml: File exists"),
     ("dashboards export --to lab.yml/x", 2, "lab.yml/x: Not a directory"),
     ("init lab.yml", 2, "choose another name"),
+    ("init new.yml --name Lab", 2, "--name Lab: expected small letters"),
+    ("validate broken.yml lab.yml binary.yml", 3, "binary.yml:1:1: is not UTF-8 text"),
+    ("redeploy none.yml --dry-run", 3, "none.yml:1:1: cannot be read"),
+    ("teardown --all --forget a", 2, "--forget takes nodes of one testbed"),
+    ("teardown lab --forget a", 2, "testbed lab holds no machine for node 'a'"),
+    ("graph lab.yml --json", 0, '"after": "broker"'),
     ("init nowhere/lab.yml", 2, "nowhere/lab.yml: No such file or directory"),
     ("validate folder", 3, "Is a directory"),
 ]  # fmt: skip
@@ -194,9 +209,7 @@ def test_nodes_that_are_not_reached_are_named_once_and_below_the_table(
     here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("base", "eh", "pub", "sub-1", "sub-2")
-    access = SshAccess(address="10.0.0.9", known_hosts="/dev/null")
-    one = Host(node="eh", provider="container", type="container", address="10.0.0.9", ssh=access, architecture="amd64")
-    hosts = {name: dataclasses.replace(one, node=name) for name in names}
+    hosts = {name: held(name) for name in names}
     save_deployment(Deployment(name="lab", file=str(here / "lab.yml"), stage="deployed", hosts=hosts))
     why = "10.0.0.9:22 refuses SSH; is sshd running there?"
     gone = {name: UnreachableError(f"node {name}: {why}") for name in names}
@@ -210,6 +223,63 @@ def test_nodes_that_are_not_reached_are_named_once_and_below_the_table(
     assert code == 6
     assert "images: 0 of 5 nodes pass, the others were not reached" in told
     assert f"engine: node eh: {why}" in told
+
+
+def test_nodes_without_a_machine_are_not_passed_over(here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.ssh.run", lambda host, *_, **__: Completed(status=0, stdout=host.node, stderr=""))
+    one = held("eh")
+    save_deployment(Deployment(name="lab", file=str(here / "lab.yml"), stage="acquired", hosts={"eh": one}))
+    code, told = shell("exec eh,pub -t lab -- hostname")
+    assert code == 4
+    assert told.splitlines() == ["eh: eh", "node pub has no machine: try: toolkit deploy"]
+    code, told = shell("exec @failed -t lab -- hostname")
+    assert code == 2
+    assert "@failed picks no node" in told
+
+
+def test_a_machine_that_is_gone_for_good_can_be_struck_off(here: Path, shell: Shell) -> None:
+    hosts = {"eh": held("eh"), "sub-2": dataclasses.replace(held("sub-2"), type="ssh")}
+    hashes = dict.fromkeys(hosts, "1")
+    save_deployment(
+        Deployment(name="lab", file=str(here / "lab.yml"), stage="deployed", hosts=hosts, node_hashes=hashes)
+    )
+    code, told = shell("teardown lab --forget sub-2")
+    assert code == 0
+    assert "forgot node sub-2" in told
+    assert "still there: containers, images, files below /var/lib/toolkit/lab on sub-2" in told
+    deployment = load_deployment("lab")
+    assert deployment is not None
+    assert (list(deployment.hosts), list(deployment.node_hashes)) == (["eh"], ["eh"])
+    assert "did you mean 'eh'" in shell("teardown lab --forget eeh")[1]
+
+
+def test_an_engine_that_fails_in_the_middle_is_no_bug_of_ours(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import docker.errors
+    import requests
+
+    troubles: tuple[Exception, ...] = (
+        docker.errors.APIError("500 Server Error", explanation="no space left on device"),
+        requests.exceptions.ConnectionError("Connection refused"),
+    )
+    for trouble in troubles:
+
+        def failing(_: str, trouble: Exception = trouble) -> None:
+            raise trouble
+
+        monkeypatch.setattr(main, "application", failing)
+        code, told = shell("deploy lab.yml")
+        assert code == 4
+        assert told.startswith("the Docker engine of this machine: ")
+    assert "Connection refused" in told
+
+
+def test_signs_that_a_terminal_lacks_do_not_end_a_command(here: Path) -> None:
+    command = [sys.executable, "-m", "toolkit", "validate", "lab.yml", "--resolved"]
+    (here / "lab.yml").write_text((here / "lab.yml").read_text() + 'description: "Größe ✓"\n')
+    told = subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert "Größe ?".encode("latin-1") in told.stdout
 
 
 def test_a_workspace_that_may_not_be_written_is_named_and_another_is_proposed(
