@@ -17,15 +17,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.ports import await_port, free_port  # noqa: E402
-from tests.unit.node.processes import Bench, NodeProcess, of_point, play  # noqa: E402
+from tests.unit.node.processes import Bench, of_point, play  # noqa: E402
 from toolkit.contract.samples import Point  # noqa: E402
-from toolkit.contract.settings import ProcessSettings  # noqa: E402
 from toolkit.provisioning.images import Builder  # noqa: E402
 
 BOARDS = {
@@ -56,34 +55,20 @@ print(f"{platform.machine()} {len(modules) - len(lacking)} of {len(modules)}{oth
 class Board(Bench):
     """Starts node processes in containers of one architecture, on the host's network."""
 
+    starts_within_s = STARTS_WITHIN_S
+
     def __init__(self, folder: Path, references: Mapping[str, str], processor: str) -> None:
         super().__init__(folder)
         self.references = references
         self.environment = {"QEMU_CPU": processor} if processor else {}
         self.started = 0
 
-    def launch(
-        self, module: str, service: str, instance: int = 0, *, node: str = "here", **environment: str
-    ) -> NodeProcess:
+    def start(
+        self, module: str, service: str, environment: Mapping[str, str], log: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
         """As on loopback, but in its image."""
-        settings = ProcessSettings(
-            testbed="arm",
-            node=node,
-            service=service,
-            instance=instance,
-            metrics_port=free_port(),
-            control_port=free_port(),
-            samples_dir=str(self.folder / "samples"),
-        )
-        with (self.folder / f"{service}-{instance}.log").open("ab") as log:
-            process = subprocess.Popen(
-                self.command(IMAGES[service], [f"toolkit.node.{module}"], settings.environment() | environment),
-                stdout=log,
-                stderr=log,
-            )
-        found = NodeProcess(settings=settings, process=process)
-        self.processes.append(found)
-        return found
+        command = self.command(IMAGES[service], [f"toolkit.node.{module}"], environment)
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
     def command(self, image: str, arguments: list[str], environment: Mapping[str, str], *options: str) -> list[str]:
         """`docker run` of it, in the foreground, with everything below the folder where it is here."""
@@ -138,8 +123,7 @@ def serve(board: Board) -> None:
         ("clock", "clock", ports, "toolkit_clock_"),
         ("hop_exporter", "hops", {"TOOLKIT_STAMPS_PORT": str(free_port())}, "toolkit_"),
     ):
-        process = board.launch(module, service, **environment)
-        await_port(process.settings.metrics_port, within_s=STARTS_WITHIN_S)
+        process = board.launch(module, service, serves_orders=False, **environment)
         page = process.metrics()
         assert wanted in page, page
         print(f"{service:14} {page.count(chr(10))} lines of metrics")
@@ -151,8 +135,6 @@ def pass_events(board: Board, messages: int) -> None:
     handler = board.launch("event_handler", "broker", TOOLKIT_EVENT_HANDLER_PORT=str(handler_port))
     publisher = board.launch("publisher", "publisher")
     subscribers = [board.launch("subscriber", "subscriber", instance) for instance in range(2)]
-    for process in (handler, publisher, *subscribers):
-        await_port(process.settings.control_port, process=process.process, within_s=STARTS_WITHIN_S)
     configuration = board.folder / "mosquitto.conf"
     configuration.write_text(f"listener {mosquitto_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
     with running(board.command("mosquitto", ["-c", str(configuration)], {}), mosquitto_port):

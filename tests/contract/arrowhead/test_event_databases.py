@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import await_port
-from tests.unit.node.processes import Bench, NodeProcess
+from tests.unit.node.processes import ROOT, Bench, NodeProcess
 from tests.unit.node.test_event_handler import SOURCE, Consumer, ask, count, publish
 
 from .database_servers import PASSWORD, DatabaseServer
@@ -101,7 +101,7 @@ def test_events_wait_for_a_server_that_is_away_or_hangs(database: DatabaseServer
         for name, times in (("one", 20), ("two", 10), ("three", 5)):
             wait_for(consumer, name, times)
         assert "of another unit" not in {event["payload"] for _, event in consumer.got}
-        environment = {"PYTHONPATH": str(Bench.ROOT)}
+        environment = {"PYTHONPATH": str(ROOT)}
         shown = subprocess.run(
             [NODE_PYTHON, "-c", COUNT_LOGS, database.url], env=environment, capture_output=True, check=True
         )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.brokers.servers import Server, docker, serve
-from tests.unit.node.processes import Bench, NodeProcess, of_point, play
+from tests.unit.node.processes import ROOT, Bench, NodeProcess, of_point, play
 from toolkit.contract.orders import Arrivals, RunOrder
 from toolkit.contract.samples import Point
 from toolkit.spec.services import spoken
@@ -61,7 +61,7 @@ def counters(server: Server) -> Iterator[Counters | None]:
     )
     pid = docker("inspect", "-f", "{{.State.Pid}}", server.containers[0]).strip()
     command = ["nsenter", "-t", pid, "-n", sys.executable, "-c", source, *server.setups[0].native.split(":")]
-    process = subprocess.Popen(command, cwd=Bench.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
     assert process.stdout
     ask, answers = process.stdin, process.stdout

@@ -210,7 +210,8 @@ def test_nodes_that_are_not_reached_are_named_once_and_below_the_table(
 ) -> None:
     names = ("base", "eh", "pub", "sub-1", "sub-2")
     hosts = {name: held(name) for name in names}
-    save_deployment(Deployment(name="lab", file=str(here / "lab.yml"), stage="deployed", hosts=hosts))
+    notes = {"grafana": "no image"}  # of an image that is there, the engine would be asked
+    save_deployment(Deployment(name="lab", file=str(here / "lab.yml"), stage="deployed", hosts=hosts, notes=notes))
     why = "10.0.0.9:22 refuses SSH; is sshd running there?"
     gone = {name: UnreachableError(f"node {name}: {why}") for name in names}
     monkeypatch.setattr("toolkit.provisioning.observe.observe", lambda *_: gone)

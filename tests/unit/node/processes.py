@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.ports import await_port, free_port
 from toolkit.contract.orders import RunOrder, RunStatus, status_from_json, to_json
@@ -92,8 +93,9 @@ class Front:
 
 
 class Bench:
-    ROOT = ROOT
     """Starts processes, ends them all."""
+
+    starts_within_s = 20.0
 
     def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self.folder = folder
@@ -101,9 +103,16 @@ class Bench:
         self.processes: list[NodeProcess] = []
 
     def launch(
-        self, module: str, service: str, instance: int = 0, *, node: str = "here", **environment: str
+        self,
+        module: str,
+        service: str,
+        instance: int = 0,
+        *,
+        node: str = "here",
+        serves_orders: bool = True,
+        **environment: str,
     ) -> NodeProcess:
-        """A node other than `here` has a samples folder of its own."""
+        """Returns once it listens. A node other than `here` has a samples folder of its own."""
         settings = ProcessSettings(
             testbed="unit",
             node=node,
@@ -113,19 +122,25 @@ class Bench:
             control_port=free_port(),
             samples_dir=str(self.folder / "samples" / ("" if node == "here" else node)),
         )
-        log = (self.folder / f"{'' if node == 'here' else f'{node}-'}{service}-{instance}.log").open("ab")
+        with (self.folder / f"{'' if node == 'here' else f'{node}-'}{service}-{instance}.log").open("ab") as log:
+            process = self.start(module, service, settings.environment() | environment, log)
+        node_process = NodeProcess(settings=settings, process=process)
+        self.processes.append(node_process)
+        self._await_port(node_process, settings.control_port if serves_orders else settings.metrics_port)
+        return node_process
+
+    def start(
+        self, module: str, service: str, environment: Mapping[str, str], log: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        """The process itself, here with this machine's Python."""
+        del service
         inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [self.python, "-m", f"toolkit.node.{module}"],
-            env={**inherited, **settings.environment(), **environment},
+            env={**inherited, **environment},
             stderr=log,
             cwd=self.folder,
         )
-        log.close()
-        node_process = NodeProcess(settings=settings, process=process)
-        self.processes.append(node_process)
-        self._await_port(node_process, settings.control_port)
-        return node_process
 
     def event_handler(self, **environment: str) -> NodeProcess:
         port = free_port()
@@ -183,7 +198,7 @@ class Bench:
 
     def _await_port(self, node_process: NodeProcess, port: int) -> None:
         try:
-            await_port(port, process=node_process.process)
+            await_port(port, process=node_process.process, within_s=self.starts_within_s)
         except AssertionError as error:
             settings = node_process.settings
             raise AssertionError(self.log(settings.service, settings.instance)) from error

@@ -16,7 +16,7 @@ import pytest
 from toolkit.node.event_handler.documents import Filter, System
 from toolkit.node.event_handler.systems import Systems
 
-from .processes import Bench, NodeProcess
+from .processes import ROOT, Bench, NodeProcess
 
 SOURCE = {"systemName": "PressPub", "address": "10.20.0.71", "port": 8462}
 
@@ -29,7 +29,7 @@ def handler(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param == "asyncio":
         blocked = bench.folder / "uvloop.py"
         blocked.write_text("raise ImportError('not here')\n")
-        environment["PYTHONPATH"] = f"{bench.folder}:{Bench.ROOT}"
+        environment["PYTHONPATH"] = f"{bench.folder}:{ROOT}"
     yield bench.event_handler(**environment)
     assert "Traceback" not in bench.log("broker")
     bench.close()
