@@ -84,6 +84,7 @@ def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
         deployment = remove_nodes(deployment, leaving, emit)
     deployment = provide_grafana(testbed, deployment, emit)
     deployment = acquire(testbed, deployment, images, emit)  # machines with addresses
+    deployment = note_limits(testbed, deployment, emit)
     seen = preflight(testbed, deployment, emit)
     if _wanted_images(testbed, deployment.hosts) - images.keys():  # machines of another architecture than thought
         build_images(testbed, deployment.hosts, emit)
@@ -254,6 +255,25 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
     if not hosts:
         raise UnreachableError("\n".join(_named(node, why) for node, why in failed.items()))
     return deployment
+
+
+def note_limits(testbed: Testbed, deployment: Deployment, emit: Emit) -> Deployment:
+    """Machines whose kernel limits no memory although a service there is limited: noted, said, and the rest goes on."""
+    limited = {node for service in testbed.services if service.memory_bytes for node in service.nodes}
+    without = [n for n in sorted(limited & deployment.hosts.keys()) if _limits_no_memory(deployment.hosts[n])]
+    notes = {key: note for key, note in deployment.notes.items() if key != "memory"}
+    if without:
+        notes["memory"] = (
+            f"no limits of memory on {', '.join(without)}: the kernel there has its memory cgroup switched off; "
+            "docs/nodes.md says how a Raspberry Pi gets it"
+        )
+        if notes["memory"] != deployment.notes.get("memory"):
+            emit(Event(stage="preflight", message=notes["memory"], level="warning"))
+    return deployment if notes == deployment.notes else save_deployment(dataclasses.replace(deployment, notes=notes))
+
+
+def _limits_no_memory(host: Host) -> bool:
+    return host.facts.get("memory_limits") is False
 
 
 def preflight(testbed: Testbed, deployment: Deployment, emit: Emit) -> dict[str, Observed | ToolkitError]:

@@ -138,7 +138,8 @@ def _entered(node: str, host: Host | str) -> Finding:
     python = f"Python {facts['python_version']}" if facts["python"] else "no Python yet"
     engine = "an engine" if facts["has_engine"] else "no engine yet"
     machine = f"{facts['model']} ({host.architecture})" if facts["model"] else host.architecture
-    found = f"{machine}, {facts['os']}, {python}, {engine}; deploy brings what is missing"
+    limits = "" if facts["memory_limits"] else ", no limits of memory (docs/nodes.md, step 4)"
+    found = f"{machine}, {facts['os']}, {python}, {engine}{limits}; deploy brings what is missing"
     return Finding(where=node, what="node", well=True, found=found)
 
 

@@ -33,6 +33,9 @@ MIN_PYTHON = (3, 8)
 PREFLIGHT = """
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 . /etc/os-release 2>/dev/null
+# Version 2 lists what there is in one line; version 1 a row for each, the last number of which says whether it is on.
+LIMITS='$1 == "memory" && $4 == 1 {found = 1} !/^#/ && NF && $2 !~ /^[0-9]/ && / ?memory( |$)/ {found = 1}
+END {print found ? "memory" : "none"}'
 echo "machine=$(uname -m)"
 echo "bits=$(getconf LONG_BIT 2>/dev/null)"
 echo "kernel=$(uname -r)"
@@ -48,6 +51,7 @@ echo "python_version=$(python3 -c 'import platform; print(platform.python_versio
 echo "engine=$(command -v dockerd)"
 echo "engine_running=$([ -S /var/run/docker.sock ] && echo yes)"
 echo "inside=$(systemd-detect-virt --container 2>/dev/null)"
+echo "limits=$(cat /sys/fs/cgroup/cgroup.controllers /proc/cgroups 2>/dev/null | awk "$LIMITS")"
 echo "init=$(cat /proc/1/comm 2>/dev/null)"
 if [ "$(id -u)" = 0 ]; then sudo=root; elif said=$(sudo -n true 2>&1); then sudo=yes; else sudo=no; fi
 echo "sudo=$sudo"
@@ -283,5 +287,6 @@ def _facts(host: Host, node: Node, answer: str) -> Host:
         "python_version": said["python_version"],
         "has_engine": bool(said["engine"] and said["engine_running"] and said["python"]),
         "shared_clock": said["inside"] not in {"", "none"},
+        "memory_limits": said["limits"] == "memory",
     }
     return dataclasses.replace(host, architecture=architecture, facts=facts)

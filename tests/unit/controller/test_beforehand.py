@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -150,3 +151,19 @@ def test_machines_of_a_provider_that_left_the_file_are_given_back(tmp_path: Path
     released.clear()
     teardown.teardown("lab", emit=ignore)
     assert released == ["ssh lab all", "container lab all"]
+
+
+def test_a_limit_that_a_kernel_does_not_keep_is_said_once(workspace: Path, tmp_path: Path) -> None:
+    text = "name: lab\nnodes: {pi: {}}\nservices: {extra: {on: pi, image: mosquitto, role: broker, memory: 64M}}\n"
+    testbed = written(tmp_path, text).load()
+    access = SshAccess(address="10.0.0.9", known_hosts="/dev/null")
+    host = Host(node="pi", provider="lab", type="ssh", address="", ssh=access, architecture="arm/v7")
+    assert workspace
+    said: list[str] = []
+    deployment = Deployment(name="lab", file="", stage="acquired", hosts={"pi": host})
+    assert deploy.note_limits(testbed, deployment, lambda event: said.append(event.message)) == deployment
+    off = dataclasses.replace(deployment, hosts={"pi": dataclasses.replace(host, facts={"memory_limits": False})})
+    noted = deploy.note_limits(testbed, off, lambda event: said.append(event.message))
+    assert deploy.note_limits(testbed, noted, lambda event: said.append(event.message)) == noted
+    assert said == [noted.notes["memory"]]
+    assert said[0].startswith("no limits of memory on pi: ")

@@ -80,3 +80,21 @@ def test_one_who_may_use_sudo_may_be_warned_by_it(tmp_path: Path) -> None:
 def test_who_may_not_use_sudo_is_told_what_it_said(tmp_path: Path, sudo: str, words: str) -> None:
     with pytest.raises(UnreachableError, match=words):
         _facts(HOST, node(), said_by(tmp_path, sudo=sudo))
+
+
+@pytest.mark.parametrize(
+    ("listed", "limits"),
+    [
+        ("cpuset cpu io memory hugetlb pids", True),
+        ("memory pids", True),
+        ("cpuset cpu io pids", False),  # as the firmware of a Raspberry Pi has it
+        ("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t1\t1\nmemory\t4\t80\t1", True),
+        ("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t1\t1\nmemory\t0\t1\t0", False),
+        ("cpuset cpu io pids\n#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t80\t0", False),
+    ],
+)
+def test_whether_the_kernel_can_limit_memory(tmp_path: Path, listed: str, limits: bool) -> None:
+    (tmp_path / "listed").write_text(f"{listed}\n")
+    words = f'case "$*" in *cgroup*) cat {tmp_path}/listed;; *) exec /bin/cat "$@";; esac'
+    answer = said_by(tmp_path, cat=words.replace(f"cat {tmp_path}", f"/bin/cat {tmp_path}"), sudo="exit 0")
+    assert _facts(HOST, node(), answer).facts["memory_limits"] is limits
