@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.lab import Lab, deployed, docker
+from toolkit import engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -202,6 +203,15 @@ def test_a_node_killed_in_the_middle_is_reported_and_comes_back(lab: Lab) -> Non
     assert lab.status()["pub"]["state"] == "up"
 
 
+def test_a_machine_that_was_switched_off_is_named_and_switched_on(lab: Lab) -> None:
+    docker("stop", "--time", "1", lab.node("pub"))
+    (action,) = lab.run("plan", "--json").document["actions"]
+    assert (action["verb"], action["subject"], action["node"]) == ("update", "node", "pub")
+    assert "node pub: " in lab.run("exec", "all", "--", "true", expect=4).stderr
+    assert lab.run("deploy", "--json").document["changed"] is True
+    assert lab.run("deploy", "--json").document["changed"] is False
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_deploy_interrupted_anywhere_can_be_repeated(lab: Lab, how: signal.Signals) -> None:
     lab.run("teardown")
@@ -230,9 +240,29 @@ def test_redeploy_checks_the_file_before_it_removes_anything(lab: Lab) -> None:
     lab.edit("kind: pi3", "kind: pi33")
     assert "did you mean 'pi3'" in lab.run("redeploy", expect=3).stderr
     assert lab.left() == before
+    lab.file.write_text(text.replace("workloads:", "secrets: {never: {vault: none.yml}}\nworkloads:"))
+    assert "there is no file none.yml" in lab.run("redeploy", expect=3).stderr
+    assert lab.left() == before
     lab.file.write_text(text)
+    would = lab.run("redeploy", "--dry-run").stdout
+    assert f"would remove container {lab.node('eh')}" in would
+    assert "create service broker on eh" in would
+    assert lab.left() == before
     lab.run("redeploy")
     lab.run("verify")
+
+
+def test_nodes_of_a_provider_that_left_the_file_do_not_stay(lab: Lab) -> None:
+    text = lab.file.read_text()
+    nobody = f"127.0.0.1, architecture: {engine.architecture()}"  # nothing there answers SSH to a key that is not there
+    lab.write(f"name: NAME\nprovider: ssh\nproviders: {{ssh: {{port: 9}}}}\nnodes: {{eh: {{address: {nobody}}}}}\n")
+    ran = lab.run("deploy", expect=4)
+    assert "node eh" in ran.stderr
+    assert not [left for left in lab.left() if left.startswith("container")]
+    lab.run("teardown")
+    assert lab.left() == []
+    lab.file.write_text(text)
+    lab.run("deploy")
 
 
 def test_the_inventory_works_with_ansible_itself(lab: Lab, tmp_path: Path) -> None:

@@ -152,6 +152,11 @@ def _is_of_this_machine(error: OSError) -> bool:
 
 def _without_access(error: OSError) -> str:
     place = str(error.filename or "this machine")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return (
+            f"{place}: {error.strerror}; the workspace is {paths.workspace()}, what is shared lies in {paths.cache()}; "
+            "try: df -h, toolkit gc"
+        )
     kept = {paths.workspace(): "workspace: TOOLKIT_HOME", paths.cache(): "place for what is shared: TOOLKIT_CACHE"}
     instead = next((f"; try another {what}=FOLDER" for folder, what in kept.items() if _is_below(place, folder)), "")
     return f"{place}: {error.strerror}{instead}"

@@ -83,8 +83,9 @@ def _machines(
 ) -> tuple[dict[str, Host], dict[str, UnreachableError]]:
     """The hosts of the nodes that are chosen, and why those without a machine have none."""
     chosen = select(asked, selector, failed=deployment.failed)
-    if not chosen:
-        raise UsageError(f"{selector} picks no node; see: toolkit status")
+    if not chosen:  # of @failed, since any other selector that picks nothing is an error
+        typer.echo(f"nothing to do: {selector} picks no node", err=True)
+        raise typer.Exit
     hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
     absent = {
         node: UnreachableError(f"node {node} has no machine: {deployment.failed.get(node, 'try: toolkit deploy')}")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from toolkit.state import Deployment
 
 
+NARROW = 70
+"""Columns of a terminal below which kind, address and clock are left out."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("status")(status)
@@ -73,8 +77,11 @@ def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]],
     table = Table(
         title=f"testbed {testbed.name}: {deployment.stage}{twin}", title_justify="left", box=None, padding=(0, 2)
     )
-    for heading in ("node", "kind", "address", "state", "services", "clock"):
-        table.add_column(heading)
+    whole = console.width >= NARROW
+    for heading in (
+        ("node", "kind", "address", "state", "services", "clock") if whole else ("node", "state", "services")
+    ):
+        table.add_column(heading, no_wrap=heading in {"node", "state"}, overflow="fold")
     for row in rows:
         services = " ".join(
             name
@@ -82,14 +89,10 @@ def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]],
             else f"{name}({entry['health'] or entry['state']})"
             for name, entry in row["services"].items()
         )
-        table.add_row(
-            row["node"],
-            row["kind"],
-            row["address"] or "-",
-            row["state"],
-            services or "-",
-            _clock(row),
-        )
+        if whole:
+            table.add_row(row["node"], row["kind"], row["address"] or "-", row["state"], services or "-", _clock(row))
+        else:
+            table.add_row(row["node"], row["state"], services or "-")
     console.print(table)
     for row in rows:
         if row["error"]:

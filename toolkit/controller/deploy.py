@@ -74,7 +74,6 @@ def deploy(asked: Asked, emit: Emit) -> Outcome:
 def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
     """The story itself, for those who hold the testbed's lock."""
     started = time.monotonic()
-    changed = False
     values = check_beforehand(testbed)
     deployment = _begin(testbed, asked)  # what exists
     machines = plan_nodes(testbed, deployment)
@@ -83,7 +82,7 @@ def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
     if leaving := machines.nodes("remove", "replace"):
         deployment = remove_nodes(deployment, leaving, emit)
     deployment = provide_grafana(testbed, deployment, emit)
-    deployment = acquire(testbed, deployment, images, emit)  # machines with addresses
+    deployment, changed = acquire(testbed, deployment, images, emit)  # machines with addresses
     deployment = note_limits(testbed, deployment, emit)
     seen = preflight(testbed, deployment, emit)
     if _wanted_images(testbed, deployment.hosts) - images.keys():  # machines of another architecture than thought
@@ -92,7 +91,8 @@ def converge(testbed: Testbed, asked: Asked, emit: Emit) -> Outcome:
     services = plan_services(bundles, running(seen))
     touched = services.touched | _with_secrets(testbed, deployment)
     if touched:
-        deployment, changed = provision(testbed, deployment, bundles, touched, seen, emit, values=values)
+        deployment, converged = provision(testbed, deployment, bundles, touched, seen, emit, values=values)
+        changed = changed or converged
     _raise_failures(deployment)
     check_gates(testbed, deployment.hosts, bundles, emit, seen=None if touched else seen)
     deployment = save_deployment(
@@ -213,8 +213,18 @@ def provide_grafana(testbed: Testbed, deployment: Deployment, emit: Emit) -> Dep
     return save_deployment(dataclasses.replace(deployment, notes=notes))
 
 
-def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit) -> Deployment:
-    """Machines for every node, each provider asked for its own; those that fail are noted and the rest go on."""
+def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit) -> tuple[Deployment, bool]:
+    """Machines for every node, each provider asked for its own; those that fail are noted and the rest go on.
+
+    Also tells whether a machine was made, or only started.
+    """
+    changes: list[Event] = []
+
+    def told(event: Event) -> None:
+        if event.changed:
+            changes.append(event)
+        emit(event)
+
     hosts: dict[str, Host] = {}
     failed: dict[str, str] = {}
     directory = paths.testbed_dir(testbed.name)
@@ -240,7 +250,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
                 directory=directory,
                 node_image=images[machine, str(operator_architecture())].reference if machine else "",
             )
-            got = provider_for(settings).acquire(request, emit)
+            got = provider_for(settings).acquire(request, told)
             hosts |= got.hosts
             failed |= got.failed
         say(f"{len(hosts)} of {len(testbed.nodes)} nodes are there")
@@ -254,7 +264,7 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
     )
     if not hosts:
         raise UnreachableError("\n".join(_named(node, why) for node, why in failed.items()))
-    return deployment
+    return deployment, bool(changes)
 
 
 def note_limits(testbed: Testbed, deployment: Deployment, emit: Emit) -> Deployment:
