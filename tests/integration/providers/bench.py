@@ -49,6 +49,9 @@ class Bench:
         request = dataclasses.replace(self.request, nodes=nodes, **changes)
         return self.provider.acquire(request, emit or self.events.append)
 
+    def check(self, *nodes: Node) -> list[str]:
+        return self.provider.check(self.testbed, self.request.subnet, nodes)
+
     def release(self, *nodes: str) -> list[Resource]:
         ssh.disconnect()
         return self.provider.release(self.testbed, nodes or None, self.request.directory, self.events.append)

@@ -200,11 +200,13 @@ def test_a_taken_subnet_is_named_with_its_owner_and_a_free_one(container: Bench)
     pool = IPAMConfig(pool_configs=[IPAMPool(subnet="10.87.31.128/25")])
     network = api.create_network(name, ipam=pool, labels={"org.toolkit.testbed": name})
     try:
+        told = container.check(container.node("one"))
         with pytest.raises(UnreachableError) as caught:
             container.acquire(container.node("one"))
     finally:
         api.remove_network(network["Id"])
     message = str(caught.value)
+    assert message == f"testbed {container.testbed}: {told[0]}"
     assert f'10.87.31.0/24 overlaps 10.87.31.128/25 (Docker network "{name}")' in message
     assert "would be free" in message
 

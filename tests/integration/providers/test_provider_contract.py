@@ -33,6 +33,7 @@ def test_hosts_are_entered_with_checked_keys_and_say_what_they_are(bench: Bench)
 def test_acquire_again_changes_nothing(bench: Bench) -> None:
     nodes = [bench.node(name) for name in bench.names]
     first = bench.acquire(*nodes)
+    assert bench.check(*nodes) == []  # what it has itself is not taken by somebody else
     boot = on(first.hosts[bench.names[0]], "cat /proc/1/stat")
     again = bench.acquire(*nodes)
     assert again.hosts == first.hosts
