@@ -134,13 +134,28 @@ def deployed_names() -> list[str]:
 def names_on_machine() -> frozenset[str]:
     """Testbeds of every workspace of this user that is still there: those with a state, and those worked on now."""
     found = set()
-    for note in _workspace_notes().glob("*.path"):
-        home = Path(os.fsdecode(note.read_bytes()))
-        if not home.is_dir():
-            note.unlink(missing_ok=True)
+    for home in _workspaces():
         found |= {file.parent.name for file in home.glob("*/state.json")}
         found |= {file.parent.name for file in home.glob("*/lock") if _holder(file)}
     return frozenset(found)
+
+
+def held_elsewhere(name: str) -> Path | None:
+    """Another workspace of this user that has, or is making, a testbed of this name; None where this one has it."""
+    if state_file(name).is_file():
+        return None
+    others = (home for home in _workspaces() if home != paths.workspace())
+    return next((h for h in others if (h / name / "state.json").is_file() or _holder(h / name / "lock")), None)
+
+
+def _workspaces() -> Iterator[Path]:
+    """Those that are still there."""
+    for note in sorted(_workspace_notes().glob("*.path")):
+        home = Path(os.fsdecode(note.read_bytes()))
+        if home.is_dir():
+            yield home
+        else:
+            note.unlink(missing_ok=True)
 
 
 def file_of(deployment: Deployment) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from toolkit import paths, ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.controller.gates import check_gates
-from toolkit.controller.teardown import look, remove_nodes, teardown
+from toolkit.controller.teardown import look, refuse_what_others_hold, remove_nodes, teardown
 from toolkit.errors import DeployIncompleteError, ToolkitError, UnreachableError
 from toolkit.events import Emit, Event, counted, ignore
 from toolkit.plan import Plan, Running, make_plan, node_hash, plan_nodes, plan_services
@@ -171,9 +171,10 @@ def bundles_of(testbed: Testbed, deployment: Deployment) -> dict[str, Bundle]:
 def check_beforehand(testbed: Testbed) -> dict[str, str]:
     """Everything that can be told before anything is touched; returns the values of the secrets in use.
 
-    Raises UnreachableError with a line for each thing that keeps a provider from its machines, and what reading
-    manifests and secrets raises.
+    Raises UnreachableError with a line for each thing that keeps a provider from its machines, UsageError where another
+    workspace has a testbed of this name, and what reading manifests and secrets raises.
     """
+    refuse_what_others_hold(testbed.name)
     wrong: list[str] = []
     for name, settings in testbed.providers.items():
         nodes = [node for node in testbed.nodes if node.provider == name]

@@ -30,6 +30,8 @@ class Refusal:
     gate: str
     node: str
     why: str
+    lasting: bool = False
+    """Waiting does not mend it."""
 
     def __str__(self) -> str:
         return f"{self.gate}: node {self.node}: {self.why.removeprefix(f'node {self.node}: ')}"
@@ -44,7 +46,7 @@ def check_gates(
     gates: tuple[str, ...] = GATES,
     seen: Mapping[str, Observed | ToolkitError] | None = None,
 ) -> None:
-    """Ask every gate until all nodes pass or its time is over; raises GateError with a line for each refusal.
+    """Ask every gate until all nodes pass, its time is over or waiting is in vain; raises GateError with every refusal.
 
     `seen`: a look at the nodes from a moment ago; they are looked at again only while a gate refuses.
     """
@@ -61,7 +63,7 @@ def check_gates(
                 latest = latest or observe(hosts, testbed.name)
                 judge = _JUDGES[gate]
                 refused = [r for node, what in latest.items() for r in judge(testbed, bundles[node], what, node)]
-            if not refused or time.monotonic() >= deadline:
+            if not refused or any(refusal.lasting for refusal in refused) or time.monotonic() >= deadline:
                 break
             latest = None
             time.sleep(POLL_S)
@@ -133,7 +135,7 @@ def _health(_: Testbed, bundle: Bundle, seen: Observed | ToolkitError, node: str
         if found is None or not found.well:
             state = "is missing" if found is None else f"is {found.health or found.status}"
             why = f"{wanted.service} {state}; its log: toolkit logs {node} --service {wanted.service}"
-            refusals.append(Refusal(gate="health", node=node, why=why))
+            refusals.append(Refusal(gate="health", node=node, why=why, lasting=found is None))
     return refusals
 
 

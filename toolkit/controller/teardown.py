@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -25,7 +26,16 @@ from toolkit.provisioning.registry import registry_parts, remove_registry
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.nodes import VIRTUAL
 from toolkit.spec.testbed import ProviderSettings, Testbed, operator_architecture
-from toolkit.state import Deployment, Host, deployed_names, load_deployment, locked, names_on_machine, save_deployment
+from toolkit.state import (
+    Deployment,
+    Host,
+    deployed_names,
+    held_elsewhere,
+    load_deployment,
+    locked,
+    names_on_machine,
+    save_deployment,
+)
 
 T = TypeVar("T")
 
@@ -47,6 +57,7 @@ def teardown(name: str, *, emit: Emit) -> Removal:
     started = time.monotonic()
     with locked(name):
         deployment = load_deployment(name)
+        refuse_what_others_hold(name)
         removed: list[Resource] = []
         left: list[Resource] = []
         if deployment is not None:
@@ -78,6 +89,16 @@ def teardown(name: str, *, emit: Emit) -> Removal:
     if not deployed_names():
         removed += [Resource(kind="registry", name=gone) for gone in remove_registry(keep_images=True)]
     return Removal(removed=tuple(removed), seconds=time.monotonic() - started)
+
+
+def refuse_what_others_hold(name: str) -> None:
+    """Raises UsageError where machines of this name on this machine belong to a testbed of another workspace."""
+    home = held_elsewhere(name)
+    if home is not None and any(provider.resources(name) for provider in _providers(None)):
+        raise UsageError(
+            f"a testbed named {name} is up already, from the workspace {home}; give this one another name (`name:` in "
+            f"its file), or remove that one: TOOLKIT_HOME={shlex.quote(str(home))} toolkit teardown {name}"
+        )
 
 
 def forget(name: str, nodes: Collection[str]) -> list[Resource]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from toolkit.events import ignore
 from toolkit.providers.base import Acquired, Request, Resource
 from toolkit.spec.load import Asked
 from toolkit.spec.testbed import Node, ProviderSettings
-from toolkit.state import Deployment, Host, SshAccess, load_deployment, save_deployment
+from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
 
 WITH_A_VAULT = """\
 name: lab
@@ -167,3 +168,23 @@ def test_a_limit_that_a_kernel_does_not_keep_is_said_once(workspace: Path, tmp_p
     assert deploy.note_limits(testbed, noted, lambda event: said.append(event.message)) == noted
     assert said == [noted.notes["memory"]]
     assert said[0].startswith("no limits of memory on pi: ")
+
+
+@pytest.mark.parametrize("story", [deploy.deploy, deploy.redeploy, lambda *_: teardown.teardown("lab", emit=ignore)])
+def test_a_testbed_of_that_name_in_another_workspace_is_left_alone(
+    tmp_path: Path, released: list[str], monkeypatch: pytest.MonkeyPatch, story: Any
+) -> None:
+    asked = written(tmp_path, "name: lab\nnodes: {base: {}}\n")
+    other = tmp_path / "elsewhere"
+    with monkeypatch.context() as there:
+        there.setenv("TOOLKIT_HOME", str(other))
+        with locked("lab"):
+            held(asked.file)
+    there_is = [Resource(kind="container", name="toolkit-lab-base")]
+    monkeypatch.setattr(Machines, "resources", lambda *_: there_is)
+    with pytest.raises(UsageError, match=f"named lab is up already, from the workspace {other}"):
+        story(asked, ignore)
+    assert released == []
+    there_is.clear()  # the state is all that is left of it
+    with contextlib.suppress(UnreachableError):
+        story(asked, ignore)
