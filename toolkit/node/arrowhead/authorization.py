@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from toolkit.node.arrowhead import tokens
 from toolkit.node.arrowhead.access import Access, anyone_local, either, only, operator
-from toolkit.node.arrowhead.management import found, liveness, management_routes, some
+from toolkit.node.arrowhead.management import found, management_routes, some
 from toolkit.node.arrowhead.messages import (
     InterCloudAuthEntry,
     InterCloudAuthorization,
@@ -29,7 +29,7 @@ from toolkit.node.arrowhead.messages import (
 from toolkit.node.arrowhead.peers import Offer
 from toolkit.node.arrowhead.process import Core, Listener, System, own_listener, run
 from toolkit.node.arrowhead.refusals import Refusal, not_found
-from toolkit.node.arrowhead.routes import Call, Reply, Route
+from toolkit.node.arrowhead.routes import Branch, Call, Reply, Route
 from toolkit.node.arrowhead.stores import authorisations, neighbours
 
 log = logging.getLogger("toolkit.node.arrowhead.authorization")  # here __name__ is __main__
@@ -159,26 +159,17 @@ class Authorization:
         async def add_one(call: Call) -> Reply:
             return Reply(status=202, value=(await make(call)).value)
 
-        options: dict[str, Any] = {"access": operator}
-        making = {**options, "access": self._access(intra=noun == "intra")}
+        branch = Branch(path, operator)
+        making = Branch(path, self._access(intra=noun == "intra"))
         return [
-            Route(method="GET", path=path, handle=list_all, summary="List rules", answers=list[rule], **options),
-            Route(
-                method="POST", path=path, handle=make, summary="Make rules", accepts=entry, answers=list[rule],
-                statuses=(201,), **making,
+            branch.route("GET", "", list_all, "List rules", answers=list[rule]),
+            making.route("POST", "", make, "Make rules", accepts=entry, answers=list[rule], statuses=(201,)),
+            branch.route(
+                "PUT", "", add_one, "Make rules, as in 4.1.2", accepts=entry, answers=list[rule], statuses=(202,)
             ),
-            Route(
-                method="PUT", path=path, handle=add_one, summary="Make rules, as in 4.1.2", accepts=entry,
-                answers=list[rule], statuses=(202,), **options,
-            ),
-            Route(
-                method="GET", path=f"{path}/{{id}}", handle=get_one, summary="Get a rule", answers=rule, **options
-            ),
-            Route(
-                method="DELETE", path=f"{path}/{{id}}", handle=delete_one, summary="Delete a rule",
-                statuses=(200, 204), **options,
-            ),
-        ]  # fmt: skip
+            branch.route("GET", "/{id}", get_one, "Get a rule", answers=rule),
+            branch.route("DELETE", "/{id}", delete_one, "Delete a rule", statuses=(200, 204)),
+        ]
 
     def _access(self, *, intra: bool) -> Access:
         return either(operator, anyone_local) if intra and self._core.settings.auth_for_cloud else operator
@@ -186,26 +177,25 @@ class Authorization:
     def routes(self) -> list[Route]:
         """Everything the Authorization system answers."""
         core_systems = anyone_local if self._core.settings.auth_for_cloud else only("orchestrator", "gatekeeper")
-        asked: dict[str, Any] = {"method": "PUT", "access": core_systems}
+        asked = Branch(BASE, core_systems)
+        mgmt = Branch(f"{BASE}/mgmt", operator)
+        keys = Branch(f"{BASE}/mgmt/publickey", either(operator, only("certificate_authority")))
         return [
-            liveness(BASE, "This is the Authorization System.", access=core_systems),
-            liveness(f"{BASE}/mgmt", "authorization/mgmt got it", access=operator),
-            Route(
-                path=f"{BASE}/intracloud", handle=self.check_intra, summary="May a consumer use these providers?",
-                accepts=IntraCloudAuthRequest, answers=IntraCloudAuthResponse, **asked,
+            asked.liveness("This is the Authorization System."),
+            mgmt.liveness("authorization/mgmt got it"),
+            asked.route(
+                "PUT", "/intracloud", self.check_intra, "May a consumer use these providers?",
+                accepts=IntraCloudAuthRequest, answers=IntraCloudAuthResponse,
             ),
-            Route(
-                path=f"{BASE}/intercloud", handle=self.check_inter, summary="May a cloud use this service?",
-                accepts=InterCloudAuthRequest, answers=InterCloudAuthResponse, **asked,
+            asked.route(
+                "PUT", "/intercloud", self.check_inter, "May a cloud use this service?",
+                accepts=InterCloudAuthRequest, answers=InterCloudAuthResponse,
             ),
-            Route(
-                path=f"{BASE}/token", handle=self.make_tokens, summary="Make tokens for a consumer",
-                accepts=TokenGenerationRequest, answers=TokenGenerationResponse, **asked,
+            asked.route(
+                "PUT", "/token", self.make_tokens, "Make tokens for a consumer",
+                accepts=TokenGenerationRequest, answers=TokenGenerationResponse,
             ),
-            Route(
-                method="GET", path=f"{BASE}/mgmt/publickey", handle=self.public_key, summary="The public key",
-                answers=str, access=either(operator, only("certificate_authority")),
-            ),
+            keys.route("GET", "", self.public_key, "The public key", answers=str),
             *self.rule_routes(
                 "intra", IntraCloudAuthorization, IntraCloudAuthEntry, list_rules=authorisations.list_intra,
                 delete_rules=authorisations.delete_intra, make=self.allow_intra,

@@ -16,9 +16,9 @@ from sqlalchemy.engine import Connection
 
 from toolkit.errors import UsageError
 from toolkit.node.arrowhead import tls
-from toolkit.node.arrowhead.access import any_cloud, anyone_local, either, only, operator
+from toolkit.node.arrowhead.access import any_cloud, only, operator
 from toolkit.node.arrowhead.http_client import HttpClient
-from toolkit.node.arrowhead.management import created, found, liveness, management_routes, some
+from toolkit.node.arrowhead.management import created, found, management_routes, some
 from toolkit.node.arrowhead.messages import (
     ArrowheadCloud,
     ArrowheadService,
@@ -42,7 +42,7 @@ from toolkit.node.arrowhead.messages import (
 from toolkit.node.arrowhead.peers import Offer, exchange
 from toolkit.node.arrowhead.process import Core, Listener, System, own_listener, run
 from toolkit.node.arrowhead.refusals import Refusal, not_found, unauthorized
-from toolkit.node.arrowhead.routes import Call, Reply, Route
+from toolkit.node.arrowhead.routes import Branch, Call, Reply, Route
 from toolkit.node.arrowhead.stores import identities, neighbours
 from toolkit.node.arrowhead.trace import Trace
 
@@ -192,55 +192,41 @@ class Outbound:
 
     def routes(self) -> list[Route]:
         """What the outbound port answers."""
-        mgmt = f"{BASE}/mgmt"
-        by_name = f"{mgmt}/neighborhood/operator/{{operator}}/cloudname/{{cloudName}}"
+        own = Branch(BASE, only("orchestrator"))
+        mgmt = Branch(f"{BASE}/mgmt", operator)
+        neighbourhood = Branch(f"{BASE}/mgmt/neighborhood", operator)
+        by_name = "/operator/{operator}/cloudname/{cloudName}"
+        brokers = Branch(f"{BASE}/mgmt/brokers", operator)
         one, many = NeighborCloud, list[NeighborCloud]
-        own: dict[str, Any] = {"method": "PUT", "access": only("orchestrator"), "traced": False}
-        options: dict[str, Any] = {"access": operator}
         return [
-            liveness(BASE, "This is the outbound Gatekeeper.", access=either(anyone_local)),
-            liveness(mgmt, "gatekeeper/mgmt got it", access=operator),
-            Route(
-                path=f"{BASE}/init_gsd", handle=self.discover, summary="Global Service Discovery",
-                accepts=GSDRequestForm, answers=GSDResult, **own,
+            Branch(BASE).liveness("This is the outbound Gatekeeper."),
+            mgmt.liveness("gatekeeper/mgmt got it"),
+            own.route(
+                "PUT", "/init_gsd", self.discover, "Global Service Discovery",
+                accepts=GSDRequestForm, answers=GSDResult,
             ),
-            Route(
-                path=f"{BASE}/init_icn", handle=self.negotiate, summary="Inter-Cloud Negotiations",
-                accepts=ICNRequestForm, answers=ICNResult, **own,
+            own.route(
+                "PUT", "/init_icn", self.negotiate, "Inter-Cloud Negotiations",
+                accepts=ICNRequestForm, answers=ICNResult,
             ),
-            Route(
-                method="GET", path=f"{mgmt}/neighborhood", handle=self.list_neighbours, summary="Neighbours",
-                answers=many, **options,
+            neighbourhood.route("GET", "", self.list_neighbours, "Neighbours", answers=many),
+            neighbourhood.route(
+                "POST", "", self.add_neighbours, "Add neighbours", accepts=many, answers=many, statuses=(201, 204)
             ),
-            Route(
-                method="POST", path=f"{mgmt}/neighborhood", handle=self.add_neighbours, summary="Add neighbours",
-                accepts=many, answers=many, statuses=(201, 204), **options,
+            neighbourhood.route(
+                "PUT", "", self.change_neighbour, "Change a neighbour", accepts=one, answers=one, statuses=(202, 204)
             ),
-            Route(
-                method="PUT", path=f"{mgmt}/neighborhood", handle=self.change_neighbour,
-                summary="Change a neighbour", accepts=one, answers=one, statuses=(202, 204), **options,
+            neighbourhood.route("GET", by_name, self.get_neighbour, "One", answers=one),
+            neighbourhood.route("DELETE", by_name, self.delete_neighbour, "Delete a neighbour", statuses=(200, 204)),
+            brokers.route("GET", "", self.list_brokers, "Brokers", answers=list[Broker]),
+            brokers.route(
+                "POST", "", self.add_brokers, "Add brokers", accepts=list[Broker], answers=list[Broker],
+                statuses=(201, 204),
             ),
-            Route(method="GET", path=by_name, handle=self.get_neighbour, summary="One", answers=one, **options),
-            Route(
-                method="DELETE", path=by_name, handle=self.delete_neighbour, summary="Delete a neighbour",
-                statuses=(200, 204), **options,
+            brokers.route(
+                "PUT", "/{id}", self.change_broker, "Change a broker", accepts=Broker, answers=Broker, statuses=(202,)
             ),
-            Route(
-                method="GET", path=f"{mgmt}/brokers", handle=self.list_brokers, summary="Brokers",
-                answers=list[Broker], **options,
-            ),
-            Route(
-                method="POST", path=f"{mgmt}/brokers", handle=self.add_brokers, summary="Add brokers",
-                accepts=list[Broker], answers=list[Broker], statuses=(201, 204), **options,
-            ),
-            Route(
-                method="PUT", path=f"{mgmt}/brokers/{{id}}", handle=self.change_broker, summary="Change a broker",
-                accepts=Broker, answers=Broker, statuses=(202,), **options,
-            ),
-            Route(
-                method="DELETE", path=f"{mgmt}/brokers/{{id}}", handle=self.delete_broker,
-                summary="Delete a broker", statuses=(200, 204), **options,
-            ),
+            brokers.route("DELETE", "/{id}", self.delete_broker, "Delete a broker", statuses=(200, 204)),
             *management_routes(self._core, BASE),
         ]  # fmt: skip
 
@@ -309,18 +295,14 @@ class Inbound:
 
     def routes(self) -> list[Route]:
         """What the inbound port answers."""
-        asked: dict[str, Any] = {"method": "PUT", "access": any_cloud, "traced": False}
+        asked = Branch(BASE, any_cloud)
         return [
-            liveness(BASE, "This is the inbound Gatekeeper.", access=any_cloud),
-            Route(
-                path=f"{BASE}/gsd_poll", handle=self.poll, summary="Do you have this service?", accepts=GSDPoll,
-                answers=GSDAnswer, **asked,
+            asked.liveness("This is the inbound Gatekeeper."),
+            asked.route("PUT", "/gsd_poll", self.poll, "Do you have this service?", accepts=GSDPoll, answers=GSDAnswer),
+            asked.route(
+                "PUT", "/icn_proposal", self.propose, "Give us providers", accepts=ICNProposal, answers=ICNResult
             ),
-            Route(
-                path=f"{BASE}/icn_proposal", handle=self.propose, summary="Give us providers",
-                accepts=ICNProposal, answers=ICNResult, **asked,
-            ),
-        ]  # fmt: skip
+        ]
 
 
 def _known(cloud: ArrowheadCloud | None) -> ArrowheadCloud:

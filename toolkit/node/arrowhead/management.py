@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from sqlalchemy.engine import Connection
 
@@ -11,19 +11,10 @@ from toolkit.node.arrowhead.access import operator
 from toolkit.node.arrowhead.messages import ArrowheadCloud, ArrowheadService, ArrowheadSystem
 from toolkit.node.arrowhead.process import Core
 from toolkit.node.arrowhead.refusals import not_found
-from toolkit.node.arrowhead.routes import Call, Reply, Route
+from toolkit.node.arrowhead.routes import Branch, Call, Reply, Route
 from toolkit.node.arrowhead.stores import identities
 
 T = TypeVar("T")
-
-
-def liveness(path: str, text: str, **options: Any) -> Route:
-    """`GET path` answers a text."""
-
-    async def tell(_call: Call) -> Reply:
-        return Reply(value=text)
-
-    return Route(method="GET", path=path, handle=tell, summary="Liveness", answers=str, **options)
 
 
 def created(made: Sequence[object]) -> Reply:
@@ -113,25 +104,17 @@ class _Kind(Generic[T]):
                 raise not_found(missing % identity)
             return Reply()
 
-        one, many, by_id = self.message, list[self.message], f"{path}/{{id}}"  # type: ignore[name-defined]
-        options: dict[str, Any] = {"access": operator}
+        one, many, branch = self.message, list[self.message], Branch(path, operator)  # type: ignore[name-defined]
         return [
-            Route(method="GET", path=path, handle=list_all, summary=f"List {self.noun}", answers=many, **options),
-            Route(
-                method="POST", path=path, handle=add_some, summary=f"Add {self.noun}", accepts=many, answers=many,
-                statuses=(201, 204), **options,
+            branch.route("GET", "", list_all, f"List {self.noun}", answers=many),
+            branch.route("POST", "", add_some, f"Add {self.noun}", accepts=many, answers=many, statuses=(201, 204)),
+            branch.route(
+                "PUT", "", change_same, f"Change one of the {self.noun}", accepts=one, answers=one, statuses=(202, 204)
             ),
-            Route(
-                method="PUT", path=path, handle=change_same, summary=f"Change one of the {self.noun}", accepts=one,
-                answers=one, statuses=(202, 204), **options,
-            ),
-            Route(method="GET", path=by_id, handle=get_one, summary="Get one", answers=one, **options),
-            Route(
-                method="PUT", path=by_id, handle=change_one, summary="Change one", accepts=one, answers=one,
-                statuses=(202,), **options,
-            ),
-            Route(method="DELETE", path=by_id, handle=delete_one, summary="Delete one", **options),
-        ]  # fmt: skip
+            branch.route("GET", "/{id}", get_one, "Get one", answers=one),
+            branch.route("PUT", "/{id}", change_one, "Change one", accepts=one, answers=one, statuses=(202,)),
+            branch.route("DELETE", "/{id}", delete_one, "Delete one"),
+        ]
 
     def _changed(self, connection: Connection, identity: int, value: T) -> T | None:
         if not self.list_rows(connection, id=identity):

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from toolkit.node.arrowhead import matching
-from toolkit.node.arrowhead.access import Caller, anyone_local, operator
-from toolkit.node.arrowhead.management import found, liveness, management_routes, some
+from toolkit.node.arrowhead.access import Caller, operator
+from toolkit.node.arrowhead.management import found, management_routes, some
 from toolkit.node.arrowhead.messages import (
     ArrowheadCloud,
     ArrowheadService,
@@ -40,7 +40,7 @@ from toolkit.node.arrowhead.messages import (
 from toolkit.node.arrowhead.peers import Offer
 from toolkit.node.arrowhead.process import Core, Listener, System, own_listener, run
 from toolkit.node.arrowhead.refusals import Refusal, bad_payload, not_found
-from toolkit.node.arrowhead.routes import Call, Reply, Route
+from toolkit.node.arrowhead.routes import Branch, Call, Reply, Route
 from toolkit.node.arrowhead.settings import Settings
 from toolkit.node.arrowhead.stores import identities, orchestrations
 from toolkit.node.arrowhead.trace import Trace
@@ -466,63 +466,46 @@ class Store:
 
     def routes(self) -> list[Route]:
         """Everything about the store."""
-        mgmt, public = f"{BASE}/mgmt/store", f"{BASE}/store"
+        mgmt = Branch(f"{BASE}/mgmt/store", operator)
+        public = Branch(f"{BASE}/store")
         one, many = OrchestrationStore, list[OrchestrationStore]
-        options: dict[str, Any] = {"access": operator}
-        seen: dict[str, Any] = {"access": anyone_local, "method": "GET", "answers": many}
         return [
-            liveness(mgmt, "orchestrator/mgmt/store got it", access=operator),
-            Route(method="GET", path=f"{mgmt}/all", handle=self.get_all, summary="All", answers=many, **options),
-            Route(
-                method="GET", path=f"{mgmt}/all_default", handle=self.get_defaults, summary="All default entries",
-                answers=many, **options,
+            mgmt.liveness("orchestrator/mgmt/store got it"),
+            mgmt.route("GET", "/all", self.get_all, "All", answers=many),
+            mgmt.route("GET", "/all_default", self.get_defaults, "All default entries", answers=many),
+            mgmt.route("GET", "/{id}", self.get_one, "One", answers=one),
+            mgmt.route(
+                "PUT", "", self.query, "Entries of a consumer or a service",
+                accepts=OrchestrationStoreQuery, answers=many,
             ),
-            Route(
-                method="GET", path=f"{mgmt}/{{id}}", handle=self.get_one, summary="One", answers=one, **options
+            mgmt.route("POST", "", self.add, "Add", accepts=many, answers=many),
+            mgmt.route(
+                "PUT", "/update/{id}", self.update, "Change", accepts=one, answers=one, statuses=(self._update_status,)
             ),
-            Route(
-                method="PUT", path=mgmt, handle=self.query, summary="Entries of a consumer or a service",
-                accepts=OrchestrationStoreQuery, answers=many, **options,
+            mgmt.route(
+                "PUT", "/priorities", self.set_priorities, "Change priorities",
+                accepts=OrchestrationStorePriorities, answers=many,
             ),
-            Route(
-                method="POST", path=mgmt, handle=self.add, summary="Add", accepts=many, answers=many, **options
+            mgmt.route("GET", "/default/{id}", self.toggle_default, "Toggle default", answers=one),
+            mgmt.route("DELETE", "/{id}", self.delete_one, "Delete one", statuses=(200, 204)),
+            mgmt.route(
+                "DELETE", "/consumerId/{systemId}", self.delete_of_consumer, "Delete those of a consumer",
+                statuses=(200, 204),
             ),
-            Route(
-                method="PUT", path=f"{mgmt}/update/{{id}}", handle=self.update, summary="Change", accepts=one,
-                answers=one, statuses=(self._update_status,), **options,
+            public.liveness("orchestrator/store got it"),
+            public.route(
+                "GET", "/consumername/{systemName}", self.of_consumer, "Default entries of a consumer", answers=many
             ),
-            Route(
-                method="PUT", path=f"{mgmt}/priorities", handle=self.set_priorities, summary="Change priorities",
-                accepts=OrchestrationStorePriorities, answers=many, **options,
+            public.route(
+                "GET", "/consumername/{systemName}/servicedef/{serviceDef}", self.of_consumer,
+                "Entries of a consumer for a service", answers=many,
             ),
-            Route(
-                method="GET", path=f"{mgmt}/default/{{id}}", handle=self.toggle_default, summary="Toggle default",
-                answers=one, **options,
+            public.route(
+                "GET", "/query", self.of_caller, "Entries of the system that asks, by its certificate", answers=many
             ),
-            Route(
-                method="DELETE", path=f"{mgmt}/{{id}}", handle=self.delete_one, summary="Delete one",
-                statuses=(200, 204), **options,
-            ),
-            Route(
-                method="DELETE", path=f"{mgmt}/consumerId/{{systemId}}", handle=self.delete_of_consumer,
-                summary="Delete those of a consumer", statuses=(200, 204), **options,
-            ),
-            liveness(public, "orchestrator/store got it"),
-            Route(
-                path=f"{public}/consumername/{{systemName}}", handle=self.of_consumer,
-                summary="Default entries of a consumer", **seen,
-            ),
-            Route(
-                path=f"{public}/consumername/{{systemName}}/servicedef/{{serviceDef}}", handle=self.of_consumer,
-                summary="Entries of a consumer for a service", **seen,
-            ),
-            Route(
-                path=f"{public}/query", handle=self.of_caller,
-                summary="Entries of the system that asks, by its certificate", **seen,
-            ),
-            Route(
-                path=f"{public}/query/servicedef/{{serviceDef}}", handle=self.of_caller,
-                summary="Entries of the system that asks for a service, by its certificate", **seen,
+            public.route(
+                "GET", "/query/servicedef/{serviceDef}", self.of_caller,
+                "Entries of the system that asks for a service, by its certificate", answers=many,
             ),
         ]  # fmt: skip
 
@@ -553,18 +536,19 @@ def _needs(settings: Settings) -> Sequence[str]:
 
 def _listeners(core: Core) -> list[Listener]:
     orchestrator = Orchestrator(core)
-    path = f"{BASE}/orchestration"
+    asked = Branch(f"{BASE}/orchestration", _may_orchestrate)
+    prepared = Branch(f"{BASE}/orchestration")
     routes = [
-        liveness(BASE, "This is the Orchestrator."),
-        liveness(path, "This is the Orchestrator."),
-        liveness(f"{BASE}/mgmt", "orchestrator/mgmt got it", access=operator),
-        Route(
-            method="POST", path=path, handle=orchestrator.orchestrate, summary="Find providers for a consumer",
-            accepts=ServiceRequestForm, answers=OrchestrationResponse, access=_may_orchestrate, traced=True,
+        Branch(BASE).liveness("This is the Orchestrator."),
+        prepared.liveness("This is the Orchestrator."),
+        Branch(f"{BASE}/mgmt", operator).liveness("orchestrator/mgmt got it"),
+        asked.route(
+            "POST", "", orchestrator.orchestrate, "Find providers for a consumer",
+            accepts=ServiceRequestForm, answers=OrchestrationResponse, traced=True,
         ),
-        Route(
-            method="GET", path=f"{path}/{{systemId}}", handle=orchestrator.default_entries,
-            summary="The prepared answer for a consumer", answers=OrchestrationResponse, traced=True,
+        prepared.route(
+            "GET", "/{systemId}", orchestrator.default_entries, "The prepared answer for a consumer",
+            answers=OrchestrationResponse, traced=True,
         ),
         *Store(core).routes(),
         *management_routes(core, BASE),

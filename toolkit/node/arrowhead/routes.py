@@ -77,6 +77,47 @@ class Route:
         return parts[-1] if parts else "root"
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The operations below one path that the same callers may ask for."""
+
+    path: str
+    access: Access = anyone_local
+
+    def route(
+        self,
+        method: str,
+        below: str,
+        handle: Handler,
+        summary: str,
+        *,
+        accepts: Any = None,
+        answers: Any = None,
+        statuses: tuple[int, ...] = (200,),
+        traced: bool = False,
+    ) -> Route:
+        """The operation at the branch's path followed by `below`."""
+        return Route(
+            method=method,
+            path=self.path + below,
+            handle=handle,
+            summary=summary,
+            accepts=accepts,
+            answers=answers,
+            statuses=statuses,
+            access=self.access,
+            traced=traced,
+        )
+
+    def liveness(self, text: str) -> Route:
+        """`GET` of the branch itself answers a text."""
+
+        async def tell(_call: Call) -> Reply:
+            return Reply(value=text)
+
+        return self.route("GET", "", tell, "Liveness", answers=str)
+
+
 @dataclass(slots=True)
 class Router:
     """Finds routes by path; a path without parameters goes before one with."""

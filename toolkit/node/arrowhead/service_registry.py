@@ -13,7 +13,7 @@ from typing import Any
 
 from toolkit.node.arrowhead import patterns
 from toolkit.node.arrowhead.access import Caller, nobody, only, operator
-from toolkit.node.arrowhead.management import found, liveness, management_routes, some
+from toolkit.node.arrowhead.management import found, management_routes, some
 from toolkit.node.arrowhead.messages import (
     ArrowheadSystem,
     ServiceQueryByRegex,
@@ -23,7 +23,7 @@ from toolkit.node.arrowhead.messages import (
 )
 from toolkit.node.arrowhead.process import Core, Listener, System, own_listener, run
 from toolkit.node.arrowhead.refusals import Refusal, bad_payload, not_found
-from toolkit.node.arrowhead.routes import Call, Reply, Route
+from toolkit.node.arrowhead.routes import Branch, Call, Reply, Route
 from toolkit.node.arrowhead.stores import registry
 
 log = logging.getLogger("toolkit.node.arrowhead.service_registry")  # here __name__ is __main__
@@ -252,61 +252,46 @@ async def _tests(form: ServiceQueryByRegex, entries: Sequence[ServiceRegistryEnt
 def routes(core: Core, registrar: ServiceRegistry) -> list[Route]:
     """Everything the Service Registry answers."""
     entry, entries = ServiceRegistryEntry, list[ServiceRegistryEntry]
-    mgmt = f"{BASE}/mgmt"
-    query_access = only("orchestrator", "gatekeeper", "certificate_authority")
-    sysop: dict[str, Any] = {"access": operator}
+    provider = Branch(BASE, _provider_itself)
+    asked = Branch(BASE, only("orchestrator", "gatekeeper", "certificate_authority"))
+    mgmt = Branch(f"{BASE}/mgmt", operator)
     return [
-        liveness(BASE, "This is the Service Registry Arrowhead Core System.", access=nobody),
-        liveness(mgmt, "serviceregistry/mgmt got it", access=operator),
-        Route(
-            method="POST", path=f"{BASE}/register", handle=registrar.register, summary="Register a service",
-            accepts=entry, answers=entry, statuses=(201,), access=_provider_itself,
+        Branch(BASE, nobody).liveness("This is the Service Registry Arrowhead Core System."),
+        mgmt.liveness("serviceregistry/mgmt got it"),
+        provider.route(
+            "POST", "/register", registrar.register, "Register a service", accepts=entry, answers=entry, statuses=(201,)
         ),
-        Route(
-            method="PUT", path=f"{BASE}/query", handle=registrar.query, summary="Find the providers of a service",
-            accepts=ServiceQueryForm, answers=ServiceQueryResult, statuses=(200, 206), access=query_access,
+        asked.route(
+            "PUT", "/query", registrar.query, "Find the providers of a service",
+            accepts=ServiceQueryForm, answers=ServiceQueryResult, statuses=(200, 206),
         ),
-        Route(
-            method="PUT", path=f"{BASE}/remove", handle=registrar.remove, summary="Take a service back",
-            accepts=entry, answers=entry, statuses=(200, 204), access=_provider_itself,
+        provider.route(
+            "PUT", "/remove", registrar.remove, "Take a service back", accepts=entry, answers=entry, statuses=(200, 204)
         ),
-        Route(
-            method="GET", path=f"{mgmt}/all", handle=registrar.get_all, summary="Every entry",
-            answers=ServiceQueryResult, statuses=(200, 204), **sysop,
+        mgmt.route(
+            "GET", "/all", registrar.get_all, "Every entry", answers=ServiceQueryResult, statuses=(200, 204)
         ),
-        Route(
-            method="DELETE", path=f"{mgmt}/all", handle=registrar.delete_all, summary="Delete every entry",
-            statuses=(200, 204), **sysop,
+        mgmt.route("DELETE", "/all", registrar.delete_all, "Delete every entry", statuses=(200, 204)),
+        mgmt.route("GET", "/id/{id}", registrar.get_one, "One entry", answers=entry),
+        mgmt.route(
+            "GET", "/systemId/{systemId}", registrar.get_of_system, "The entries of a provider", answers=entries
         ),
-        Route(
-            method="GET", path=f"{mgmt}/id/{{id}}", handle=registrar.get_one, summary="One entry",
-            answers=entry, **sysop,
+        mgmt.route(
+            "GET", "/servicedef/{serviceDefinition}", registrar.get_of_definition,
+            "The entries of a service definition", answers=entries,
         ),
-        Route(
-            method="GET", path=f"{mgmt}/systemId/{{systemId}}", handle=registrar.get_of_system,
-            summary="The entries of a provider", answers=entries, **sysop,
+        mgmt.route(
+            "GET", "/serviceId/{serviceId}/providers", registrar.get_providers, "The providers of a service",
+            answers=list[ArrowheadSystem],
         ),
-        Route(
-            method="GET", path=f"{mgmt}/servicedef/{{serviceDefinition}}", handle=registrar.get_of_definition,
-            summary="The entries of a service definition", answers=entries, **sysop,
+        mgmt.route(
+            "PUT", "/query", registrar.query_by_regex, "The entries that match every filter",
+            accepts=list[ServiceQueryByRegex], answers=entries,
         ),
-        Route(
-            method="GET", path=f"{mgmt}/serviceId/{{serviceId}}/providers", handle=registrar.get_providers,
-            summary="The providers of a service", answers=list[ArrowheadSystem], **sysop,
+        mgmt.route(
+            "PUT", "/update/{id}", registrar.update, "Change an entry", accepts=entry, answers=entry, statuses=(202,)
         ),
-        Route(
-            method="PUT", path=f"{mgmt}/query", handle=registrar.query_by_regex,
-            summary="The entries that match every filter", accepts=list[ServiceQueryByRegex], answers=entries,
-            **sysop,
-        ),
-        Route(
-            method="PUT", path=f"{mgmt}/update/{{id}}", handle=registrar.update, summary="Change an entry",
-            accepts=entry, answers=entry, statuses=(202,), **sysop,
-        ),
-        Route(
-            method="DELETE", path=f"{mgmt}/{{entryId}}", handle=registrar.delete_one, summary="Delete an entry",
-            **sysop,
-        ),
+        mgmt.route("DELETE", "/{entryId}", registrar.delete_one, "Delete an entry"),
         *management_routes(core, BASE),
     ]  # fmt: skip
 
