@@ -27,6 +27,7 @@ from typing import Any, Literal, TextIO
 from toolkit import paths
 from toolkit.console.journal import Journal, journal, read_json, write_json
 from toolkit.errors import LockedError, UsageError
+from toolkit.measure.store import folder_of_now
 from toolkit.state import lock_holder
 
 Verb = Literal["deploy", "redeploy", "teardown", "run"]
@@ -245,7 +246,7 @@ def _busy_with(testbed: str) -> str:
 
 def _open_folder(order: Order, lock: TextIO) -> Path:
     """A new action's folder, named in its testbed's busy file; folders of old actions go."""
-    folder = _new_folder(order)
+    folder = folder_of_now(_home() / "actions", f"{order.verb}-{order.testbed}")
     (folder / "events.jsonl").touch()
     lock.truncate(0)
     lock.write(folder.name)
@@ -258,19 +259,6 @@ def _sign(folder: Path, order: Order, process: int) -> None:
     """Write down what was asked for and which process is at it; from now on the action can be found."""
     written = {"order": dataclasses.asdict(order), "started_at": time.time(), "process": process}
     write_json(folder / "order.json", written)
-
-
-def _new_folder(order: Order) -> Path:
-    home = _home() / "actions"
-    stem = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{order.verb}-{order.testbed}"
-    for number in range(1, 1000):
-        folder = home / f"{stem}{f'-{number}' if number > 1 else ''}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
-    raise LockedError(f"{stem}: a thousand actions in one second")
 
 
 def _prune(home: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -22,6 +23,7 @@ from toolkit.provisioning.pages import NOTHING
 from toolkit.report.html import write_experiment, write_report
 from toolkit.report.table import COLUMNS, hop_rows, ledger_line, remarks, run_document
 
+F = TypeVar("F", RunFolder, ExperimentFolder)
 MARGIN_S = 10.0
 """Shown before and after a run where a dashboard is opened on it."""
 _SUMMARIES = threading.Lock()
@@ -165,23 +167,25 @@ def summary(request: Request) -> Response:
 
 
 def _experiment(request: Request) -> tuple[str, ExperimentFolder]:
-    """The experiment that the address names; only folders that are listed are ever opened."""
-    testbed, name = request.path_params["name"], request.path_params["experiment"]
-    console_of(request).catalogue.entry(testbed)
-    for folder in list_experiments(testbed):
-        if folder.name == name:
-            return testbed, folder
-    raise UsageError(f"testbed {testbed} has no experiment {name!r} in {experiments_dir(testbed)}")
+    """The testbed and the experiment that the address names."""
+    return _listed(request, "experiment", list_experiments, experiments_dir)
 
 
 def _run(request: Request) -> tuple[str, RunFolder]:
-    """The run that the address names; only folders that are listed are ever opened."""
-    testbed, name = request.path_params["name"], request.path_params["run"]
+    """The testbed and the run that the address names."""
+    return _listed(request, "run", list_runs, runs_dir)
+
+
+def _listed(
+    request: Request, kind: str, listed: Callable[[str], Iterable[F]], home: Callable[[str], Path]
+) -> tuple[str, F]:
+    """Only folders that are listed are ever opened."""
+    testbed, name = request.path_params["name"], request.path_params[kind]
     console_of(request).catalogue.entry(testbed)
-    for run in list_runs(testbed):
-        if run.name == name:
-            return testbed, run
-    raise UsageError(f"testbed {testbed} has no run {name!r} in {runs_dir(testbed)}")
+    for folder in listed(testbed):
+        if folder.name == name:
+            return testbed, folder
+    raise UsageError(f"testbed {testbed} has no {kind} {name!r} in {home(testbed)}")
 
 
 ROUTES = [

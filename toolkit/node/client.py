@@ -1,4 +1,4 @@
-"""The main program of publisher and subscriber: carries out orders one after the other, until SIGTERM."""
+"""The main program of publisher, subscriber and consumer: carries out orders one after the other, until SIGTERM."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition
 from toolkit.node.platform.gateway import Gateway
 from toolkit.node.platform.journal import Journal
-from toolkit.node.platform.process import run
+from toolkit.node.platform.process import dropped_readings, run
 from toolkit.node.platform.settings import GatewaySettings, read_settings
 
 ROLE = "gateway"
@@ -19,16 +19,12 @@ ROLE = "gateway"
 def readings(gateway: Gateway) -> Iterable[exposition.Reading]:
     """What `/metrics` shows."""
     journal = gateway.journal
-    dropped = [
-        (metrics.MESSAGES_DROPPED, (journal.run, ROLE, reason), float(count))
-        for reason, count in ({"queue_full": 0} | journal.dropped).items()
-    ]
     return [
         (metrics.GATEWAY_RECEIVED, (), journal.received),
         (metrics.GATEWAY_SENT, (), journal.sent),
         (metrics.GATEWAY_QUEUED, (), len(gateway.queue)),
         (metrics.GATEWAY_DEVICES, (), len(gateway.sessions)),
-        *dropped,
+        *dropped_readings(journal, ROLE),
     ]
 
 

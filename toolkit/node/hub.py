@@ -10,7 +10,7 @@ from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition
 from toolkit.node.platform.hub import Hub
 from toolkit.node.platform.journal import Journal
-from toolkit.node.platform.process import run
+from toolkit.node.platform.process import dropped_readings, run
 from toolkit.node.platform.settings import HubSettings, read_settings
 
 ROLE = "hub"
@@ -19,16 +19,12 @@ ROLE = "hub"
 def readings(hub: Hub) -> Iterable[exposition.Reading]:
     """What `/metrics` shows."""
     journal = hub.journal
-    dropped = [
-        (metrics.MESSAGES_DROPPED, (journal.run, ROLE, reason), float(count))
-        for reason, count in ({"queue_full": 0} | journal.dropped).items()
-    ]
     return [
         (metrics.HUB_RECEIVED, (), journal.received),
         (metrics.HUB_SENT, (), journal.sent),
         (metrics.HUB_QUEUED, (), sum(len(customer.queue) for customer in list(hub.customers))),
         (metrics.HUB_CUSTOMERS, (), len(hub.customers)),
-        *dropped,
+        *dropped_readings(journal, ROLE),
     ]
 
 

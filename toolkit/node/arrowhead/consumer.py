@@ -8,6 +8,7 @@ Options, all but the service with the values of the published experiments: `serv
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -21,7 +22,7 @@ from toolkit.contract.orders import RunOrder
 from toolkit.contract.samples import Flag, Point
 from toolkit.contract.settings import ProcessSettings
 from toolkit.contract.steps import HEADER, request_id
-from toolkit.errors import ToolkitError
+from toolkit.errors import UsageError
 from toolkit.node import exposition, pacing
 from toolkit.node.arrowhead import wire
 from toolkit.node.arrowhead.http_client import Answer, HttpClient, NoAnswerError
@@ -38,7 +39,8 @@ from toolkit.node.arrowhead.refusals import Refusal
 from toolkit.node.arrowhead.settings import Settings, settings_from
 from toolkit.node.arrowhead.tls import client_context
 from toolkit.node.arrowhead.trace import Recorder
-from toolkit.node.control import Control, log
+from toolkit.node.client import serve_orders
+from toolkit.node.control import Control
 from toolkit.node.stamps import StampWriter
 
 ROLE = "consumer"
@@ -48,7 +50,7 @@ _OUTCOMES = ("answered", "not_found", "refused", "no_answer")
 
 
 def request_form(options: Mapping[str, Any]) -> ServiceRequestForm:
-    """The request that an order's options describe; raises ValueError or KeyError."""
+    """The request that an order's options describe; raises ValueError."""
     flags = {name: name in _THESIS_FLAGS for name in FLAGS} | {
         name: bool(value) for name, value in options.get("flags", {}).items()
     }
@@ -118,9 +120,14 @@ class Consuming:
             else:
                 return
 
-    def play(self, start_ns: int) -> None:
-        """Send every request, the first at a wall clock instant; returns when all are answered or given up."""
+    def play(self) -> None:
+        """Send every request on schedule; returns when all are answered or given up."""
+        start_ns = self._control.await_start()
+        if start_ns is None:
+            return
+        self._control.enter("running")
         asyncio.run(self._play(start_ns))
+        self._control.enter("draining")
 
     async def _play(self, start_ns: int) -> None:
         order = self._order
@@ -270,26 +277,6 @@ def check_order(order: RunOrder) -> None:
         next(pacing.due_ns(order.arrivals, slots=order.messages, duration_s=order.duration_s, seed=0), None)
 
 
-def carry_out(settings: Settings, control: Control, order: RunOrder, shown: list[Consuming]) -> None:
-    """One order from preparing to done or failed; `shown` is given the run that /metrics tells of."""
-    consuming: Consuming | None = None
-    error: str | None = None
-    try:
-        consuming = Consuming(settings, control, order)
-        shown[:] = [consuming]
-        consuming.prepare()
-        start_ns = control.await_start()
-        if start_ns is not None:
-            control.enter("running")
-            consuming.play(start_ns)
-            control.enter("draining")
-    except (OSError, ValueError, KeyError, ToolkitError) as problem:
-        error = f"{settings.process.service} on {settings.process.node}: {problem}"
-    if consuming is not None:
-        error = consuming.finish(error)
-    control.enter("failed" if error else "done", error)
-
-
 def _readings(control: Control, shown: list[Consuming]) -> Iterable[exposition.Reading]:
     order = control.order
     if order is None or not shown:
@@ -303,22 +290,17 @@ def _readings(control: Control, shown: list[Consuming]) -> Iterable[exposition.R
 def main() -> int:
     """Serve orders until SIGTERM."""
     try:
-        process = ProcessSettings.from_environment()
-        settings = settings_from("consumer", os.environ)
-        shown: list[Consuming] = []
-        control = Control(process, ROLE, readings=lambda: _readings(control, shown), check=check_order)
-    except (KeyError, ValueError) as error:
-        sys.stderr.write(f'{{"event": "failed", "error": "the environment lacks or garbles {error}"}}\n')
-        return 2
-    except ToolkitError as error:
-        sys.stderr.write(f'{{"event": "failed", "error": "{error}"}}\n')
+        settings = settings_from(ROLE, os.environ)
+    except UsageError as error:
+        sys.stderr.write(json.dumps({"event": "failed", "error": str(error)}) + "\n")
         return error.exit_code
-    control.serve()
-    log("serving", process, ROLE, control_port=process.control_port, metrics_port=process.metrics_port)
-    while (order := control.next_order()) is not None:
-        carry_out(settings, control, order, shown)
-    control.close()
-    return 0
+    shown: list[Consuming] = []
+
+    def make(_process: ProcessSettings, control: Control, order: RunOrder) -> Consuming:
+        shown[:] = [Consuming(settings, control, order)]
+        return shown[0]
+
+    return serve_orders(ROLE, make, readings=lambda control: _readings(control, shown), check=check_order)
 
 
 if __name__ == "__main__":

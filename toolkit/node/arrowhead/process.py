@@ -32,6 +32,7 @@ from toolkit.node.arrowhead.sql_log import write_rows_too
 from toolkit.node.arrowhead.storage import Storage, open_storage
 from toolkit.node.arrowhead.trace import Recorder
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, metrics_page
+from toolkit.node.loops import run_in_loop
 
 log = logging.getLogger(__name__)
 
@@ -91,21 +92,11 @@ def run(system: System) -> int:
     try:
         settings = settings_from(system.name, os.environ)
         logs.configure(settings.process, system.name)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(system, settings))
+        run_in_loop(_serve(system, settings))
     except ToolkitError as error:
         sys.stderr.write(json.dumps({"event": "failed", "service": system.name, "error": str(error)}) + "\n")
         return error.exit_code
     return 0
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 async def _serve(system: System, settings: Settings) -> None:

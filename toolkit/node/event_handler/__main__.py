@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import resource
 import signal
 import sys
 import threading
@@ -19,12 +18,14 @@ from toolkit.contract.settings import ProcessSettings
 from toolkit.errors import ToolkitError
 from toolkit.node import exposition
 from toolkit.node.control import Control, log
+from toolkit.node.descriptors import allow_descriptors
 from toolkit.node.event_handler.enhanced import EnhancedHandler
 from toolkit.node.event_handler.recorder import Recorder
 from toolkit.node.event_handler.server import EventHandler
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.workers import WorkerHandler, Workers
 from toolkit.node.live import LiveSender
+from toolkit.node.loops import run_in_loop, versions
 from toolkit.node.stamps import StampWriter
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Orders(threading.Thread):
         counts |= {name: value - before[name] for name, value in _dropped(self._handler).items()}
         control.counts.sent, control.counts.received = recorder.sent, recorder.received
         facts = {"mode": self._handler.settings.mode, "overflow": self._handler.settings.overflow,
-                 "queue_limit": self._handler.settings.queue_limit, **_versions()}  # fmt: skip
+                 "queue_limit": self._handler.settings.queue_limit, **versions()}  # fmt: skip
         problem = writer.close(counts=counts, flows=recorder.flows.by_peer, facts=facts).error
         control.enter("failed" if problem else "done", problem)
 
@@ -126,15 +127,6 @@ class Orders(threading.Thread):
 def _dropped(handler: EventHandler) -> dict[str, int]:
     tally = handler.exchange.tally
     return {"dropped_queue_full": tally.dropped_queue_full, "dropped_disconnected": tally.dropped_disconnected}
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": sys.version.split()[0]}
-    for name in ("httptools", "uvloop"):
-        module = sys.modules.get(name)
-        if module is not None:
-            versions[name] = str(getattr(module, "__version__", "?"))
-    return versions
 
 
 def join_cloud(process: ProcessSettings, handler: EventHandler) -> Membership | None:
@@ -190,14 +182,8 @@ def _problem_of(membership: Membership | None) -> Callable[[], str | None]:
 
 
 def serve_direct(process: ProcessSettings, settings: HandlerSettings) -> None:
-    """Serve on one event loop, uvloop's where it is there."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(serve(process, settings))
-        return
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(process, settings))
+    """Serve on one event loop."""
+    run_in_loop(serve(process, settings))
 
 
 def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, handler: WorkerHandler) -> None:
@@ -254,9 +240,7 @@ def main() -> int:
     """Read the settings and serve."""
     sys.setswitchinterval(1e-4)  # the event loop waits at most 0.1 ms for the other threads
     process = ProcessSettings.from_environment()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
+    allow_descriptors()
     try:
         settings = HandlerSettings.from_environment()
         MODES[settings.mode](process, settings)

@@ -19,7 +19,7 @@ from toolkit.node.drivers.base import Key
 from toolkit.node.drivers.mqtt_packets import MalformedError
 from toolkit.node.platform import packets
 from toolkit.node.platform.journal import Identity, Journal
-from toolkit.node.platform.sessions import HttpSession, MqttSession, Request, Session, response
+from toolkit.node.platform.sessions import HttpSession, MqttSession, Request, Session, end_sessions, response
 from toolkit.node.platform.settings import GatewaySettings
 from toolkit.node.platform.uplink import Uplink, upstream_order
 
@@ -195,14 +195,7 @@ class Gateway:
 
     async def drain(self) -> None:
         """Let the broker take what is queued, at most two seconds; then end every connection."""
-        until_s = time.monotonic() + 2
-        while (self.queue or self._in_flight) and time.monotonic() < until_s:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        for session in list(self.sessions):
-            if isinstance(session, MqttSession):
-                session.end(packets.SHUTTING_DOWN)
-            else:
-                session.close()
+        await end_sessions(self, lambda: bool(self.queue or self._in_flight))
         self.uplink.close()
 
 

@@ -23,7 +23,7 @@ from toolkit.node.drivers import mqtt_packets
 from toolkit.node.platform import packets
 from toolkit.node.platform.feeds import Feed, Source
 from toolkit.node.platform.journal import Identity, Journal
-from toolkit.node.platform.sessions import HttpSession, MqttSession, Request, Session, response
+from toolkit.node.platform.sessions import HttpSession, MqttSession, Request, Session, end_sessions, response
 from toolkit.node.platform.settings import HubSettings
 from toolkit.node.platform.uplink import upstream_order
 
@@ -192,14 +192,7 @@ class Hub:
 
     async def drain(self) -> None:
         """Let customers take what is queued, at most two seconds; then end every connection."""
-        until_s = time.monotonic() + 2
-        while self.queued() and time.monotonic() < until_s:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        for session in list(self.sessions):
-            if isinstance(session, MqttSession):
-                session.end(packets.SHUTTING_DOWN)
-            else:
-                session.close()
+        await end_sessions(self, lambda: self.queued() > 0)
         for subscription in list(self._subscriptions.values()):
             subscription.opened.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError, ToolkitError):

@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
 from toolkit.contract.settings import ProcessSettings
 from toolkit.errors import ToolkitError
@@ -18,6 +19,7 @@ from toolkit.node import exposition
 from toolkit.node.control import Control, log
 from toolkit.node.descriptors import allow_descriptors
 from toolkit.node.live import LiveSender
+from toolkit.node.loops import run_in_loop, versions
 from toolkit.node.platform.journal import Journal
 from toolkit.node.platform.sessions import Session
 from toolkit.node.platform.settings import EndSettings
@@ -39,6 +41,14 @@ class Served(Protocol):
 
     async def drain(self) -> None:
         """Send what is queued and end every connection."""
+
+
+def dropped_readings(journal: Journal, role: str) -> list[exposition.Reading]:
+    """What `/metrics` shows of the messages that one end dropped, by reason."""
+    return [
+        (metrics.MESSAGES_DROPPED, (journal.run, role, reason), float(count))
+        for reason, count in ({"queue_full": 0} | journal.dropped).items()
+    ]
 
 
 class Orders(threading.Thread):
@@ -80,7 +90,7 @@ class Orders(threading.Thread):
             control.await_stop()
             control.enter("draining")
         counts = self._beside(journal.end)
-        facts = {**_facts(self._served.settings), "flows": len(journal.flows.by_peer), **_versions()}
+        facts = {**_facts(self._served.settings), "flows": len(journal.flows.by_peer), **versions()}
         error_text = writer.close(counts=counts, flows=journal.flows.by_peer, facts=facts).error
         control.enter("failed" if error_text else "done", error_text)
 
@@ -98,13 +108,6 @@ def _facts(settings: EndSettings) -> dict[str, Any]:
         name: getattr(settings, name)
         for name in ("protocol", "overflow", "queue_limit", "max_inflight", "send_buffer", "upstream")
     }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": sys.version.split()[0]}
-    if (uvloop := sys.modules.get("uvloop")) is not None:
-        versions["uvloop"] = str(getattr(uvloop, "__version__", "?"))
-    return versions
 
 
 async def _serve(
@@ -162,23 +165,8 @@ def run(role: str, make: Make) -> int:
         await _serve(process, role, *make(process))
 
     try:
-        _run_in_loop(serve)
+        run_in_loop(serve())
     except (ToolkitError, ValueError, OSError) as error:
         log("failed", process, role, error=str(error))
         return 1
     return 0
-
-
-def _run_in_loop(serve: Callable[[], Awaitable[None]]) -> None:
-    """On uvloop's event loop where it is there."""
-
-    async def main() -> None:
-        await serve()
-
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main())
-        return
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())

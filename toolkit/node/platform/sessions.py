@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
@@ -17,6 +18,7 @@ from toolkit.node.platform.settings import EndSettings
 _time_ns = time.time_ns
 _MOST_HEAD_BYTES = 16 * 1024
 _HANDSHAKE_S = 10.0
+_DRAIN_S = 2.0
 _PACKET_OVERHEAD = 65_600
 """A topic's largest size and what else stands before a payload."""
 
@@ -33,6 +35,15 @@ class End(Protocol):
     @property
     def unavailable(self) -> str:
         """Why nobody can be served now; empty: all is well."""
+
+
+async def end_sessions(end: End, has_queued: Callable[[], bool]) -> None:
+    """Take leave of every client once nothing is queued, or after two seconds."""
+    until_s = time.monotonic() + _DRAIN_S
+    while has_queued() and time.monotonic() < until_s:  # noqa: ASYNC110  queues are emptied by callbacks
+        await asyncio.sleep(0.02)
+    for session in list(end.sessions):
+        session.take_leave()
 
 
 class Session(asyncio.Protocol):
@@ -111,6 +122,10 @@ class Session(asyncio.Protocol):
         self.closed = True
         if self.transport is not None:
             self.transport.close()
+
+    def take_leave(self) -> None:
+        """End the connection because this process ends."""
+        self.close()
 
     def write(self, data: bytes) -> None:
         """Answer; the event loop sends what has come together at the end of its turn."""
@@ -219,6 +234,10 @@ class MqttSession(Session):
         if self.version == 5 and self.asked is not None:  # noqa: PLR2004
             self.write(packets.disconnect(code))
         self.close()
+
+    def take_leave(self) -> None:
+        """The server is going, which MQTT 5 can say."""
+        self.end(packets.SHUTTING_DOWN)
 
     def check_age(self, now_s: float) -> None:
         """One and a half times the keep-alive interval, as MQTT has it."""
