@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolkit.cli.target import JsonOption
 from toolkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from toolkit.model.net import Net
+    from toolkit.model.structure import Structure
 
 app = typer.Typer(help="Fit, solve and check stochastic Petri nets of a testbed.", no_args_is_help=True)
 
@@ -117,41 +123,51 @@ def show(
         document = net_document(loaded) | {
             "params": dict(loaded.params),
             "aliases": aliases,
-            "structure": {
-                "place_invariants": list(found.place_invariants),
-                "transition_invariants": list(found.transition_invariants),
-                "markings": found.markings,
-                "complete": found.is_complete,
-                "bounds": found.bounds,
-                "unbounded": list(found.unbounded),
-                "dead_transitions": list(found.dead_transitions),
-                "deadlocks": list(found.deadlocks),
-            },
+            "structure": _structure_document(found),
             "notes": notes,
         }
         typer.echo(json.dumps(document))
         return
-    typer.echo(f"net {loaded.name}, times in {loaded.unit}")
-    for name, value in loaded.params.items():
+    typer.echo("\n".join(_net_lines(loaded, aliases, found, notes)))
+
+
+def _structure_document(found: Structure) -> dict[str, Any]:
+    return {
+        "place_invariants": list(found.place_invariants),
+        "transition_invariants": list(found.transition_invariants),
+        "markings": found.markings,
+        "complete": found.is_complete,
+        "bounds": found.bounds,
+        "unbounded": list(found.unbounded),
+        "dead_transitions": list(found.dead_transitions),
+        "deadlocks": list(found.deadlocks),
+    }
+
+
+def _net_lines(net: Net, aliases: Mapping[str, str], found: Structure, notes: Iterable[str]) -> Iterator[str]:
+    from toolkit.model.netfile import net_document
+
+    yield f"net {net.name}, times in {net.unit}"
+    for name, value in net.params.items():
         also = ", ".join(alias for alias, meant in aliases.items() if meant == name)
-        typer.echo(f"  parameter {name}: {value:g}{f' (also {also})' if also else ''}")
-    for place, count in loaded.places.items():
-        typer.echo(f"  place {place}: {count} at the start, at most {found.bounds[place]} seen")
-    for name, node in net_document(loaded)["transitions"].items():
+        yield f"  parameter {name}: {value:g}{f' (also {also})' if also else ''}"
+    for place, count in net.places.items():
+        yield f"  place {place}: {count} at the start, at most {found.bounds[place]} seen"
+    for name, node in net_document(net)["transitions"].items():
         what = str(node.get("delay") or "immediate")
         what = what if len(what) <= _LONG else f"{what[:_LONG]}..."
         guard = f"  if {node['guard']}" if "guard" in node else ""
         arcs = f"{_arcs(node.get('in'))} -> {_arcs(node.get('out'))}"
-        typer.echo(f"  {name}: {arcs}  {what}  {node.get('server', '')}".rstrip() + guard)
+        yield f"  {name}: {arcs}  {what}  {node.get('server', '')}".rstrip() + guard
     for weights in found.place_invariants:
-        typer.echo("  constant: " + " + ".join(p if w == 1 else f"{w} {p}" for p, w in weights.items()))
-    typer.echo(f"  {found.markings} markings{'' if found.is_complete else ' or more'}")
+        yield "  constant: " + " + ".join(p if w == 1 else f"{w} {p}" for p, w in weights.items())
+    yield f"  {found.markings} markings{'' if found.is_complete else ' or more'}"
     for note in notes:
-        typer.echo(f"  note: {note}")
+        yield f"  note: {note}"
 
 
 @app.command("fit")
-def fit(  # noqa: C901 - one step after the other
+def fit(
     run: RunArgument,
     hop: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this hop (or step); again for another.")
@@ -202,24 +218,26 @@ def fit(  # noqa: C901 - one step after the other
         typer.echo(json.dumps({"hops": documents}))
         return
     for name, document in documents.items():
-        typer.echo(f"{name}: n {document['n']}, mean {document['mean']:.4g} ms, sd {document['sd']:.4g} ms")
-        compared = [document["rounded"]] if "rounded" in document else []
-        for found in document["fits"][:6] + compared:
-            typer.echo(
-                f"  {found['family']:<20} AIC {found['aic']:>12.1f}  BIC {found['bic']:>12.1f}  "
-                f"KS {found['ks']:.4f}  {found['distribution'][:70]}"
-            )
-        for outlier in document["outliers"]:
-            typer.echo(
-                f"  outlier {outlier['value']:.4g}: without it the gamma shape is {outlier['shape_without']:.4g}, "
-                f"not {outlier['shape_with']:.4g}"
-            )
-        for note in document["notes"]:
-            typer.echo(f"  note: {note}")
-        if "bootstrap" in document:
-            typer.echo(
-                f"  bootstrap: KS p {document['bootstrap']['ks_p']:.3f}, AD p {document['bootstrap']['ad_p']:.3f}"
-            )
+        typer.echo("\n".join(_fit_lines(name, document)))
+
+
+def _fit_lines(name: str, document: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{name}: n {document['n']}, mean {document['mean']:.4g} ms, sd {document['sd']:.4g} ms"
+    compared = [document["rounded"]] if "rounded" in document else []
+    for found in document["fits"][:6] + compared:
+        yield (
+            f"  {found['family']:<20} AIC {found['aic']:>12.1f}  BIC {found['bic']:>12.1f}  "
+            f"KS {found['ks']:.4f}  {found['distribution'][:70]}"
+        )
+    for outlier in document["outliers"]:
+        yield (
+            f"  outlier {outlier['value']:.4g}: without it the gamma shape is {outlier['shape_without']:.4g}, "
+            f"not {outlier['shape_with']:.4g}"
+        )
+    for note in document["notes"]:
+        yield f"  note: {note}"
+    if "bootstrap" in document:
+        yield f"  bootstrap: KS p {document['bootstrap']['ks_p']:.3f}, AD p {document['bootstrap']['ad_p']:.3f}"
 
 
 @app.command("predict")

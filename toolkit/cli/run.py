@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toolkit.spec.experiment import Experiment
     from toolkit.spec.load import Asked
     from toolkit.spec.testbed import Testbed
+    from toolkit.state import Deployment
 
 
 def register(app: typer.Typer) -> None:
@@ -65,9 +66,8 @@ def run(
 
     The results stay in folders of their own: toolkit results list.
     """
-    from toolkit.console.actions import Order, shown
     from toolkit.controller.asked import as_deployed
-    from toolkit.controller.run import check_whole, find_experiment, play_experiment
+    from toolkit.controller.run import check_whole, find_experiment
     from toolkit.spec.scale import scale_traffic
 
     testbed, file, chosen = _told_apart(testbed, names or [])
@@ -84,17 +84,9 @@ def run(
         experiment = _changed(
             find_experiment(base, name), messages=messages, repeat=repeat, seed=seed, places=_places(sets)
         )
-        order = Order(verb="run", testbed=base.name, workload=name, by="command line")
-        try:
-            with shown(order) as journal, progress(quiet=quiet or json_output, also=journal.emit) as emit:
-                outcomes.append(play_experiment(base, deployment, experiment, emit=emit, resume=resume))
-                journal.outcome |= outcomes[-1].told
-                outcomes[-1].check()
-        except WorkloadError as error:
-            if not outcomes or not outcomes[-1].broken:
-                raise
-            broken = error  # what was measured is shown all the same
-        _print(outcomes[-1], quietly=json_output)
+        outcome, broken = _play(base, deployment, experiment, quiet=quiet or json_output, resume=resume)
+        outcomes.append(outcome)
+        _print(outcome, quietly=json_output)
         if broken:
             break
     if json_output:
@@ -201,6 +193,27 @@ def _changed(
         repeat=experiment.repeat if repeat is None else repeat,
         seed=experiment.seed if seed is None else seed,
     )
+
+
+def _play(
+    testbed: Testbed, deployment: Deployment, experiment: Experiment, *, quiet: bool, resume: bool
+) -> tuple[Outcome, WorkloadError | None]:
+    """What it came to, and the assertions that do not hold: what was measured is shown all the same."""
+    from toolkit.console.actions import Order, shown
+    from toolkit.controller.run import play_experiment
+
+    order = Order(verb="run", testbed=testbed.name, workload=experiment.name, by="command line")
+    outcome: Outcome | None = None
+    try:
+        with shown(order) as journal, progress(quiet=quiet, also=journal.emit) as emit:
+            outcome = play_experiment(testbed, deployment, experiment, emit=emit, resume=resume)
+            journal.outcome |= outcome.told
+            outcome.check()
+    except WorkloadError as error:
+        if outcome is None:
+            raise
+        return outcome, error
+    return outcome, None
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------

@@ -171,6 +171,34 @@ def way_of(files: Sequence[StampsFile]) -> dict[str, bool]:
     return {"gateway": "gateway" in roles, "hub": "hub" in roles}
 
 
+def base_document(
+    manifest: Mapping[str, Any],
+    files: Sequence[StampsFile],
+    clocks: Mapping[str, NodeClock],
+    joined: Joined,
+    *,
+    faults: Sequence[str],
+) -> dict[str, Any]:
+    """The keys of `kpis.json` that every run has, whether of messages or of requests."""
+    workload = manifest["workload"]
+    return {
+        "run": manifest["run"],
+        "testbed": manifest["testbed"]["name"],
+        "twin": manifest["testbed"]["twin"],
+        "workload": workload["name"],
+        "parameters": manifest.get("parameters", {}),
+        "status": manifest["status"],
+        "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",
+        "valid": not faults,
+        "faults": list(dict.fromkeys(faults)),
+        "ledger": ledger_document(joined.ledgers, joined.total),
+        "clocks": {node: clock_document(clock, joined) for node, clock in clocks.items()},
+        "processes": process_documents(files),
+        "first_ns": joined.first_ns,
+        "last_ns": joined.last_ns,
+    }
+
+
 def kpi_document(
     manifest: Mapping[str, Any],
     files: Sequence[StampsFile],
@@ -183,23 +211,13 @@ def kpi_document(
     beside: Sequence[str],
 ) -> dict[str, Any]:
     """`kpis.json`; `beside`: faults that stamps and counters do not show."""
-    workload = manifest["workload"]
     faults = [*find_faults(manifest, files, clocks, joined, summaries), *beside]
-    asked = int(workload["qos"])
+    asked = int(manifest["workload"]["qos"])
     granted = granted_qos([file.info.facts for file in files if file.info], asked)
-    return {
-        "run": manifest["run"],
-        "testbed": manifest["testbed"]["name"],
-        "twin": manifest["testbed"]["twin"],
-        "workload": workload["name"],
+    return base_document(manifest, files, clocks, joined, faults=faults) | {
         "qos": granted,
         "asked_qos": asked,
         "promises": judge(joined.total, asked=asked, granted=granted),
-        "parameters": manifest.get("parameters", {}),
-        "status": manifest["status"],
-        "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",
-        "valid": not faults,
-        "faults": faults,
         "notes": [
             *joining_notes(manifest, joined_ns),
             *rejections(files),
@@ -208,7 +226,6 @@ def kpi_document(
         "way": way_of(files),
         "hops": {hop: dataclasses.asdict(summaries[hop]) for hop in hops_of(way_of(files))},
         "delays": {name: dataclasses.asdict(summaries[name]) for name in DELAYS},
-        "ledger": ledger_document(joined.ledgers, joined.total),
         "throughput": throughput(joined, carried_bytes),
         "counters": {
             name: getattr(joined, name)
@@ -216,10 +233,6 @@ def kpi_document(
                          "broker_sent", "broker_lost", "hub_received", "hub_sent", "excluded", "foreign", "unrecorded",
                          "unmatched_flows")
         },
-        "clocks": {node: clock_document(clock, joined) for node, clock in clocks.items()},
-        "processes": process_documents(files),
-        "first_ns": joined.first_ns,
-        "last_ns": joined.last_ns,
     }  # fmt: skip
 
 
@@ -260,17 +273,11 @@ def find_faults(
     summaries: Mapping[str, HopSummary],
 ) -> list[str]:
     """Why this run is not to be compared with others, in words; empty: nothing speaks against it."""
-    faults = [str(problem) for problem in manifest.get("problems", ())]
-    if manifest["status"] != "complete":
-        faults.append(f"the run is {manifest['status']}")
-    faults += process_faults(files)
-    faults += clock_faults(clocks, _well_seen(summaries, files), joined)
-    schedule = summaries["schedule"]
-    if manifest["workload"]["arrivals"]["kind"] != "closed" and (schedule.p99_ms or 0.0) > SCHEDULE_LIMIT_MS:
-        faults.append(
-            f"the publisher was late: p99 of actual minus intended sending is {schedule.p99_ms:.1f} ms; "
-            "the load was not what was asked for"
-        )
+    faults = [
+        *told_faults(manifest, files),
+        *clock_faults(clocks, _well_seen(summaries, files), joined),
+        *pace_faults(manifest, summaries["schedule"], role="publisher"),
+    ]
     warm_up = int(manifest["workload"]["warmup_messages"]) * len(manifest["streams"])
     faults += counter_problems(joined, [(file.process, file.role, file.counts) for file in files], warm_up=warm_up)
     found = {
@@ -282,7 +289,21 @@ def find_faults(
         f"{(again := _came_again(joined, files))} copies came that nobody had lost: does a message pass brokers in a "
         "circle (two bridges of one topic), or twice?": again,
     }
-    return list(dict.fromkeys([*faults, *(words for words, holds in found.items() if holds)]))
+    return [*faults, *(words for words, holds in found.items() if holds)]
+
+
+def told_faults(manifest: Mapping[str, Any], files: Sequence[StampsFile]) -> list[str]:
+    """What the controller and the processes said of the run themselves."""
+    ended = [] if manifest["status"] == "complete" else [f"the run is {manifest['status']}"]
+    return [*map(str, manifest.get("problems", ())), *ended, *process_faults(files)]
+
+
+def pace_faults(manifest: Mapping[str, Any], schedule: HopSummary, *, role: str) -> list[str]:
+    """Whether clients of the role that sends kept to their schedule; a closed loop has none."""
+    if manifest["workload"]["arrivals"]["kind"] == "closed" or (schedule.p99_ms or 0.0) <= SCHEDULE_LIMIT_MS:
+        return []
+    late = f"the {role} was late: p99 of actual minus intended sending is {schedule.p99_ms:.1f} ms"
+    return [f"{late}; the load was not what was asked for"]
 
 
 def _came_again(joined: Joined, files: Sequence[StampsFile]) -> int:

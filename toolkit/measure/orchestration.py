@@ -22,15 +22,8 @@ from toolkit.contract.steps import Step, StepRecord, label, read_records, reques
 from toolkit.errors import MeasurementError
 from toolkit.measure.boards import board_faults
 from toolkit.measure.clocks import NodeClock, path_bound_ns
-from toolkit.measure.compute import (
-    SCHEDULE_LIMIT_MS,
-    clock_document,
-    clock_faults,
-    process_documents,
-    process_faults,
-    read_clocks,
-)
-from toolkit.measure.kpis import HopSummary, ledger_document, summarise, throughput
+from toolkit.measure.compute import base_document, clock_faults, pace_faults, read_clocks, told_faults
+from toolkit.measure.kpis import HopSummary, summarise, throughput
 from toolkit.measure.layout import UNKNOWN_NS
 from toolkit.measure.ledger import Joined, Ledger
 from toolkit.measure.stamps import StampsFile, read_files
@@ -335,7 +328,6 @@ def _document(
 
     `beside`: faults that stamps and counters do not show.
     """
-    workload = manifest["workload"]
     timed = requests.answered & ~requests.untimed
     nodes = {file.node for file in files if file.role == "consumer"}
     resolution = max((clocks[node].resolution_ns for node in nodes if node in clocks), default=None)
@@ -349,40 +341,25 @@ def _document(
     )
     summaries, sequence = summarise_steps(steps, clocks, _places(manifest), joined)
     hops = {WHOLE: whole, **summaries}
-    faults = [str(problem) for problem in manifest.get("problems", ())]
-    if manifest["status"] != "complete":
-        faults.append(f"the run is {manifest['status']}")
-    faults += process_faults(files) + clock_faults(clocks, hops, joined)
-    if workload["arrivals"]["kind"] != "closed" and (schedule.p99_ms or 0.0) > SCHEDULE_LIMIT_MS:
-        faults.append(f"the consumer was late: p99 of actual minus intended sending is {schedule.p99_ms:.1f} ms")
-    faults += _gaps(requests, steps)
+    faults = [
+        *told_faults(manifest, files),
+        *clock_faults(clocks, hops, joined),
+        *pace_faults(manifest, schedule, role="consumer"),
+        *_gaps(requests, steps),
+    ]
     if not joined.messages:
         faults.append("no request was sent")
     faults += beside
     sizes = {
         int(file.info.facts["request_bytes"]) for file in files if file.info and "request_bytes" in file.info.facts
     }
-    return {
-        "run": manifest["run"],
-        "testbed": manifest["testbed"]["name"],
-        "twin": manifest["testbed"]["twin"],
-        "workload": workload["name"],
-        "parameters": manifest.get("parameters", {}),
-        "status": manifest["status"],
-        "pacing": "closed" if workload["arrivals"]["kind"] == "closed" else "open",
-        "valid": not faults,
-        "faults": list(dict.fromkeys(faults)),
+    return base_document(manifest, files, clocks, joined, faults=faults) | {
         "hops": {hop: dataclasses.asdict(summary) for hop, summary in hops.items()},
         "delays": {"schedule": dataclasses.asdict(schedule)},
         "sequence": sequence,
         "request_bytes": max(sizes, default=None),
-        "ledger": ledger_document(joined.ledgers, joined.total),
         "throughput": throughput(joined, max(sizes, default=0)),
         "counters": {"messages": joined.messages, "refused": joined.refused, "acknowledged": joined.acknowledged},
-        "clocks": {node: clock_document(clock, joined) for node, clock in clocks.items()},
-        "processes": process_documents(files),
-        "first_ns": joined.first_ns,
-        "last_ns": joined.last_ns,
     }
 
 
