@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.folders import FolderCollector
 from tests.ports import free_port
 from toolkit.controller.control import HttpControl
 from toolkit.controller.experiment import run_experiment
 from toolkit.controller.stage import Limits
 from toolkit.events import Event
-from toolkit.measure.collect import FolderCollector
 from toolkit.measure.store import RunFolder
 from toolkit.provisioning.broker_access import access_secrets
 from toolkit.provisioning.cloud_secrets import cloud_secrets

@@ -59,7 +59,7 @@ def _engine(engine, testbed, known_well):
     finally:
         engine.close()
     return {
-        "engine": {"version": engine.version, "api": engine.api},
+        "engine": {"version": engine.version},
         "engine_error": "",
         "containers": containers,
     }

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.folders import FolderCollector
 from tests.ports import await_port, free_port
 from toolkit.contract.settings import ProcessSettings
 from toolkit.controller.control import HttpControl
 from toolkit.controller.experiment import run_experiment
 from toolkit.controller.stage import Limits
 from toolkit.events import Event
-from toolkit.measure.collect import FolderCollector
 from toolkit.measure.store import RunFolder
 from toolkit.spec.experiment import plain_experiment
 from toolkit.spec.testbed import Image, Link, Node, Service, Testbed

@@ -17,13 +17,13 @@ import pytest
 
 from tests.answers import CHAIN as CHAIN_RUN
 from tests.answers import Scraped, await_rules, unanswered, watching
+from tests.folders import FolderCollector
 from tests.unit.node.conftest import find_mosquitto
 from tests.unit.node.processes import Bench, NodeProcess, free_port
 from toolkit.contract.orders import Arrivals
 from toolkit.controller.control import HttpControl
 from toolkit.controller.experiment import run_experiment
 from toolkit.controller.stage import Limits
-from toolkit.measure.collect import FolderCollector
 from toolkit.measure.ledger import PLACES
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column

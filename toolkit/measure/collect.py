@@ -67,30 +67,3 @@ def _listed(list_folder: Callable[[str], list[str]], folder: str) -> list[str]:
         if error.errno == errno.ENOENT:
             return []
         raise
-
-
-class FolderCollector:
-    """From folders of this machine: `<home>/<node>/samples`, where processes without a container write."""
-
-    def __init__(self, samples: Mapping[str, Path]) -> None:
-        """`samples`: node -> its samples folder."""
-        self._samples = samples
-
-    def fetch(self, run: str, nodes: Iterable[str], raw: Path) -> dict[str, str]:
-        """Copy each node's files of a run into `raw/<node>/`."""
-        failed = {}
-        for node in dict.fromkeys(nodes):
-            folder = self._samples[node]
-            logs = [folder / name for name in CLOCK_LOGS if (folder / name).is_file()]
-            try:
-                left = [file for own in folder.iterdir() if own.name == run for file in sorted(own.iterdir())]
-                found = [*left, *logs]
-                (raw / node).mkdir(parents=True, exist_ok=True)
-                for file in found:
-                    (raw / node / file.name).write_bytes(file.read_bytes())
-            except OSError as error:
-                failed[node] = f"node {node}: {error}"
-        return failed
-
-    def forget(self, run: str, nodes: Iterable[str]) -> None:
-        """Nothing: the caller owns the folders."""

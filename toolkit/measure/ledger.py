@@ -44,7 +44,7 @@ class Ledger:
     @property
     def classified(self) -> int:
         """The sum of the classes."""
-        return self.delivered + self.late + self.dropped + self.refused + self.unconfirmed + self.in_flight
+        return sum(getattr(self, name) for name in CLASSES)
 
     @property
     def closes(self) -> bool:
@@ -58,6 +58,7 @@ PLACES = (
 )  # fmt: skip
 """Where the dropped were seen last, in the order of the way; they add up to `dropped`."""
 CLASSES = ("delivered", "late", "dropped", "refused", "unconfirmed", "in_flight")
+"""Where a message due to a subscriber ends; they add up to `expected`."""
 
 
 def total(ledgers: Iterable[Ledger]) -> Ledger:

@@ -54,7 +54,6 @@ class NodeOutcome:
 class PlaybookRun:
     """A playbook that ended."""
 
-    playbook: str
     outcomes: Mapping[str, NodeOutcome]
     log: Path
     duration_s: float
@@ -116,7 +115,7 @@ class Ansible:
         if not reader.finished:
             said = "\n".join(reader.words[-5:]) or f"status {status}"
             raise DeployIncompleteError(f"ansible-playbook {playbook} did not get to its end: {said}; log: {log}")
-        return PlaybookRun(playbook=playbook, outcomes=reader.outcomes(), log=log, duration_s=time.monotonic() - start)
+        return PlaybookRun(outcomes=reader.outcomes(), log=log, duration_s=time.monotonic() - start)
 
     def _log(self, playbook: str) -> Path:
         logs = self.directory / "logs"

@@ -69,7 +69,6 @@ class Observed:
     containers: Mapping[str, ObservedContainer]
     engine_version: str | None
     """None: there is no engine, or it does not answer; `engine_error` says which."""
-    engine_api: str | None
     engine_error: str
     clock: Mapping[str, Any] | None
     """The answer of the node's clock process; None where it does not answer."""
@@ -126,12 +125,11 @@ def _observe(host: Host, order: str) -> Observed:
         last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
         raise ToolkitError(f"node {host.node} cannot be looked at: {last}")
     seen = json.loads(answer.stdout)
-    engine = seen["engine"] or {"version": None, "api": None}
+    engine = seen["engine"] or {"version": None}
     return Observed(
         node=host.node,
         containers={name: ObservedContainer(name=name, **entry) for name, entry in seen["containers"].items()},
         engine_version=engine["version"],
-        engine_api=engine["api"],
         drift=tuple(seen["drift"]),
         **{key: seen[key] for key in _SAME},
     )

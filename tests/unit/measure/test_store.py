@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import UsageError
-from toolkit.measure.collect import FolderCollector
 from toolkit.measure.store import RunFolder, find_run, list_runs, new_run, prune
 
 
@@ -67,13 +66,3 @@ def test_pruning_keeps_the_newest():
     assert prune("lab", keep=3, dry_run=True) == runs[:1]
     assert prune("lab", keep=1) == runs[:3]
     assert list_runs("lab") == runs[3:]
-
-
-def test_a_node_whose_files_are_missing_is_named_and_the_others_are_fetched(tmp_path: Path):
-    (tmp_path / "pub" / "r").mkdir(parents=True)
-    (tmp_path / "pub" / "r" / "publisher-0.stamps").write_bytes(b"1")
-    (tmp_path / "pub" / "clock.jsonl").write_text("{}")
-    collector = FolderCollector({"pub": tmp_path / "pub", "sub": tmp_path / "sub"})
-    failed = collector.fetch("r", ["pub", "sub", "pub"], tmp_path / "raw")
-    assert list(failed) == ["sub"]
-    assert sorted(file.name for file in (tmp_path / "raw" / "pub").iterdir()) == ["clock.jsonl", "publisher-0.stamps"]

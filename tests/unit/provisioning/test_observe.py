@@ -24,7 +24,7 @@ def test_a_service_that_is_still_starting_is_no_difference(state: str, health: s
         status="", health=health, created=0.0,
     )  # fmt: skip
     seen = Observed(
-        node="a", containers={container.name: container}, engine_version="20", engine_api="1", engine_error="",
+        node="a", containers={container.name: container}, engine_version="20", engine_error="",
         clock=None, boot_id="b", uptime_s=1.0, kernel="6", machine="x86_64", python="3.11", load=0.0, bundle="d",
     )  # fmt: skip
     assert seen.running.unwell == ({} if why is None else {container.name: why})

@@ -127,7 +127,6 @@ class Connack:
     """The broker's answer to CONNECT."""
 
     code: int
-    session_present: bool
     receive_maximum: int
     """QoS 1 and 2 messages the broker takes before it has answered."""
 
@@ -139,7 +138,6 @@ def read_connack(version: Version, body: bytes) -> Connack:
     properties = read_properties(body, 2) if version == 5 and len(body) > 2 else {}  # noqa: PLR2004
     return Connack(
         code=body[1],
-        session_present=bool(body[0] & 1),
         receive_maximum=int(properties.get(_RECEIVE_MAXIMUM, 0xFFFF)),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Protocol
+from typing import Protocol
 
 from toolkit.contract.orders import RunOrder
 from toolkit.contract.samples import Flag
@@ -75,10 +75,6 @@ class Journal:
         if self._writer is not None:
             stream, seq, flags = identity
             self._writer.add(point, flags, self._number(peer), stream, seq, at_ns)
-
-    def document(self) -> dict[str, Any]:
-        """The flows of the run."""
-        return self.flows.by_peer
 
     def _number(self, peer: Peer) -> int:
         if peer.peer_run != self._run_number:

@@ -11,9 +11,9 @@ from toolkit.provisioning.monitoring import QUANTILES, recorded
 
 Kind = Literal["stat", "timeseries", "heatmap", "state-timeline"]
 """Every kind of panel that is used; the console draws exactly these."""
-GREEN, YELLOW, RED, BLUE = "green", "yellow", "red", "blue"
-SECONDS, PER_SECOND, RATIO, COUNT, BYTES, BYTES_PER_SECOND, CELSIUS = (
-    "s", "mps", "percentunit", "short", "bytes", "Bps", "celsius",
+GREEN, YELLOW, RED = "green", "yellow", "red"
+SECONDS, PER_SECOND, RATIO, COUNT, BYTES_PER_SECOND, CELSIUS = (
+    "s", "mps", "percentunit", "short", "Bps", "celsius",
 )  # fmt: skip
 """Grafana's names of units; `mps` is messages per second."""
 
