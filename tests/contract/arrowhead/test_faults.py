@@ -91,7 +91,7 @@ def test_slow_clients_are_let_go_and_others_served(impatient: LocalCloud) -> Non
         started = time.monotonic()
         for _ in range(20):
             assert impatient.service_registry("PUT", QUERY, {"service": GAUGE}).status == 200
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10, "each waits for a time limit of 1 s"
         for connection in slow:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(b"x")

@@ -61,6 +61,12 @@ class NodeProcess:
             assert time.monotonic() < until, f"{self.settings.service} is {status}, not {phases}"
             time.sleep(0.02)
 
+    def wait_until_sent(self, count: int, within_s: float = 20) -> None:
+        until = time.monotonic() + within_s
+        while self.status().sent < count:
+            assert time.monotonic() < until, f"{self.status().sent} of {count} messages sent within {within_s} s"
+            time.sleep(0.02)
+
     def start(self, at_ns: int) -> None:
         status, body = self.ask("POST", "/run/start", json.dumps({"at_ns": at_ns}))
         assert status == 200, body

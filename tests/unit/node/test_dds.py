@@ -85,7 +85,7 @@ def test_a_killed_subscriber_does_not_stop_the_publisher_and_is_not_acknowledged
     )
     publisher.wait_for("ready")
     publisher.start(time.time_ns())
-    time.sleep(1)
+    publisher.wait_until_sent(200)
     victim.process.kill()
     victim.process.wait()
     bench.processes.remove(victim)

@@ -264,7 +264,8 @@ def test_callbacks_follow_their_filters_and_the_publisher_hears_of_it(handler: N
     assert ask(handler, "PUT", "/eventhandler/subscription", gone)[0] == 200
     consumer.got.clear()
     assert publish(handler, "43") == 200
-    time.sleep(0.2)
+    consumer.wait_for(1)
+    time.sleep(0.2)  # for those who are not to be called
     assert [path for path, _ in consumer.got] == ["/mine"]
     for name in ("mine", "others", "exact", "later"):
         assert ask(handler, "DELETE", f"/eventhandler/subscription/type/pressure/consumer/{name}")[0] == 200
@@ -318,12 +319,15 @@ def test_resume_with_last_event_id(bench: Bench) -> None:
 
 
 def stuck_subscriber(handler: NodeProcess) -> socket.socket:
-    """One that subscribes with a small window and never reads."""
+    """One that subscribes with a small window and reads no event."""
     stuck = socket.socket()
     stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     stuck.connect(("127.0.0.1", handler.port))
+    stuck.settimeout(20)
     stuck.sendall(b"GET /eventhandler/subscription HTTP/1.1\r\nHost: x\r\neventtype: pressure\r\n\r\n")
-    time.sleep(0.1)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += stuck.recv(1)
     return stuck
 
 
@@ -373,11 +377,11 @@ def test_block_makes_the_publisher_wait_and_loses_nothing(bench: Bench) -> None:
 
     pushing = threading.Thread(target=push)
     pushing.start()
-    time.sleep(2)
-    waiting_at = len(published)
-    assert waiting_at < 60
-    assert count(handler, 'toolkit_broker_queue_overflows_total{policy="block"}') > 0
-    stuck.settimeout(10)
+    until = time.monotonic() + 20
+    while not count(handler, 'toolkit_broker_queue_overflows_total{policy="block"}'):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert len(published) < 60
     received = b""
     while received.count(b"\ndata: ") < 60:
         received += stuck.recv(1 << 20)
