@@ -65,11 +65,21 @@ class Lab:
         return ran
 
     def interrupt(self, process: subprocess.Popen[str], *, after_s: float, how: signal.Signals = signal.SIGINT) -> Ran:
-        """Stop a command in the middle; returns how it ended."""
+        """Stop a command so long after it took the testbed's lock; returns how it ended."""
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not self.locked and time.monotonic() < deadline:
+            time.sleep(0.02)
         time.sleep(after_s)
         process.send_signal(how)
         stdout, stderr = process.communicate(timeout=60)
         return Ran(arguments=("interrupted",), code=process.returncode, stdout=stdout, stderr=stderr)
+
+    @property
+    def locked(self) -> bool:
+        """Whether a command holds the testbed's lock, in which it then writes its name."""
+        with contextlib.suppress(FileNotFoundError):
+            return bool((self.home / self.name / "lock").read_text())
+        return False
 
     def status(self) -> dict[str, dict[str, Any]]:
         document = self.run("status", "--json").document
