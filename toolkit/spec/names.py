@@ -15,5 +15,5 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     by_lower = {candidate.lower(): candidate for candidate in reversed(known)}
     if near := get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6):
         return f"; did you mean {by_lower[near[0]]!r}?"
-    few = 16
+    few = 20
     return f"; expected one of {', '.join(known)}" if 0 < len(known) <= few else ""

@@ -32,6 +32,11 @@ class EventHandlerSettings(TypedDict, total=False):
     """Messages that may wait for one subscriber."""
     overflow: Annotated[Literal["block", "drop-oldest", "disconnect"], Field(default="block")]
     """What happens when a subscriber's queue is full."""
+    send_buffer: Annotated[Size, Field(default="0B")]
+    """Buffer asked of the kernel for each subscriber's connection (SO_SNDBUF); Linux holds twice that. 0B leaves it to
+    the kernel, which sizes each connection's by what was ever under way on it."""
+    congestion: Annotated[Literal["kernel", "reno", "cubic", "bbr"], Field(default="kernel")]
+    """Congestion control of those connections; `kernel` is what the node uses."""
     replay: Annotated[int, Field(default=0, ge=0, le=1_000_000)]
     """Messages kept for subscribers that come back with Last-Event-ID."""
     publishing_tolerance: Annotated[Duration, Field(default="60m")]

@@ -23,6 +23,7 @@ from toolkit.node.event_handler.documents import Filter, System
 from toolkit.node.event_handler.enhanced import EnhancedHandler
 from toolkit.node.event_handler.filters import FilterStore
 from toolkit.node.event_handler.outlet import Outlet
+from toolkit.node.event_handler.sending import Sending
 from toolkit.node.event_handler.settings import HandlerSettings
 
 from .processes import Bench, NodeProcess, of_point, play
@@ -405,6 +406,8 @@ def test_enhanced_gives_whoever_has_its_answer_every_event_from_then_on() -> Non
 
     class Wire(Outlet):
         def __init__(self) -> None: ...
+
+        def set_sending(self, sending: Sending) -> None: ...
 
         def write(self, data: bytes) -> None:
             if not written:  # an event comes in while the answer is being written

@@ -104,7 +104,8 @@ class Orders(threading.Thread):
         counts |= {name: value - before[name] for name, value in _dropped(self._handler).items()}
         control.counts.sent, control.counts.received = recorder.sent, recorder.received
         facts = {"mode": self._handler.settings.mode, "overflow": self._handler.settings.overflow,
-                 "queue_limit": self._handler.settings.queue_limit, **versions()}  # fmt: skip
+                 "queue_limit": self._handler.settings.queue_limit, **self._handler.settings.sending.effective(),
+                 **versions()}  # fmt: skip
         problem = writer.close(counts=counts, flows=recorder.flows.by_peer, facts=facts).error
         control.enter("failed" if problem else "done", problem)
 
@@ -243,6 +244,7 @@ def main() -> int:
     allow_descriptors()
     try:
         settings = HandlerSettings.from_environment()
+        settings.sending.effective()
         MODES[settings.mode](process, settings)
     except KeyError as error:
         log("failed", process, ROLE, error=f"mode {error} is not in this image; there is {', '.join(MODES)}")

@@ -17,6 +17,7 @@ from toolkit.node.event_handler.documents import Event, Filter, System
 from toolkit.node.event_handler.guard import Guard
 from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.recorder import Passage, Recorder
+from toolkit.node.event_handler.sending import Sending
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.systems import Systems
 from toolkit.node.event_handler.tally import Tally
@@ -73,7 +74,9 @@ class Callbacks(Protocol):
 class Caller:
     """POSTs documents to one address, one after the other, on a connection kept between them."""
 
-    def __init__(self, address: str, port: int, guard: Guard | None) -> None:
+    def __init__(self, address: str, port: int, guard: Guard | None, sending: Sending | None = None) -> None:
+        """`sending`: how the kernel sends, where the other end is a subscriber."""
+        self._sending = sending
         self._tls = guard.client_context if guard else None
         self.place = address, port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -87,6 +90,8 @@ class Caller:
             async with asyncio.timeout(_WITHIN_S):
                 if self._streams is None:
                     self._streams = await asyncio.open_connection(*self.place, ssl=self._tls)
+                    if self._sending is not None:
+                        self._sending.set_on(self._streams[1].get_extra_info("socket"))
                 reader, writer = self._streams
                 sent_ns = _time_ns()
                 writer.write(request)
@@ -148,7 +153,7 @@ class _Subscription:
         self.task = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
-        caller = Caller(*self.remote(), self._owner.guard)
+        caller = self._owner.caller(self.remote())
         try:
             while True:
                 while not self.queue:
@@ -156,7 +161,7 @@ class _Subscription:
                     await self.filled.wait()
                 if caller.place != self.remote():
                     caller.close()
-                    caller = Caller(*self.remote(), self._owner.guard)
+                    caller = self._owner.caller(self.remote())
                 body, passage, result = self.queue.popleft()
                 delivered, sent_ns = False, 0
                 self.under_way = 1
@@ -221,6 +226,10 @@ class CallbackSubscriptions:
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+    def caller(self, place: tuple[str, int]) -> Caller:
+        """Whoever POSTs to a subscriber there."""
+        return Caller(*place, self.guard, self._settings.sending)
 
     def add(self, wanted: Filter) -> Filter | None:
         """The new subscription's filter; None when (type, consumer) is there already (it stays as it is)."""

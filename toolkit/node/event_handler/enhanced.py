@@ -73,6 +73,7 @@ class Broadcasters(Exchange):
         Whoever has read `head` gets every event published from then on, so it is written by a subscriber that is
         known already; an event that comes in between waits for it.
         """
+        outlet.set_sending(self.sending)
         with self._turn:
             topic = self.topic(event_type)
             output = Output(self, outlet, topic, wanted)

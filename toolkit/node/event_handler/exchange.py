@@ -157,6 +157,7 @@ class Exchange:
         self.settings = settings
         self.recorder = recorder
         self.tally = Tally()
+        self.sending = settings.sending
         self.topics: dict[str, Topic] = {}
         self._kept_bytes = 0
         self._next_id = 1
@@ -174,6 +175,7 @@ class Exchange:
         topic = self.topic(event_type)
         subscriber = SseSubscriber(self, outlet, topic, wanted)
         outlet.limit_unsent(_MOST_UNSENT_BYTES)
+        outlet.set_sending(self.sending)
         outlet.write(head)
         if after_id is not None:
             if after_id >= self._next_id:

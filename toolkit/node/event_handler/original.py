@@ -29,6 +29,7 @@ from toolkit.node.event_handler.filters import FilterStore
 from toolkit.node.event_handler.guard import Guard
 from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.recorder import Passage
+from toolkit.node.event_handler.sending import Sending
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.workers import WorkerHandler
 
@@ -102,7 +103,8 @@ class Pool:
 class Sender:
     """POSTs on blocking sockets: a new connection each time, or one that is kept."""
 
-    def __init__(self, *, reuse: bool, guard: Guard | None) -> None:
+    def __init__(self, *, reuse: bool, guard: Guard | None, sending: Sending) -> None:
+        self._sending = sending
         self._reuse = reuse
         self._tls = guard.client_context if guard else None
         self._kept: dict[Place, collections.deque[socket.socket]] = {}
@@ -115,7 +117,7 @@ class Sender:
             with contextlib.suppress(OSError, ValueError):
                 return self._exchange(place, kept, request)
         try:
-            return self._exchange(place, _connect(place, self._tls), request)
+            return self._exchange(place, _connect(place, self._tls, self._sending), request)
         except _UnansweredError as error:
             return False, error.sent_ns
         except (OSError, ValueError):
@@ -158,8 +160,9 @@ class _UnansweredError(OSError):
         self.sent_ns = sent_ns
 
 
-def _connect(place: Place, tls: ssl.SSLContext | None) -> socket.socket:
+def _connect(place: Place, tls: ssl.SSLContext | None, sending: Sending) -> socket.socket:
     connection = socket.create_connection(place, timeout=_WITHIN_S)
+    sending.set_on(connection)
     if tls is not None:
         connection = tls.wrap_socket(connection)
     connection.setblocking(True)
@@ -196,8 +199,8 @@ class Notifications:
         self._handler = handler
         self._feeds_back = settings.feedback
         self._store = FilterStore(settings)
-        self._sender = Sender(reuse=settings.connection_reuse, guard=handler.guard)
-        self._fresh_sender = Sender(reuse=False, guard=handler.guard)
+        self._sender = Sender(reuse=settings.connection_reuse, guard=handler.guard, sending=settings.sending)
+        self._fresh_sender = Sender(reuse=False, guard=handler.guard, sending=Sending())
         self._pool = Pool(max((os.cpu_count() or 1) - 1, 1))
         self._consumers: dict[Place, Consumer] = {}
 

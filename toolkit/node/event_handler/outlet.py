@@ -10,6 +10,8 @@ import asyncio
 import os
 import socket
 
+from toolkit.node.event_handler.sending import Sending
+
 _TCP_NOTSENT_LOWAT = 25
 """Of Linux; Python has no name for it before 3.12."""
 
@@ -24,6 +26,12 @@ class Outlet:
         sock = transport.get_extra_info("socket")
         # Bytes of a TLS connection have to pass through its transport.
         self._fd = -1 if sock is None or transport.get_extra_info("ssl_object") is not None else sock.fileno()
+
+    def set_sending(self, sending: Sending) -> None:
+        """Let the kernel send as was set."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sending.set_on(sock)
 
     def limit_unsent(self, most_bytes: int) -> None:
         """Let the kernel keep at most so many bytes beyond what the peer has room for, and the transport no event.

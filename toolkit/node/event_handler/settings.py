@@ -10,13 +10,16 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from toolkit.node.arrowhead.quirks import QUIRKS, Quirks
+from toolkit.node.event_handler.sending import Sending
 
 Mode = Literal["direct", "enhanced", "original"]
 Overflow = Literal["block", "drop-oldest", "disconnect"]
 Version = Literal["4.1", "4.1.1", "4.1.2"]
+Congestion = Literal["kernel", "reno", "cubic", "bbr"]
 _CHOICES = {
     "mode": ("direct", "enhanced", "original"),
     "overflow": ("block", "drop-oldest", "disconnect"),
+    "congestion": ("kernel", "reno", "cubic", "bbr"),
     "version": tuple(QUIRKS),
 }
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -27,6 +30,9 @@ _IN_SECONDS = {
     "check_interval": "check_interval_s",
     "database_timeout": "database_timeout_s",
 }
+_UNITS_BYTES = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SIZE = re.compile(r"([0-9.]+) ?(B|K|M|G)")
+_IN_BYTES = {"send_buffer": "send_buffer_bytes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,10 @@ class HandlerSettings:
     """What happens when a subscriber's queue is full: the publisher waits, the oldest event goes, or the subscriber."""
     queue_limit: int = 1024
     """Events that may wait for one subscriber, beyond what its socket holds."""
+    send_buffer_bytes: int = 0
+    """SO_SNDBUF of a subscriber's connection; 0 leaves it to the kernel."""
+    congestion: Congestion = "kernel"
+    """Congestion control of those connections; `kernel` is the node's own."""
     replay: int = 0
     """Events per type kept for `Last-Event-ID`; 0 keeps none and sends no ids, as the original."""
     replay_bytes: int = 4 * 1024 * 1024
@@ -98,6 +108,12 @@ class HandlerSettings:
         return bool(self.tls_certificate_file)
 
     @property
+    def sending(self) -> Sending:
+        """What is set on a subscriber's connection."""
+        named = "" if self.congestion == "kernel" else self.congestion
+        return Sending(buffer_bytes=self.send_buffer_bytes, congestion=named)
+
+    @property
     def quirks(self) -> Quirks:
         """What is particular to that release."""
         return QUIRKS[self.version]
@@ -124,7 +140,12 @@ class HandlerSettings:
         """The defaults, then TOOLKIT_SETTINGS, then single variables; raises ValueError naming what is wrong."""
         values: dict[str, Any] = {}
         for name, value in json.loads(environ.get("TOOLKIT_SETTINGS") or "{}").items():
-            values[_IN_SECONDS.get(name, name)] = _seconds(name, value) if name in _IN_SECONDS else value
+            if name in _IN_SECONDS:
+                values[_IN_SECONDS[name]] = _seconds(name, value)
+            elif name in _IN_BYTES:
+                values[_IN_BYTES[name]] = _bytes(name, value)
+            else:
+                values[name] = value
         known = {entry.name: entry.default for entry in fields(cls)}
         if unknown := sorted(values.keys() - known.keys()):
             raise ValueError(f"TOOLKIT_SETTINGS: the Event Handler has no setting {', '.join(unknown)}")
@@ -160,3 +181,10 @@ def _seconds(name: str, text: Any) -> float:
     if match is None:
         raise ValueError(f"{name} {text!r} is not a duration such as 500ms or 60m")
     return float(match[1]) * _UNITS_S[match[2]]
+
+
+def _bytes(name: str, text: Any) -> int:
+    match = _SIZE.fullmatch(str(text))
+    if match is None:
+        raise ValueError(f"{name} {text!r} is not a size such as 128K")
+    return int(float(match[1]) * _UNITS_BYTES[match[2]])
