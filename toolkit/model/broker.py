@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import ModelError
-from toolkit.model.cables import QUANTUM_BYTES, SHRINKING, Cables, Freed
+from toolkit.model.cables import QUANTUM_BYTES, SHRINKING, WIRE_SHARE, Cables, Freed
 from toolkit.model.classes import MOST_CLASSES, message_classes
 from toolkit.model.delays import delay_of, rest_of
 from toolkit.model.distributions import Deterministic, Distribution, FloatArray
 from toolkit.model.samples import RunSamples
+from toolkit.spec.quantities import size_bytes
 
 MESSAGES = 60
 """In a net whose messages may queue behind each other: enough for queues to settle."""
@@ -35,7 +36,6 @@ _WAKES_AT = 2 / 3
 _ANSWER_BYTES = 200
 _SIZED_CLASSES = 3
 _FEW = 20
-_QUANTUM = f"min(quantum / S ** {SHRINKING}, {QUANTUM_BYTES})"
 _BLOCKING_MODES = {"enhanced", "original"}
 
 
@@ -51,6 +51,8 @@ def run_settings(samples: RunSamples) -> dict[str, float]:
     }
     if _mode(samples) == "direct":  # one event loop does everything, one thing after the other
         settings |= {"K": 1, "C": 1}
+    if held := _known_buffer(samples):
+        settings["buffer"] = held
     window = samples.window
     return settings | ({"rate": samples.rate_per_s} if window is None else {"W": window})
 
@@ -63,6 +65,7 @@ def broker_document(samples: RunSamples, subscribers: int, *, at_a_rate: bool = 
     """
     assert samples.freed is not None
     settings = run_settings(samples)
+    settings.pop("buffer", None)  # of nets in which a broker waits for it
     settings["S"] = min(settings["S"], subscribers)
     if at_a_rate and "W" in settings:
         del settings["W"]
@@ -75,9 +78,13 @@ def broker_document(samples: RunSamples, subscribers: int, *, at_a_rate: bool = 
     return net.document()
 
 
-def buffer_bytes(freed: Freed) -> int:
-    """What the kernel holds for one subscriber before a blocking broker waits: as the run showed it, or supposed."""
+def buffer_bytes(samples: RunSamples) -> int:
+    """What the kernel holds for one subscriber before a blocking broker waits: as set, as seen, or supposed."""
+    assert samples.freed is not None
+    freed = samples.freed
     copy = freed.cables.out_bytes
+    if held := _known_buffer(samples):
+        return max(held, round(copy))
     return round(max(freed.held_copies / _WAKES_AT * copy if freed.held_copies else BUFFER_BYTES, copy))
 
 
@@ -104,14 +111,24 @@ class _Broker:
         return self.cables.parts(self.lanes) if self.cables.out_mbps else 0
 
     @property
+    def is_answered(self) -> bool:
+        """Whether the next message waits for an answer that may wait for others' copies."""
+        return not self.is_alone and "W" in self.settings
+
+    @property
+    def quantum(self) -> str:
+        """What a connection may have in the cable's queue."""
+        return f"min(quantum / S ** {SHRINKING}, {QUANTUM_BYTES})" if self.cables.is_paced else "quantum"
+
+    @property
     def blocks(self) -> bool:
         """Whether the broker waits where the kernel holds too much for a subscriber, and messages can meet."""
         return bool(self.parts) and not self.is_alone and _mode(self.samples) in _BLOCKING_MODES
 
     @property
     def hides_rest(self) -> bool:
-        """Whether connections took uneven turns on a full cable: what is left of the way is not seen behind it."""
-        return self.samples.is_cable_full and self.parts > 1
+        """Whether what is left of the way is not seen; small copies take no turns, so it is."""
+        return self.samples.is_rest_hidden and self.parts > 1
 
     @property
     def suffixes(self) -> list[str]:
@@ -141,7 +158,7 @@ class _Broker:
         for lane in range(1, self.lanes + 1):
             self.put_lane(lane)
         self.put_arrivals()
-        if not self.is_alone and "W" in self.settings:
+        if self.is_answered:
             self.put_answer()
         params = self.params()
         names = {"W": ("window", "connections"), "out_bytes": ("frame_bytes",), "out_mbps": ("link_mbps",)}
@@ -173,9 +190,10 @@ class _Broker:
             if cables.burst_bytes:
                 made["burst"] = round(cables.burst_bytes)
             if self.parts > 1:
-                made["quantum"] = round(min(cables.quantum_bytes, QUANTUM_BYTES * max(self.lanes, 2) ** SHRINKING))
+                most = QUANTUM_BYTES * (max(self.lanes, 2) ** SHRINKING if cables.is_paced else 1)
+                made["quantum"] = round(min(cables.quantum_bytes, most))
             if self.blocks:
-                made["buffer"] = buffer_bytes(self.freed)
+                made["buffer"] = buffer_bytes(self.samples)
         made |= {"gap": _short(self.freed.gap_ms)} if self.lanes > 1 else {}
         made |= {"lag": _short(self.lag_ms)} if self.lag_ms and self.lanes > 1 else {}
         return made
@@ -241,33 +259,51 @@ class _Broker:
             guard = " and ".join(text for text in (f"S > {lane}", room) if text)
             self.transitions[f"write_{lane}"] = _at_once(writing, [into, f"Writing_{lane}"], guard=guard)
             self.transitions[f"go_on_{lane}"] = _timed(f"Writing_{lane}", f"To_Write_{lane + 1}", _lasting("gap"))
-        is_answered = not self.is_alone and "W" in self.settings
         guard = " and ".join(text for text in (f"S == {lane}" if self.lanes > 1 else "", room) if text)
-        ends = [into, "Answering"] if is_answered else into
+        ends = [into, "Answering"] if self.is_answered else into
         self.transitions[f"write_last_{lane}"] = _at_once(writing, ends, guard=guard)
         if not parts:
             return
         self.places |= {"Cable": 1, waiting: 0}
         begun = [f"Begun_{part}_{lane}" for part in range(1, parts)]
+        turned = [] if self.cables.is_paced else [f"Turned_{part}_{lane}" for part in range(1, parts)]
         for part in range(1, parts + 1):
             on_cable = f"On_Cable_{part}_{lane}" if parts > 1 else f"On_Cable_{lane}"
             before = waiting if part == 1 else begun[part - 2]
-            after = arrived if part == parts else begun[part - 1]
+            after = arrived if part == parts else (turned or begun)[part - 1]
             self.places |= {on_cable: 0, **({after: 0} if part < parts else {})}
-            take = _at_once([before, "Cable"], on_cable, guard=f"{' + '.join(begun)} == 0" if part == 1 < parts else "")
-            # First parts go first, then answers, then the other parts.
-            take["immediate"]["priority"] = parts + 2 if part == 1 else parts - part + 1
+            is_first = f"{' + '.join(begun + turned)} == 0" if part == 1 < parts else ""
+            take = _at_once([before, "Cable"], on_cable, guard=is_first)
+            # First parts go first, then answers, then the other parts; without pacing those that were there before.
+            take["immediate"]["priority"] = (
+                parts + 2 if part == 1 else (parts if self.cables.is_paced else 2 * parts + 3) - part + 1
+            )
             name = f"{part}_{lane}" if parts > 1 else f"{lane}"
             self.transitions[f"take_{name}"] = take
-            size = _left(part) if part == parts else f"min({_left(part)}, {_QUANTUM})"
+            size = self.left(part) if part == parts else f"min({self.left(part)}, {self.quantum})"
             delay = _lasting(f"{size} * 8 / 1000 / out_mbps")
             self.transitions[f"pass_{name}"] = _timed(on_cable, [after, "Cable"], delay)
+            if part < parts and turned:
+                self.places[begun[part - 1]] = 0
+                self.transitions[f"rejoin_{name}"] = _at_once(after, begun[part - 1], guard=self.is_round_over)
             if part < parts:  # nothing is left of a small copy
-                gone = _at_once(after, arrived, guard=f"{_left(part + 1)} <= 0")
+                gone = _at_once(after, arrived, guard=f"{self.left(part + 1)} <= 0")
                 gone["immediate"]["priority"] = parts + 4
                 self.transitions[f"gone_{name}"] = gone
             if part == 1 and self.cables.burst_bytes:
                 self.put_burst(lane, take, after, size)
+
+    @property
+    def is_round_over(self) -> str:
+        """Whether no first part is waiting before those copies that have begun, and no answer."""
+        parts = range(1, self.parts)
+        waiting = [
+            f"(Waiting_{lane} > 0 and {' + '.join(f'Begun_{p}_{lane} + Turned_{p}_{lane}' for p in parts)} == 0)"
+            for lane in range(1, self.lanes + 1)
+        ]
+        if self.is_answered:
+            waiting.append("Answering > 0")
+        return f"not ({' or '.join(waiting)})"
 
     def put_block(self, lane: int, writing: str, room: str) -> None:
         """A writer that finds the buffer full sleeps until the kernel wakes it."""
@@ -276,6 +312,10 @@ class _Broker:
         self.transitions[f"block_{lane}"] = _at_once(writing, blocked, guard=f"not ({room})")
         wakes = f"{self.bytes_held(lane)} <= max({_WAKES_AT:.4g} * buffer - out_bytes, 0)"
         self.transitions[f"wake_{lane}"] = _at_once(blocked, writing, guard=wakes)
+
+    def left(self, part: int) -> str:
+        """Bytes of a copy that a part and those after it have to carry."""
+        return "out_bytes" if part == 1 else f"(out_bytes - {part - 1} * {self.quantum})"
 
     def put_burst(self, lane: int, take: dict[str, Any], after: str, size: str) -> None:
         """After a pause the cable's bucket is full: the first copy leaves sooner by what it holds."""
@@ -304,10 +344,10 @@ class _Broker:
         whole = [f"Waiting_{lane}", f"On_Cable_{lane}" if self.parts == 1 else f"On_Cable_1_{lane}"]
         whole += [f"On_Cable_Fresh_{lane}"] if self.cables.burst_bytes else []
         terms = [f"({' + '.join(whole)}) * out_bytes"]
-        terms += [
-            f"(Begun_{part - 1}_{lane} + On_Cable_{part}_{lane}) * max({_left(part)}, 0)"
-            for part in range(2, self.parts + 1)
-        ]
+        begun = ("Begun",) if self.cables.is_paced else ("Begun", "Turned")
+        for part in range(2, self.parts + 1):
+            places = [f"{state}_{part - 1}_{lane}" for state in begun] + [f"On_Cable_{part}_{lane}"]
+            terms.append(f"({' + '.join(places)}) * max({self.left(part)}, 0)")
         return " + ".join(terms)
 
     def put_arrivals(self) -> None:
@@ -346,9 +386,17 @@ class _Broker:
         self.transitions["next"] = _timed("Answered", "Window", f"deterministic({_short(self.freed.answer_ms)})")
 
 
-def _left(part: int) -> str:
-    """Bytes of a copy that a part and those after it have to carry."""
-    return "out_bytes" if part == 1 else f"(out_bytes - {part - 1} * {_QUANTUM})"
+def _known_buffer(samples: RunSamples) -> int:
+    """Bytes on the wire that the kernel holds for a subscriber where the file says so; 0 where not.
+
+    Linux takes twice the size, and looks before each piece: a copy's last one may go beyond.
+    """
+    settings = (samples.manifest.get("settings") or {}).get(_broker(samples)) or {}
+    asked = size_bytes(str(settings.get("send_buffer", "0B")))
+    if not asked or samples.freed is None:
+        return 0
+    copy = samples.freed.cables.out_bytes
+    return round(2 * asked * WIRE_SHARE + copy % QUANTUM_BYTES)
 
 
 def _kinds(samples: RunSamples, freed: Freed, most: int) -> NDArray[np.int64]:
@@ -371,8 +419,11 @@ def kind_suffixes(kinds: NDArray[np.int64]) -> list[str]:
 
 def _mode(samples: RunSamples) -> str:
     """How an Event Handler serves; empty for other brokers."""
-    broker = str((samples.manifest.get("workload") or {}).get("broker", "broker"))
-    return str(((samples.manifest.get("settings") or {}).get(broker) or {}).get("mode", ""))
+    return str(((samples.manifest.get("settings") or {}).get(_broker(samples)) or {}).get("mode", ""))
+
+
+def _broker(samples: RunSamples) -> str:
+    return str((samples.manifest.get("workload") or {}).get("broker", "broker"))
 
 
 def _known(values: FloatArray) -> FloatArray:

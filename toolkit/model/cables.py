@@ -26,6 +26,8 @@ _LONE_QUANTUM_BYTES = 100e3
 _SEGMENT_BYTES = 1448
 _SHAPED_FRAME_BYTES = 66
 """Ethernet, IP and TCP headers: what the rate of a virtual node counts."""
+WIRE_SHARE = 1 + _SHAPED_FRAME_BYTES / _SEGMENT_BYTES
+"""Bytes on the wire for each that the kernel holds."""
 _REAL_FRAME_BYTES = 90
 """With preamble, checksum and the gap between two frames."""
 _BASE64 = {"sse", "http", "rest", "xmpp"}
@@ -33,8 +35,11 @@ _AROUND_BYTES = {"sse": (330, 40), "http": (330, 350), "rest": (330, 350), "xmpp
 """What a protocol puts around a payload on the way in and out; 60 for those that are not here."""
 _BURST_BYTES = {"container": 3028.0, "vm": 32.0 * 1024}
 """Of the token buckets that limit virtual nodes; in containers a quarter of a millisecond, at least two frames."""
+_UNPACED = {"reno", "cubic"}
 _MOST_COPIES = 30_000
 _FEW = 20
+_HARDLY_EVER = 0.1
+"""A cable that is idle before a smaller share of messages is busy all the time."""
 _LIKE_ALL = 0.9
 
 
@@ -51,6 +56,8 @@ class Cables:
     """What a connection may have in the cable's queue where it is alone, see `quantum`; infinite where not known."""
     burst_bytes: float = 0.0
     """What leaves at once after a pause: the bucket of a virtual node's cable; a real one has none."""
+    is_paced: bool = True
+    """Whether each connection is paced at what it believes its share to be (BBR), or hands over whole pieces (Reno)."""
 
     @property
     def in_ms(self) -> float:
@@ -71,8 +78,11 @@ class Cables:
         """Bytes that each of several connections may have in the queue.
 
         A stand-in for TCP small queues and congestion windows, which follow the rate that a connection believes in:
-        66, 37 and 30 kB of each of two, four and six connections were seen.
+        66, 37 and 30 kB of each of two, four and six connections were seen. Connections that are not paced have one
+        whole piece in the queue, however many they are: the next one follows when the first has left.
         """
+        if not self.is_paced:
+            return QUANTUM_BYTES
         return min(QUANTUM_BYTES, self.quantum_bytes / math.pow(copies, SHRINKING))
 
     def parts(self, copies: int) -> int:
@@ -116,7 +126,11 @@ def cables_of(manifest: Mapping[str, Any]) -> Cables:
     burst = _BURST_BYTES.get(str(node.get("provider")), 0.0)
     if node.get("provider") == "container":
         burst = max(burst, out_mbps * 1e6 / 8 / 4000)
-    return Cables(in_bytes=in_bytes, in_mbps=in_mbps, out_bytes=out_bytes, out_mbps=out_mbps, burst_bytes=burst)
+    congestion = (manifest.get("settings") or {}).get(str(workload.get("broker")), {}).get("congestion")
+    return Cables(
+        in_bytes=in_bytes, in_mbps=in_mbps, out_bytes=out_bytes, out_mbps=out_mbps, burst_bytes=burst,
+        is_paced=congestion not in _UNPACED,
+    )  # fmt: skip
 
 
 def _sizes(ends: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -189,21 +203,28 @@ def freed(
     leaving = out
     first = out[:, 0]
     copies = out.shape[1]
+    queue_ms = _queue(cables, out, answered)
     is_idle = np.ones(len(out), dtype=bool)
-    if cables.out_mbps:
+    if _is_never_idle(cables, queue_ms):
+        is_idle[:] = False
+        leaving = np.vstack(
+            [_leaving(cables, row[None], at) for row, at in zip(out[used], (first + queue_ms)[used], strict=True)]
+        )
+        leaving = np.pad(leaving, ((0, len(out) - len(leaving)), (0, 0)), constant_values=np.nan)
+    elif cables.out_mbps:
         leaving = np.full(out.shape, np.nan)
-        leaving[used] = departures(out[used], cables.part_ms(copies), cables.burst_ms)
+        leaving[used] = _leaving(cables, out[used])
         is_idle = _is_idle(first, leaving)
-        if cables.parts(copies) > 1:
+        if cables.is_paced and cables.parts(copies) > 1:
             cables = replace(cables, quantum_bytes=_quantum(cables, out, answered, is_idle))
-            leaving[used] = departures(out[used], cables.part_ms(copies), cables.burst_ms)
+            leaving[used] = _leaving(cables, out[used])
             is_idle = _is_idle(first, leaving)
         passing = leaving - out
         if is_idle.sum() >= _FEW:
             typical = float(np.nanmedian(passing[is_idle]))
             scale = _scale((arrived - leaving)[is_idle], typical)
             cables = replace(cables, out_mbps=cables.out_mbps / scale)
-            leaving[used] = departures(out[used], cables.part_ms(copies), cables.burst_ms)
+            leaving[used] = _leaving(cables, out[used])
             is_idle = _is_idle(first, leaving)
     gaps = np.diff(out, axis=1)
     free_gaps = gaps[is_idle] if is_idle.sum() >= _FEW else gaps
@@ -245,12 +266,21 @@ def pool(runs: Sequence[Freed]) -> Freed:
     )
 
 
-def departures(out: FloatArray, part_ms: Sequence[float], burst_ms: float = 0.0) -> FloatArray:
+def departures(
+    out: FloatArray,
+    part_ms: Sequence[float],
+    burst_ms: float = 0.0,
+    *,
+    is_paced: bool = True,
+    busy_until: float = -math.inf,
+) -> FloatArray:
     """When each copy has left a cable that serves the parts of copies one after the other: shape as `out` (ms).
 
-    After a pause of `burst_ms` and more the first `burst_ms` take no time.
+    Before `busy_until` it is busy with what is not in `out`. After a pause of `burst_ms` and more the first `burst_ms`
+    take no time.
 
-    A connection's copies leave in order. First parts go before later ones, the earliest sent first.
+    A connection's copies leave in order. Where connections are paced first parts go before later ones, the earliest
+    sent first; where not, a part is in the queue from when the one before it has left, and leaves as it came.
     """
     left = np.full(out.shape, np.nan)
     lanes = [[(t, int(i)) for i, t in enumerate(column.tolist()) if not math.isnan(t)] for column in out.T]
@@ -258,19 +288,28 @@ def departures(out: FloatArray, part_ms: Sequence[float], burst_ms: float = 0.0)
         lane.sort(reverse=True)
     part = [0] * len(lanes)
     turn = [0] * len(lanes)
-    now, credit, count = -math.inf, 0.0, 0
+    queued = [0.0] * len(lanes)
+    now, credit, count = busy_until, 0.0, 0
+
+    def order(lane: int) -> tuple[float, float, int]:
+        begun = part[lane]
+        if is_paced:
+            return (begun, turn[lane] if begun else lanes[lane][-1][0], lane)
+        return (queued[lane] if begun else lanes[lane][-1][0], 0.0, lane)
+
     open_ = [j for j, lane in enumerate(lanes) if lane]
     while open_:
         ready = [j for j in open_ if part[j] or lanes[j][-1][0] <= now]
         if not ready:
             begin = min(lanes[j][-1][0] for j in open_)
-            now, credit = begin, min(burst_ms, credit + begin - now)
+            now, credit = max(begin, now), min(burst_ms, credit + max(begin - now, 0.0))
             continue
-        chosen = min(ready, key=lambda j: (part[j], lanes[j][-1][0] if part[j] == 0 else turn[j], j))
+        chosen = min(ready, key=order)
         saved = min(credit, part_ms[part[chosen]])
         now, credit = now + part_ms[part[chosen]] - saved, credit - saved
         count += 1
         turn[chosen] = count
+        queued[chosen] = now
         part[chosen] += 1
         if part[chosen] == len(part_ms):
             part[chosen] = 0
@@ -278,6 +317,31 @@ def departures(out: FloatArray, part_ms: Sequence[float], burst_ms: float = 0.0)
             if not lanes[chosen]:
                 open_.remove(chosen)
     return left
+
+
+def _queue(cables: Cables, out: FloatArray, answered: FloatArray) -> FloatArray:
+    """How much was in the cable's queue when each message was first sent, in ms; NaN where not known.
+
+    Where connections are not paced an answer leaves behind what was there and the first parts of all copies.
+    """
+    if cables.is_paced or not cables.out_mbps:
+        return np.full(len(out), np.nan)
+    before: FloatArray = answered - out[:, 0] - np.sum(~np.isnan(out), axis=1) * cables.part_ms(out.shape[1])[0]
+    return before
+
+
+def _is_never_idle(cables: Cables, queue_ms: FloatArray) -> bool:
+    """Whether nearly every message found something before it.
+
+    Then each is followed from what it found: a rate that is wrong by a thousandth would otherwise add up.
+    """
+    known = queue_ms[~np.isnan(queue_ms)]
+    return len(known) >= _FEW and bool(np.quantile(known, _HARDLY_EVER) > cables.burst_ms)
+
+
+def _leaving(cables: Cables, out: FloatArray, busy_until: float = -math.inf) -> FloatArray:
+    part_ms = cables.part_ms(out.shape[1])
+    return departures(out, part_ms, cables.burst_ms, is_paced=cables.is_paced, busy_until=busy_until)
 
 
 def _sojourn(begun: FloatArray, service: float) -> FloatArray:

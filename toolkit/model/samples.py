@@ -18,6 +18,7 @@ from toolkit.model.steps import delays_of_steps
 
 FULL = 0.93
 """Load of a cable from which on queues grow long."""
+_FEW = 20
 HOPS = {"publish": ("t1_ns", "t2_ns"), "broker": ("t2_ns", "t3_ns"), "deliver": ("t3_ns", "t4_ns")}
 """Hop -> the instants that it lies between; a message's hops follow each other."""
 
@@ -79,6 +80,16 @@ class RunSamples:
     def is_cable_full(self) -> bool:
         """Whether copies pile up before the cable to the subscribers."""
         return self.cable_load >= FULL
+
+    @property
+    def is_rest_hidden(self) -> bool:
+        """Whether what is left of the way cannot be seen behind a full cable.
+
+        That is so where connections took uneven turns on it, and where no message found it empty.
+        """
+        if self.freed is None or not self.is_cable_full:
+            return False
+        return self.freed.cables.is_paced or int(self.freed.is_idle.sum()) < _FEW
 
     def setting(self, *names: str) -> float | None:
         """The first number found under any of these names, anywhere in the manifest."""

@@ -146,7 +146,7 @@ def validate(
     own_figures: tuple[Figure, ...] = ()
     same_buffer: tuple[Figure, ...] = ()
     if is_built and not _is_within(figures) and "buffer" in params and judged.freed and judged.freed.held_copies:
-        changed = chosen | {"buffer": buffer_bytes(judged.freed)}
+        changed = chosen | {"buffer": buffer_bytes(judged)}
         like = latencies(read_net(document, changed), seed=seed).ravel()
         same_buffer = compare(measured, like, seed=seed) if len(like) else ()
     if is_built and not (is_own or _is_within(figures)):
@@ -366,10 +366,12 @@ def _full_cable(
     busy = (
         f"the cable to the subscribers is busy for {min(here, 1) * 100:.0f} % of the time here and for "
         f"{min(there, 1) * 100:.0f} % in the run of the fit: messages pile up before a full one until the kernel takes "
-        "no more, and connections then take uneven turns"
+        "no more"
     )
-    found = [busy]
-    if here >= FULL and judged.freed is not None and judged.freed.held_copies and "buffer" in params:
+    is_paced = judged.freed is None or judged.freed.cables.is_paced
+    found = [f"{busy}, and connections then take uneven turns" if is_paced else busy]
+    is_set = "buffer" in run_settings(judged)
+    if here >= FULL and judged.freed is not None and judged.freed.held_copies and "buffer" in params and not is_set:
         held = f"{float(params['buffer']) / 1000:.0f} kB"
         is_seen = fitted.freed is not None and fitted.freed.held_copies
         known = (
@@ -377,11 +379,11 @@ def _full_cable(
         )
         text = (
             f"the kernel sets anew for each connection how much it holds before the broker waits: {known}, "
-            f"{buffer_bytes(judged.freed) / 1000:.0f} kB here"
+            f"{buffer_bytes(judged) / 1000:.0f} kB here"
         )
         figures = ", ".join(f"{f.name} {f.error_percent:+.1f} %" for f in same_buffer)
         found.append(text + (f". With what was seen here the same net is off by {figures}" if figures else ""))
-    if there >= FULL > here:
+    if fitted.is_rest_hidden and here < FULL:
         found.append(
             "what is left of the way to the subscribers cannot be seen behind the full cable of the run of the fit: it "
             "is taken to be nothing"

@@ -31,7 +31,7 @@ def _few(monkeypatch):
     monkeypatch.setattr("toolkit.model.predict._LATENCIES", 20_000)
 
 
-def manifest(*, payload=16_384, subscribers=2, nodes=1, arrivals="closed", rate_mbps=100, mode="enhanced"):
+def manifest(*, payload=16_384, subscribers=2, nodes=1, arrivals="closed", rate_mbps=100, mode="enhanced", **settings):
     link = {"rate_bps": rate_mbps * MBIT}
     places = [f"sub-{n % nodes}" for n in range(subscribers)]
     return {
@@ -39,7 +39,7 @@ def manifest(*, payload=16_384, subscribers=2, nodes=1, arrivals="closed", rate_
             "payload_bytes": payload, "broker": "broker", "connections": 1, "arrivals": {"kind": arrivals},
         },
         "services": [{"name": "broker", "nodes": ["eh"]}],
-        "settings": {"broker": {"mode": mode, "thread_pool_size": 8}},
+        "settings": {"broker": {"mode": mode, "thread_pool_size": 8, **settings}},
         "nodes": {
             "eh": {"link": link, "provider": "container"},
             "pub": {"link": {"rate_bps": 1000 * MBIT}, "provider": "container"},
@@ -251,6 +251,78 @@ def test_a_writer_that_found_the_buffer_full_sleeps_until_a_third_of_it_is_free(
     assert "Blocked_1" in guards["assign"].names
 
 
+def test_connections_without_pacing_leave_as_they_came():
+    assert not cables_of(manifest(congestion="reno")).is_paced
+    assert cables_of(manifest(congestion="kernel")).is_paced
+    # The second parts of the first message are in the queue before the second message.
+    sent = np.array([[0.0, 0.1], [3.5, 3.6]])
+    assert departures(sent, [1.5, 0.5]).tolist() == [[3.5, 5.5], [7.5, 8.0]]
+    assert departures(sent, [1.5, 0.5], is_paced=False).tolist() == [[3.5, 4.0], [7.5, 8.0]]
+    assert departures(sent[:1], [1.5, 0.5], busy_until=2.0).tolist() == [[5.5, 6.0]]
+
+
+def closed_loop(cables, *, copies, n, rest_ms, upload_ms):
+    """Messages that follow the answer to the last; an answer leaves behind the first parts of all copies."""
+    out = np.full((n, copies), np.nan)
+    answered = np.full(n, np.nan)
+    first = 0.0
+    for row in range(n):
+        out[row] = first + 0.01 * np.arange(copies)
+        left = departures(out[: row + 1], cables.part_ms(copies), is_paced=False)
+        before = max(np.nanmax(left[:row]) - first, 0.0) if row else 0.0
+        answered[row] = first + before + copies * cables.part_ms(copies)[0]
+        first = answered[row] + upload_ms
+    return out, answered, left + rest_ms
+
+
+def test_a_cable_that_is_never_idle_is_followed_from_what_each_answer_waited_for():
+    known = Cables(out_bytes=90_000, out_mbps=100, is_paced=False)
+    out, answered, arrived = closed_loop(known, copies=6, n=60, rest_ms=0.3, upload_ms=8.0)
+    sent = out[:, 0] - 8.0
+    found = freed(known, sent=sent, received=out[:, 0] - 0.5, out=out, arrived=arrived, answered=answered)
+    assert not found.is_idle[1:].any()
+    assert np.abs(found.deliver[1:] - 0.3).max() < 0.05
+    # Two subscribers leave pauses, and the way is seen from the instants alone.
+    out, answered, arrived = closed_loop(known, copies=2, n=60, rest_ms=0.3, upload_ms=8.0)
+    found = freed(known, sent=out[:, 0] - 8.0, received=out[:, 0] - 0.5, out=out, arrived=arrived, answered=answered)
+    assert found.is_idle.all()
+    assert np.abs(found.deliver - 0.3).max() < 1e-9
+
+
+def test_what_the_kernel_holds_is_known_where_the_file_says_it(tmp_path):
+    folder = make_run(tmp_path / "f", subscribers=2, payload=65_536, n=60)
+    document = json.loads((folder / "manifest.json").read_text())
+    document["settings"]["broker"] |= {"send_buffer": "128K", "congestion": "reno"}
+    (folder / "manifest.json").write_text(json.dumps(document))
+    samples = read_run(folder)
+    params = net_from_run(samples, subscribers=4)["params"]
+    # Twice the size with the headers of its frames, and the last piece of a copy, which may go beyond.
+    last = samples.freed.cables.out_bytes - QUANTUM_BYTES
+    assert params["buffer"] == pytest.approx(262_144 * 1514 / 1448 + last, abs=1)
+    assert params["quantum"] == QUANTUM_BYTES
+    assert run_settings(samples)["buffer"] == params["buffer"]
+    document["settings"]["broker"]["send_buffer"] = "0B"
+    (folder / "manifest.json").write_text(json.dumps(document))
+    assert "buffer" not in run_settings(read_run(folder))
+    assert net_from_run(read_run(folder), subscribers=4)["params"]["buffer"] == BUFFER_BYTES
+
+
+def test_copies_that_have_begun_go_before_the_next_message_where_nothing_is_paced(tmp_path, monkeypatch):
+    monkeypatch.setattr("toolkit.model.predict._LEAST_REPLICATIONS", 32)
+    monkeypatch.setattr("toolkit.model.predict._LATENCIES", 1)
+    folder = make_run(tmp_path / "f", subscribers=2, payload=65_536, n=100)
+    document = json.loads((folder / "manifest.json").read_text())
+    document["settings"]["broker"] |= {"send_buffer": "64K", "congestion": "reno"}
+    (folder / "manifest.json").write_text(json.dumps(document))
+    samples = read_run(folder)
+    net = read_net(net_from_run(samples, subscribers=6), {"S": 6})
+    cables, own = samples.freed.cables, samples.freed
+    upload_ms = cables.in_ms + samples.messages["broker"].mean() + own.publish.mean() + own.answer_ms
+    out, _, arrived = closed_loop(cables, copies=6, n=60, rest_ms=0.2, upload_ms=upload_ms)
+    expected = (arrived - out[:, :1]).mean() + upload_ms - own.answer_ms
+    assert latencies(net).mean() == pytest.approx(expected, rel=0.03)
+
+
 def test_a_full_cable_hides_what_is_left_of_the_way_and_the_report_says_so(tmp_path):
     full = read_run(make_run(tmp_path / "full", subscribers=2, payload=65_536, n=150, period_ms=15.2))
     other = read_run(make_run(tmp_path / "other", subscribers=1, payload=65_536, n=150, seed=2))
@@ -276,7 +348,7 @@ def test_a_miss_is_told_with_what_the_kernel_held_in_the_judged_run(tmp_path, mo
     judged = read_run(make_run(tmp_path / "j", subscribers=2, payload=65_536, n=100, period_ms=15.2))
     judged = replace(judged, end_to_end=judged.end_to_end * 1.5, freed=replace(judged.freed, held_copies=2.0))
     told = " ".join(validate(fitted, judged).explanations)
-    seen = f"{buffer_bytes(judged.freed) / 1000:.0f} kB here"
+    seen = f"{buffer_bytes(judged) / 1000:.0f} kB here"
     assert f"300 kB are supposed, since the fit's broker never waited, {seen}" in told
     assert "With what was seen here the same net is off by mean" in told
 
