@@ -33,7 +33,7 @@ system_packages() {
   local wanted=(ca-certificates openssh-client iproute2 iptables mmdebstrap)
   command -v dockerd >/dev/null || wanted+=(docker.io)
   python_ok || wanted+=(python3 python3-venv)
-  [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus prometheus-node-exporter mosquitto mosquitto-clients qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
+  [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus prometheus-node-exporter mosquitto mosquitto-clients prosody qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
   local lacking
   lacking=$(missing_packages "${wanted[@]}")
   [ -z "$lacking" ] || install_packages "$lacking"
@@ -57,7 +57,7 @@ install_packages() { # Names in one word.
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $1 >/dev/null
   [ -z "$policy" ] || { as_root rm -f $policy; trap - EXIT; }
   local name
-  for name in mosquitto prometheus prometheus-node-exporter chrony; do
+  for name in mosquitto prometheus prometheus-node-exporter prosody chrony; do
     case " $1 " in *" $name "*) ;; *) continue ;; esac
     if [ $name = chrony ] && [ $clock = yes ]; then
       service start chrony || true # Debian has one time daemon at a time: it has taken the other's place.

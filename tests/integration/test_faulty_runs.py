@@ -19,8 +19,8 @@ import pytest
 
 from tests.integration.loopback import Loopback, running
 from tests.ports import await_port, free_port
+from tests.programs import find_program
 from tests.relay import Relay
-from tests.unit.node.conftest import find_mosquitto
 from toolkit.contract.orders import Arrivals
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
@@ -48,7 +48,9 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     (folder / "mosquitto.conf").write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nsys_interval 1\n{user}"
     )
-    process = subprocess.Popen([find_mosquitto(), "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [find_program("mosquitto"), "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL
+    )
     await_port(port)
     yield port
     process.terminate()
@@ -313,7 +315,7 @@ def test_messages_that_go_round_between_brokers_are_told(tmp_path: Path, monkeyp
     try:
         for port, config in ((other, common.format(other)), (one, common.format(one) + bridge)):
             (tmp_path / f"{port}.conf").write_text(config)
-            command = [find_mosquitto(), "-c", str(tmp_path / f"{port}.conf")]
+            command = [find_program("mosquitto"), "-c", str(tmp_path / f"{port}.conf")]
             brokers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
             await_port(port)
         time.sleep(0.5)
@@ -350,7 +352,7 @@ def test_a_way_that_goes_dead_without_a_word_is_noticed(tmp_path: Path, monkeypa
         port = free_port()
         config = tmp_path / "mosquitto.conf"
         config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n")
-        broker = subprocess.Popen([find_mosquitto(), "-c", str(config)], stderr=subprocess.DEVNULL)
+        broker = subprocess.Popen([find_program("mosquitto"), "-c", str(config)], stderr=subprocess.DEVNULL)
         try:
             await_port(port)
             rule = ["INPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP"]

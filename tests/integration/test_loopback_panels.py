@@ -24,7 +24,7 @@ from tests.answers import PANELS, Scraped, ask, await_rules, unanswered, watchin
 from tests.conftest import lacking
 from tests.integration.loopback import ROOT, Loopback, running
 from tests.ports import await_port, free_port
-from tests.unit.node.conftest import find_mosquitto
+from tests.programs import find_program
 from toolkit.contract.orders import Arrivals
 from toolkit.contract.settings import ProcessSettings
 from toolkit.measure.clocks import read_log
@@ -165,7 +165,7 @@ def test_the_panels_of_boards_pools_clocks_and_qos_have_data_of_runs(
         (tmp_path / "mosquitto.conf").write_text(
             f"listener {mosquitto} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\n"
         )
-        stack.enter_context(started(find_mosquitto(), "-c", str(tmp_path / "mosquitto.conf"), port=mosquitto))
+        stack.enter_context(started(find_program("mosquitto"), "-c", str(tmp_path / "mosquitto.conf"), port=mosquitto))
         plain = stack.enter_context(running(tmp_path, broker=pool))
         lab = Watched(plain.home, plain.processes, plain.ports, pool, plain.broker_image)
         lab.ports["base/hop-exporter-0"] = processes["hop-exporter"].control_port

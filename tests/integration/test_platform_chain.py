@@ -18,7 +18,7 @@ import pytest
 from tests.answers import CHAIN as CHAIN_RUN
 from tests.answers import Scraped, await_rules, unanswered, watching
 from tests.folders import FolderCollector
-from tests.unit.node.conftest import find_mosquitto
+from tests.programs import find_program
 from tests.unit.node.processes import Bench, NodeProcess, free_port
 from toolkit.contract.orders import Arrivals
 from toolkit.controller.control import HttpControl
@@ -89,7 +89,7 @@ class Chain:
             f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
             f"user {getpass.getuser()}\n"
         )
-        self.broker = subprocess.Popen([find_mosquitto(), "-c", str(file)], stderr=subprocess.DEVNULL)
+        self.broker = subprocess.Popen([find_program("mosquitto"), "-c", str(file)], stderr=subprocess.DEVNULL)
 
     def end_broker(self) -> None:
         assert self.broker is not None

@@ -17,7 +17,7 @@ from tests.integration.test_faulty_runs import RATE, SENT, STEADY, checked, duri
 from tests.integration.test_faulty_runs import lab as lab  # noqa: PLC0414  a fixture
 from tests.integration.test_faulty_runs import mosquitto as mosquitto  # noqa: PLC0414
 from tests.ports import await_port, free_port
-from tests.unit.node.conftest import find_mosquitto
+from tests.programs import find_program
 from toolkit.contract.orders import Arrivals
 from toolkit.measure.store import list_runs
 
@@ -53,7 +53,7 @@ def test_a_broker_that_is_killed_and_started_again_is_in_the_report(
     brokers: list[subprocess.Popen[bytes]] = []
 
     def start() -> None:
-        brokers.append(subprocess.Popen([find_mosquitto(), "-c", str(config)], stderr=subprocess.DEVNULL))
+        brokers.append(subprocess.Popen([find_program("mosquitto"), "-c", str(config)], stderr=subprocess.DEVNULL))
         await_port(port)
 
     start()

@@ -1,7 +1,5 @@
 import contextlib
 import getpass
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import await_port
+from tests.programs import find_program
 
 from .processes import Bench, free_port
 
@@ -22,14 +21,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[int]:
-    """The port of a Mosquitto of our own; a missing one is installed by root, skipped on a laptop, an error in CI."""
+    """The port of a Mosquitto of our own."""
     with running_mosquitto(tmp_path) as port:
         yield port
 
 
 @contextlib.contextmanager
 def running_mosquitto(folder: Path) -> Iterator[int]:
-    program = find_mosquitto()
+    program = find_program("mosquitto")
     port = free_port()
     configuration = folder / "mosquitto.conf"
     configuration.write_text(
@@ -42,16 +41,3 @@ def running_mosquitto(folder: Path) -> Iterator[int]:
     yield port
     process.terminate()
     process.wait(10)
-
-
-def find_mosquitto() -> str:
-    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "-q", "mosquitto"], check=False, stdout=subprocess.DEVNULL)
-        found = shutil.which("mosquitto", path="/usr/sbin")
-    if found is None:
-        reason = "needs the program mosquitto: apt-get install mosquitto"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found

@@ -15,7 +15,7 @@ import pytest
 
 from tests.clouds_on_loopback import hosts_on_loopback
 from tests.ports import await_port, free_port
-from tests.unit.node.conftest import find_mosquitto
+from tests.programs import find_program
 from tests.unit.node.platform.test_platform import play as play_chain
 from tests.unit.node.processes import Bench, Front, NodeProcess, of_point, play
 from toolkit.contract.orders import RunOrder
@@ -131,7 +131,7 @@ def guarded_mosquitto(tmp_path: Path, bench: Bench) -> Iterator[tuple[Place, dic
         (tmp_path / name).write_text(here.replace("listener 1882", f"listener {free_port()}"))
     with (tmp_path / "mosquitto.conf").open("a") as file:
         file.write(f"user {getpass.getuser()}\n")
-    with subprocess.Popen([find_mosquitto(), "-c", str(tmp_path / "mosquitto.conf")]) as process:
+    with subprocess.Popen([find_program("mosquitto"), "-c", str(tmp_path / "mosquitto.conf")]) as process:
         await_port(port, process=process)
         yield place, {"TOOLKIT_UPSTREAM": f"127.0.0.1:{port}"}
         process.terminate()

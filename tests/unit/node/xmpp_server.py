@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 from tests.ports import await_port, free_port
+from tests.programs import find_program
 from toolkit.provisioning.prosody import prosody_config
 
 MODULES = Path(__file__).resolve().parents[3] / "images" / "prosody" / "files"
@@ -29,7 +27,7 @@ class Prosody:
         key: str = "",
         **settings: object,
     ) -> None:
-        self._program = find_prosody()
+        self._program = find_program("prosody")
         self.port = free_port()
         self._folder = folder / f"prosody-{self.port}"
         (self._folder / "certs").mkdir(parents=True)
@@ -58,18 +56,3 @@ class Prosody:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(10)
-
-
-def find_prosody() -> str:
-    """A missing one is installed by root, skipped on a laptop, an error in CI."""
-    found = shutil.which("prosody")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "prosody"]
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-        found = shutil.which("prosody")
-    if found is None:
-        reason = "needs the program prosody: apt-get install prosody"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import lacking
 from tests.ports import await_port, free_port
+from tests.programs import find_program
 from toolkit.provisioning.brokers import mosquitto_config
 
 
@@ -47,14 +46,11 @@ def test_what_has_no_effect_is_left_out() -> None:
     [{}, {"persistence": True, "autosave_interval": 60.0, "message_size_limit": 1000, "queue_qos0_messages": True}],
 )
 def test_mosquitto_itself_takes_it(tmp_path: Path, settings: dict[str, Any]) -> None:
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    if program is None:
-        lacking("mosquitto (apt-get install mosquitto)")
     port = free_port()
     config = mosquitto_config(settings, port=port).replace("/var/lib/mosquitto/", f"{tmp_path}/")
     file = tmp_path / "mosquitto.conf"
     file.write_text(config + f"user {Path('/proc/self').owner()}\n")
-    process = subprocess.Popen([program, "-c", str(file)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([find_program("mosquitto"), "-c", str(file)], stderr=subprocess.PIPE, text=True)
     try:
         await_port(port, process=process)
     finally:
