@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import subprocess
 import time
 import urllib.parse
@@ -18,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import lacking
 from tests.ports import free_port
+from tests.programs import find_program
 from toolkit.provisioning.dashboards import dashboards
 from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
 from toolkit.provisioning.render import Target
@@ -99,24 +98,12 @@ def ask(address: str, what: str, **parameters: str) -> Any:
 @contextlib.contextmanager
 def watching(folder: Path, testbed: Testbed, processes: list[Scraped]) -> Iterator[str]:
     """The address of a Prometheus that scrapes processes on loopback, with the rules that deploy gives it."""
-    if shutil.which("prometheus") is None:
-        lacking("prometheus (apt-get install prometheus)")
-    folder.mkdir()
     targets = [
         Target(node=p.node, service=p.service, role=p.role, job=p.role, address="127.0.0.1", port=p.port, kind="host")
         for p in processes
     ]
     hosts: Mapping[str, Host] = dict.fromkeys(p.node for p in processes)  # type: ignore[assignment]  # names alone count
-    (folder / "prometheus.yml").write_text(prometheus_config(testbed, hosts, targets))
-    (folder / "recording.yml").write_text(recording_rules())
-    (folder / "alerts.yml").write_text(alert_rules(testbed))
-    port = free_port()
-    process = subprocess.Popen(
-        ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-         f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"],
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
+    with prometheus(folder, testbed, hosts, targets) as address:
         until = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError):
@@ -126,6 +113,23 @@ def watching(folder: Path, testbed: Testbed, processes: list[Scraped]) -> Iterat
             assert time.monotonic() < until, "Prometheus has not scraped everything"
             time.sleep(0.3)
         yield address
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, testbed: Testbed, hosts: Mapping[str, Host], targets: list[Target]) -> Iterator[str]:
+    """The address of a Prometheus as deploy configures it, with its rules; its files are in a new folder."""
+    program = find_program("prometheus")
+    folder.mkdir()
+    (folder / "prometheus.yml").write_text(prometheus_config(testbed, hosts, targets))
+    (folder / "recording.yml").write_text(recording_rules())
+    (folder / "alerts.yml").write_text(alert_rules(testbed))
+    port = free_port()
+    process = subprocess.Popen(
+        [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+         f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"],
+    )  # fmt: skip
+    try:
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(20)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,11 @@ from tests.conftest import lacking
 from toolkit.contract import metrics
 from toolkit.provisioning import monitoring
 from toolkit.provisioning.dashboards import dashboards, grafana_files
+from toolkit.provisioning.render import Target
 from toolkit.spec.testbed import Monitoring, Testbed
 from toolkit.state import Host, SshAccess
 
 HERE = Path(__file__).parent / "prometheus"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    node: str
-    service: str
-    role: str
-    job: str
-    address: str
-    port: int
-    kind: str
 
 
 def promtool(*arguments: str | Path, stdin: str = "") -> str:

@@ -5,26 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
-import socket
-import subprocess
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.answers import asked
-from tests.conftest import lacking
-from tests.contract.test_prometheus_files import Target, host
+from tests import answers
+from tests.answers import ask, asked
+from tests.contract.test_prometheus_files import host
+from tests.ports import free_port
 from toolkit.contract import metrics
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, expose
 from toolkit.node.serving import Reply, Server
 from toolkit.provisioning.dashboards import dashboards
-from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
+from toolkit.provisioning.render import Target
 from toolkit.spec.testbed import Testbed
 
 LABELS = {
@@ -63,15 +58,7 @@ def everything(started_s: float) -> bytes:
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prometheus that has scraped for a while."""
-    if shutil.which("prometheus") is None:
-        lacking("prometheus (apt-get install prometheus)")
-    folder = tmp_path_factory.mktemp("prometheus")
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    exported, served = ports
+    exported = free_port()
     started_s = time.monotonic()
     server = Server({("127.0.0.1", exported): lambda *_: Reply(body=everything(started_s), content_type=CONTENT_TYPE)})
     server.start()
@@ -79,20 +66,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     target = Target(
         node="eh", service="broker", role="broker", job="broker", address="127.0.0.1", port=exported, kind="pi3"
     )
-    (folder / "prometheus.yml").write_text(prometheus_config(bed, {"eh": host("eh")}, [target]))
-    (folder / "recording.yml").write_text(recording_rules())
-    (folder / "alerts.yml").write_text(alert_rules(bed))
-    process = subprocess.Popen(
-        ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-         f"--web.listen-address=127.0.0.1:{served}", "--log.level=error"],
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{served}"
     try:
-        wait_until_scraped(address)
-        yield address
+        with answers.prometheus(
+            tmp_path_factory.mktemp("prometheus") / "home", bed, {"eh": host("eh")}, [target]
+        ) as address:
+            wait_until_scraped(address)
+            yield address
     finally:
-        process.terminate()
-        process.wait(20)
         server.stop()
 
 
@@ -108,11 +88,6 @@ def wait_until_scraped(address: str, within_s: float = 60.0) -> None:
             pass
         time.sleep(0.5)
     raise TimeoutError("Prometheus has not scraped in time")
-
-
-def ask(address: str, what: str, **parameters: str) -> Any:
-    with urllib.request.urlopen(f"{address}/api/v1/{what}?{urllib.parse.urlencode(parameters)}", timeout=10) as answer:  # noqa: S310
-        return json.load(answer)["data"]
 
 
 @pytest.mark.parametrize("name", dashboards())
