@@ -229,7 +229,7 @@ def test_an_interrupted_deploy_can_be_torn_down(lab: Lab) -> None:
     assert ended.code in {0, 130}, ended
     lab.run("teardown")
     assert lab.left() == []
-    assert [entry.name for entry in (lab.home / lab.name).iterdir()] == ["runs"]
+    assert {entry.name for entry in (lab.home / lab.name).glob("*")} <= {"runs"}
     assert lab.run("teardown", "--json").document[0]["removed"] == []
     lab.run("deploy")
 
