@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.ports import await_port
+from tests.unit.node.event_clients import SOURCE, Consumer, ask, count, publish
 from tests.unit.node.processes import ROOT, Bench, NodeProcess
-from tests.unit.node.test_event_handler import SOURCE, Consumer, ask, count, publish
 
 from .database_servers import PASSWORD, DatabaseServer
 from .local_cloud import NODE_PYTHON

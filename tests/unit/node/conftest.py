@@ -9,6 +9,7 @@ import pytest
 from tests.ports import await_port
 from tests.programs import find_program
 
+from .event_clients import Consumer
 from .processes import Bench, free_port
 
 
@@ -17,6 +18,15 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     started = Bench(tmp_path)
     yield started
     started.close()
+
+
+@pytest.fixture
+def consumer() -> Iterator[Consumer]:
+    """One that an Event Handler calls back."""
+    made = Consumer()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
 
 
 @pytest.fixture

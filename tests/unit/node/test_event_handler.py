@@ -16,9 +16,8 @@ import pytest
 from toolkit.node.event_handler.documents import Filter, System
 from toolkit.node.event_handler.systems import Systems
 
+from .event_clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
 from .processes import ROOT, Bench, NodeProcess
-
-SOURCE = {"systemName": "PressPub", "address": "10.20.0.71", "port": 8462}
 
 
 @pytest.fixture(params=["uvloop", "asyncio"], scope="module")
@@ -33,45 +32,6 @@ def handler(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     yield bench.event_handler(**environment)
     assert "Traceback" not in bench.log("broker")
     bench.close()
-
-
-def ask(
-    handler: NodeProcess, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-) -> tuple[int, bytes, http.client.HTTPMessage]:
-    connection = http.client.HTTPConnection("127.0.0.1", handler.port, timeout=10)
-    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
-    response = connection.getresponse()
-    answer = response.status, response.read(), response.headers
-    connection.close()
-    return answer
-
-
-def publish(handler: NodeProcess, payload: str, event_type: str = "pressure", **more: Any) -> int:
-    event = {"type": event_type, "payload": payload, **more.pop("event", {})}
-    return ask(handler, "POST", "/eventhandler/publish", {"source": SOURCE, "event": event, **more})[0]
-
-
-class Stream:
-    """An SSE subscription read event by event."""
-
-    def __init__(self, handler: NodeProcess, event_type: str = "pressure", **headers: str) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", handler.port, timeout=5)
-        self.connection.request("GET", "/eventhandler/subscription", headers={"eventtype": event_type, **headers})
-        self.response = self.connection.getresponse()
-        assert self.response.status == 200
-
-    def event(self) -> dict[str, str]:
-        """Lines of the next event; several data lines are joined."""
-        found: dict[str, str] = {}
-        while line := self.response.readline().decode().rstrip("\n"):
-            name, _, value = line.partition(": ")
-            found[name] = f"{found[name]}\n{value}" if name in found else value
-        return found
-
-    def close(self) -> None:
-        self.response.close()
-        self.connection.close()
 
 
 def test_an_event_is_broadcast_as_the_enhanced_form_writes_it(handler: NodeProcess) -> None:
@@ -181,47 +141,6 @@ def test_limits_of_size_and_type(handler: NodeProcess) -> None:
     assert publish(handler, "still there") == 200
 
 
-class Consumer:
-    """A subscriber that is called back, and a publisher that wants feedback."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, Any]] = []
-        got = self.got
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-                self.send_response(500 if self.path == "/broken" else 200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def wait_for(self, count: int) -> list[tuple[str, Any]]:
-        until = time.monotonic() + 5
-        while len(self.got) < count and time.monotonic() < until:
-            time.sleep(0.01)
-        return self.got
-
-    def system(self, name: str) -> dict[str, Any]:
-        return {"systemName": name, "address": "127.0.0.1", "port": self.port}
-
-
-@pytest.fixture
-def consumer() -> Iterator[Consumer]:
-    made = Consumer()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
 def test_callbacks_follow_their_filters_and_the_publisher_hears_of_it(handler: NodeProcess, consumer: Consumer) -> None:
     def subscribe(name: str, **more: Any) -> tuple[int, bytes]:
         document = {"id": 0, "eventType": "pressure", "consumer": consumer.system(name), "notifyUri": name, **more}
@@ -318,25 +237,8 @@ def test_resume_with_last_event_id(bench: Bench) -> None:
     too_late.close()
 
 
-def stuck_subscriber(handler: NodeProcess) -> socket.socket:
-    """One that subscribes with a small window and reads no event."""
-    stuck = socket.socket()
-    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    stuck.connect(("127.0.0.1", handler.port))
-    stuck.settimeout(20)
-    stuck.sendall(b"GET /eventhandler/subscription HTTP/1.1\r\nHost: x\r\neventtype: pressure\r\n\r\n")
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += stuck.recv(1)
-    return stuck
-
-
 def read_all(stream: socket.socket) -> bytes:
     return b"".join(iter(lambda: stream.recv(4096), b""))
-
-
-def count(handler: NodeProcess, name: str) -> float:
-    return sum(float(line.rpartition(" ")[2]) for line in handler.metrics().splitlines() if line.startswith(name))
 
 
 @pytest.mark.parametrize("overflow", ["drop-oldest", "disconnect"])

@@ -18,11 +18,10 @@ from toolkit.node.event_handler.recorder import Recorder
 from toolkit.node.event_handler.server import EventHandler
 from toolkit.node.event_handler.settings import HandlerSettings
 
+from .event_clients import SOURCE, Consumer, Stream, ask, count, publish
 from .processes import Bench, NodeProcess
-from .test_event_handler import SOURCE, Consumer, Stream, ask, consumer, count, publish
 from .test_event_handler_modes import subscribe
 
-__all__ = ["consumer"]
 MODES = ("direct", "enhanced", "original")
 _MIB = 1 << 20
 

@@ -6,7 +6,6 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -26,20 +25,12 @@ from toolkit.node.event_handler.outlet import Outlet
 from toolkit.node.event_handler.sending import Sending
 from toolkit.node.event_handler.settings import HandlerSettings
 
+from .event_clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
 from .processes import Bench, NodeProcess, of_point, play
-from .test_event_handler import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
 
 
 def start(bench: Bench, mode: str, **settings: Any) -> NodeProcess:
     return bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"mode": mode, **settings}))
-
-
-@pytest.fixture
-def consumer() -> Iterator[Consumer]:
-    made = Consumer()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 @pytest.mark.parametrize("reuse", [True, False])

@@ -18,8 +18,8 @@ from toolkit.contract.samples import Point
 from toolkit.node.tls_sockets import TlsSocket
 from toolkit.provisioning import certificates
 
+from .event_clients import count
 from .processes import Bench, NodeProcess, of_point, play
-from .test_event_handler import count
 
 
 @dataclass

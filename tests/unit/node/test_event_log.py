@@ -15,8 +15,8 @@ import pytest
 from toolkit.contract.samples import Flag, Header, Point, pack_header
 from toolkit.node.event_log import EventLog
 
+from .event_clients import Stream, publish
 from .processes import Bench, of_point, play
-from .test_event_handler import Stream, publish
 
 _OF_EVENT = re.compile(r"(?:(Event published to EH:|Received message|Going to send message) )?(\d+) at (\d{13})")
 
