@@ -202,10 +202,11 @@ def provide_grafana(testbed: Testbed, deployment: Deployment, emit: Emit) -> Dep
     wanted = _grafana_image(testbed)
     notes = {key: note for key, note in deployment.notes.items() if key != "grafana"}
     if wanted is not None:
-        if wanted[0] in deployment.notes.get("grafana", ""):
-            return deployment  # asked before
+        builder = _builder(testbed, emit)
+        if wanted[0] in deployment.notes.get("grafana", "") and not builder.references({wanted})[wanted].content:
+            return deployment  # asked before, and nobody has brought it here since
         try:
-            _builder(testbed, emit).build({wanted})
+            builder.build({wanted})
         except UnreachableError as error:
             notes["grafana"] = (
                 f"no Grafana: {error}. The same dashboards: toolkit dashboards export; the figures: Prometheus"

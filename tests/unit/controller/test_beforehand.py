@@ -17,6 +17,7 @@ from toolkit.controller import deploy, teardown
 from toolkit.errors import FileInvalidError, UnreachableError, UsageError
 from toolkit.events import ignore
 from toolkit.providers.base import Acquired, Request, Resource
+from toolkit.provisioning.render import ImageReference
 from toolkit.spec.load import Asked
 from toolkit.spec.testbed import Node, ProviderSettings
 from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
@@ -188,3 +189,30 @@ def test_a_testbed_of_that_name_in_another_workspace_is_left_alone(
     there_is.clear()  # the state is all that is left of it
     with contextlib.suppress(UnreachableError):
         story(asked, ignore)
+
+
+def test_grafana_that_was_brought_here_by_hand_is_taken_by_the_next_deploy(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    testbed = written(tmp_path, "name: lab\nnodes: {base: {}}\nservices: {monitor: {on: base}}\n").load()
+    assert workspace
+    held_content = [""]
+    pulled: list[str] = []
+
+    class Images:
+        def references(self, wanted: set[Any]) -> dict[Any, Any]:
+            return {key: ImageReference(reference=key[0], content=held_content[0]) for key in wanted}
+
+        def build(self, wanted: set[Any]) -> dict[Any, Any]:
+            pulled.extend(name for name, _ in wanted)
+            if not held_content[0]:
+                raise UnreachableError(f"image {testbed.monitoring.grafana_image} cannot be had")
+            return self.references(wanted)
+
+    monkeypatch.setattr(deploy, "_builder", lambda *_: Images())
+    deployment = deploy.provide_grafana(testbed, Deployment(name="lab", file="", stage="acquired"), ignore)
+    assert deploy.provide_grafana(testbed, deployment, ignore) == deployment
+    assert "no Grafana" in deployment.notes["grafana"]
+    assert len(pulled) == 1, "it is not asked for at each deploy"
+    held_content[0] = "1234"
+    assert deploy.provide_grafana(testbed, deployment, ignore).notes == {}
