@@ -33,12 +33,14 @@ system_packages() {
   local wanted=(ca-certificates openssh-client iproute2 iptables mmdebstrap)
   command -v dockerd >/dev/null || wanted+=(docker.io)
   python_ok || wanted+=(python3 python3-venv)
-  [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus prometheus-node-exporter mosquitto mosquitto-clients prosody qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
+  [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus prometheus-node-exporter mosquitto mosquitto-clients prosody python3-httptools qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
   local lacking
   lacking=$(missing_packages "${wanted[@]}")
   [ -z "$lacking" ] || install_packages "$lacking"
   # From Debian 13 on the engine's command is a package of its own.
   command -v docker >/dev/null || install_packages docker-cli
+  # Cyclone DDS, which Debian 13 names anew.
+  [ "$tests" = no ] || compgen -G '/usr/lib/*/libddsc.so.0debian' >/dev/null || install_packages '^libddsc0(debian|t64)$'
 }
 
 install_packages() { # Names in one word.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import dataclasses
 import json
 import os
-import shutil
-import subprocess
 import time
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import lacking
 from toolkit.contract.orders import Arrivals, RunOrder, to_json
 from toolkit.contract.samples import Point
 from toolkit.node.drivers import cyclone
@@ -27,14 +25,10 @@ DOMAIN = 100 + os.getpid() % 100
 
 @pytest.fixture(autouse=True, scope="module")
 def cyclone_is_here() -> None:
-    """A missing library is installed by root, skipped on a laptop, an error in CI."""
-    if not ctypes.util.find_library("ddsc") and os.geteuid() == 0 and shutil.which("apt-get"):
-        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "libddsc0debian"]
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
     try:
         cyclone.library()
     except cyclone.WorkloadError as error:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
+        lacking(str(error))
 
 
 def dds(**more: Any) -> dict[str, Any]:

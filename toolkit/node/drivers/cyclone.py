@@ -113,7 +113,9 @@ def library() -> Any:
         for function in ("dds_delete_qos", "dds_delete_listener"):
             getattr(found, function).argtypes = [c_void_p]
         return found
-    raise WorkloadError("Cyclone DDS is not installed; on Debian: apt-get install libddsc0debian")
+    raise WorkloadError(
+        "Cyclone DDS is not installed; on Debian 12: apt-get install libddsc0debian, from 13 on: libddsc0t64"
+    )
 
 
 def _checked(result: int, what: str) -> int:
