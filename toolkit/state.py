@@ -218,6 +218,12 @@ def locked(name: str) -> Iterator[None]:
             handle.truncate(0)
 
 
+def remove_lock(name: str) -> None:
+    """Remove the lock's file of a testbed that is gone, unless this program goes on holding it."""
+    if name not in _held.get():
+        (paths.testbed_dir(name) / "lock").unlink(missing_ok=True)
+
+
 def _taken(name: str, file: Path) -> TextIO:
     """The lock's file, locked; raises LockedError."""
     while True:

@@ -114,9 +114,10 @@ def redeploy(asked: Asked, emit: Emit) -> Outcome:
     testbed = asked.load()
     check_beforehand(testbed)
     build_images(testbed, {node.name: _expected_host(testbed, node.name) for node in testbed.nodes}, emit)
-    if load_deployment(testbed.name) is not None:
-        teardown(testbed.name, emit=emit)
-    return deploy(asked, emit)
+    with locked(testbed.name):
+        if load_deployment(testbed.name) is not None:
+            teardown(testbed.name, emit=emit)
+        return converge(testbed, asked, emit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from toolkit.state import (
     load_deployment,
     locked,
     names_on_machine,
+    remove_lock,
     save_deployment,
 )
 
@@ -84,7 +85,7 @@ def teardown(name: str, *, emit: Emit) -> Removal:
             advice = ["run teardown again, or remove these by hand", *_gone_for_good(name, left)]
             raise ResidueError("\n".join([f"testbed {name}: teardown left", listed, *advice]))
         _forget(name)
-    (paths.testbed_dir(name) / "lock").unlink(missing_ok=True)
+    remove_lock(name)
     _remove_if_empty(paths.testbed_dir(name))
     if not deployed_names():
         removed += [Resource(kind="registry", name=gone) for gone in remove_registry(keep_images=True)]

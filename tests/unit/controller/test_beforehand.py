@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from toolkit.providers.base import Acquired, Request, Resource
 from toolkit.provisioning.render import ImageReference
 from toolkit.spec.load import Asked
 from toolkit.spec.testbed import Node, ProviderSettings
-from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
+from toolkit.state import Deployment, Host, SshAccess, load_deployment, lock_holder, locked, save_deployment
 
 WITH_A_VAULT = """\
 name: lab
@@ -216,3 +218,22 @@ def test_grafana_that_was_brought_here_by_hand_is_taken_by_the_next_deploy(
     assert len(pulled) == 1, "it is not asked for at each deploy"
     held_content[0] = "1234"
     assert deploy.provide_grafana(testbed, deployment, ignore).notes == {}
+
+
+def test_redeploy_lets_nobody_in_between_teardown_and_deploy(
+    tmp_path: Path, released: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = written(tmp_path, "name: lab\nnodes: {base: {}}\n")
+    held(asked.file)
+    holders: list[str | None] = []
+
+    def acquire(_: object, request: Request, __: object) -> Acquired:
+        holders.append(lock_holder("lab"))
+        return Acquired(hosts={}, failed={node.name: "nobody is there" for node in request.nodes})
+
+    monkeypatch.setattr(Machines, "acquire", acquire)
+    with pytest.raises(UnreachableError, match="nobody is there"):
+        deploy.redeploy(asked, ignore)
+    assert "container lab all" in released
+    assert holders == [f"process {os.getpid()} on {socket.gethostname()} since {(holders[0] or '')[-8:]}"]
+    assert lock_holder("lab") is None
