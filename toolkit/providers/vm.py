@@ -48,6 +48,7 @@ ALIAS = "org.toolkit.testbed="
 """Begins the alias of every bridge and tap."""
 KERNEL_OPTIONS = "quiet net.ifnames=0 systemd.show_status=no apparmor=0"
 """Where AppArmor is on, the engine wants its parser, and starts no container without it."""
+TUN = Path("/dev/net/tun")
 LOG_TAIL = 25
 _KNOWN_HOSTS_LOCK = threading.Lock()
 
@@ -61,8 +62,8 @@ class VmProvider:
     # -- the contract -------------------------------------------------------------------------------------------------
 
     def check(self, testbed: str, subnet: IPv4Network, nodes: Sequence[Node]) -> list[str]:
-        """A subnet that somebody else has, links that it cannot make; programs that are missing are raised."""
-        _check_programs()
+        """A subnet that somebody else has, links that it cannot make; what this machine lacks is raised."""
+        _check_host()
         problems = [problem for node in nodes if (problem := _link_problem(node))]
         if not any(link.name == _interface(testbed) for link in _links(testbed)):
             taken = subnets.advice(subnet, subnets.host_routes())
@@ -71,7 +72,7 @@ class VmProvider:
 
     def acquire(self, request: Request, emit: Emit) -> Acquired:
         """Boot every machine that does not run yet; those that do are left alone."""
-        _check_programs()
+        _check_host()
         if not request.node_image:
             raise UnreachableError(f"provider {self.settings.name}: there is no image `vm`; toolkit images build vm")
         with prepared(request.node_image, emit) as disk:
@@ -459,12 +460,16 @@ def _ip(*arguments: str) -> None:
 # -- programs ---------------------------------------------------------------------------------------------------------
 
 
-def _check_programs() -> None:
+def _check_host() -> None:
     wanted = {PROGRAMS.get(platform.machine(), ""): "qemu-system", "qemu-img": "qemu-utils", "ip": "iproute2"}
     lacking = sorted(package for program, package in wanted.items() if not shutil.which(program))
     if lacking:
         raise UnreachableError(
             f"virtual machines need {', '.join(lacking)}; try: sudo apt-get install {' '.join(lacking)}"
+        )
+    if not TUN.exists():
+        raise UnreachableError(
+            f"virtual machines need {TUN} for their links, and it is not there; try: sudo modprobe tun"
         )
 
 
