@@ -13,7 +13,7 @@ from toolkit.spec.testbed import ProviderSettings
 def test_programs_and_the_device_of_links_are_named_with_what_brings_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider = provider_for(ProviderSettings(name="here", kind="vm"))
+    provider = provider_for(ProviderSettings(name="here", type="vm"))
     monkeypatch.setattr(vm.shutil, "which", lambda program: None if program == "qemu-img" else f"/usr/bin/{program}")
     with pytest.raises(UnreachableError, match="need qemu-utils; try: sudo apt-get install qemu-utils"):
         provider.check("t", IPv4Network("10.9.0.0/24"), [])
