@@ -31,7 +31,7 @@ from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import MessageMaker
 from toolkit.node.redial import Redial
-from toolkit.node.stamps import StampWriter
+from toolkit.node.stamps import WORDS_AT_ONCE, StampWriter
 
 ROLE = "publisher"
 _PROBE_SEQ = 1 << 63
@@ -104,6 +104,8 @@ class Publishing:
         self._most_backlog = int(order.options.get("max_backlog_bytes", _MOST_BACKLOG_BYTES))
         self._facts: dict[str, Any] = {}
         self._writer: StampWriter | None = None
+        self._recording: StampWriter | None = None
+        """The writer, in runs that record."""
         self._answered = self._driver.answers(order)
         self._log = EventLog() if order.options.get("log_events") else None
         self._send = self._send_message if self._log is None else self._send_and_tell
@@ -131,6 +133,7 @@ class Publishing:
             live=LiveSender.from_environment(self._settings) if self._order.record else None,
         )
         if self._order.record:
+            self._recording = self._writer
             for link in self._links:
                 link.sent = self._writer.sent(link.peer)
         self._writer.flows_for_live(self._flows.by_peer)
@@ -345,8 +348,8 @@ class Publishing:
 
     def _refuse(self, stamp: tuple[int, ...]) -> None:
         """One message that was not handed over."""
-        if self._writer is not None and self._writer.recording:
-            self._writer.add(*stamp)
+        if self._recording is not None:
+            self._recording.add(*stamp)
         if stamp[1]:
             self._counts.warmup += 1
         else:
@@ -388,15 +391,19 @@ class Publishing:
         self._watch_writing(link, connection)
         counts = self._counts
         link.outstanding -= len(accepted) + len(rejected)
-        note = self._writer.add if self._writer is not None and self._writer.recording else None
+        recording = self._recording
+        words = recording.words if recording is not None else None
+        acked = _ACKED | link.peer << 16
         for stream, seq, flags in accepted:
             if flags & _PROBE:
                 counts.probes += 1
                 continue
-            if note is not None:
-                note(_ACKED, flags, link.peer, stream, seq, at_ns)
+            if words is not None:
+                words += (acked | flags << 8 | stream << 32, seq, at_ns, 0)
             if not flags:
                 counts.acked += 1
+        if recording is not None and len(recording.words) >= WORDS_AT_ONCE:
+            recording.turn()
         counts.rejected += len(rejected)
 
 
