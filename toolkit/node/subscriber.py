@@ -43,10 +43,9 @@ _WARMUP, _RETAINED, _REDELIVERED, _PROBE = int(Flag.WARMUP), int(Flag.RETAINED),
 
 @dataclass(slots=True)
 class _Link:
-    """One connection of a logical subscriber (`slot`); `part` tells the connections of one slot apart."""
+    """One connection of a logical subscriber (`slot`), which may have several."""
 
     slot: int
-    part: int
     connection: SubscribingConnection
     peer: int
     seen: dict[int, Seen] = field(default_factory=dict)
@@ -206,7 +205,7 @@ class Subscribing:
             address, port = connection.local()
             peer = self._flows.add(slot, address, port)
             fd = connection.fileno()
-            link = self._links[fd] = _Link(slot=slot, part=part, connection=connection, peer=peer, seen=parts[part])
+            link = self._links[fd] = _Link(slot=slot, connection=connection, peer=peer, seen=parts[part])
             links.append(link)
             self._waiter.watch(fd)
         for link in links:  # what came with the broker's confirmation: no selector will tell of it again
