@@ -17,6 +17,7 @@ import pytest
 
 from tests.folders import FolderCollector
 from tests.ports import free_port
+from tests.rendered import AnyImage, hosts_on_loopback
 from toolkit.controller.control import HttpControl
 from toolkit.controller.experiment import run_experiment
 from toolkit.controller.stage import Limits
@@ -26,11 +27,11 @@ from toolkit.provisioning.broker_access import access_secrets
 from toolkit.provisioning.cloud_secrets import cloud_secrets
 from toolkit.provisioning.databases import DATA_DIR
 from toolkit.provisioning.local_clouds import SEED_DIR
-from toolkit.provisioning.render import ImageReference, metrics_port, render_bundles
+from toolkit.provisioning.render import metrics_port, render_bundles
 from toolkit.spec.experiment import plain_experiment
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Testbed
-from toolkit.state import Deployment, Host, SshAccess
+from toolkit.state import Deployment
 
 ROOT = Path(__file__).parents[1]
 NODE_PYTHON = os.environ.get("TOOLKIT_NODE_PYTHON", sys.executable)
@@ -90,22 +91,6 @@ class Clouds:
         return False
 
 
-class _AnyImage(dict[tuple[str, str], ImageReference]):
-    def __missing__(self, key: tuple[str, str]) -> ImageReference:
-        return ImageReference(reference=key[0], content="content")
-
-
-def hosts_on_loopback(testbed: Testbed) -> dict[str, Host]:
-    """This machine, as every node."""
-    return {
-        node.name: Host(
-            node=node.name, provider="container", type="container", address="127.0.0.1", architecture="amd64",
-            ssh=SshAccess(address="127.0.0.1", known_hosts=""), facts={"shared_clock": True},
-        )
-        for node in testbed.nodes
-    }  # fmt: skip
-
-
 @contextlib.contextmanager
 def clouds_of(text: str, home: Path, secrets: Mapping[str, str] | None = None) -> Iterator[Clouds]:
     """Every container of the bundles as a process with the same command and variables, but for paths and ports.
@@ -122,7 +107,7 @@ def clouds_of(text: str, home: Path, secrets: Mapping[str, str] | None = None) -
         values = cloud_secrets(testbed, home / ".toolkit", (secrets or {}).__getitem__)
         values |= access_secrets(testbed, hosts, home / ".toolkit", (secrets or {}).__getitem__)
         try:
-            for node, bundle in render_bundles(testbed, hosts, _AnyImage()).items():
+            for node, bundle in render_bundles(testbed, hosts, AnyImage()).items():
                 (home / node).mkdir()
                 for written in bundle.files:
                     (home / node / written.path).parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 SAMPLES_DIR = "/var/lib/toolkit/samples"
 """Inside the container; mounted from `<node root>/samples` on the node."""
@@ -51,3 +53,19 @@ class ProcessSettings:
             "TOOLKIT_CONTROL_PORT": str(self.control_port),
             "TOOLKIT_SAMPLES_DIR": self.samples_dir,
         }
+
+
+def service_settings(
+    program: str, defaults: Mapping[str, object], environ: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """TOOLKIT_SETTINGS: a service's `settings` of testbed.yml, with seconds and bytes for quantities.
+
+    Raises ValueError naming one that is not among `defaults`, or is no number where its default is one.
+    """
+    given: dict[str, Any] = json.loads(environ.get("TOOLKIT_SETTINGS") or "{}")
+    if unknown := sorted(given.keys() - defaults.keys()):
+        raise ValueError(f"TOOLKIT_SETTINGS: {program} has no setting {', '.join(unknown)}")
+    for name, value in given.items():
+        if isinstance(defaults[name], int | float) and not isinstance(value, int | float):
+            raise ValueError(f"TOOLKIT_SETTINGS: {name} {value!r} is not a number")  # noqa: TRY004 - as all that is wrong with them
+    return given

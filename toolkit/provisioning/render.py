@@ -18,6 +18,7 @@ from toolkit.provisioning.brokers import BrokerSetup, broker_setup
 from toolkit.provisioning.dashboards import grafana_files
 from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
 from toolkit.provisioning.watching import console_files, console_node
+from toolkit.spec.quantities import in_base_units
 from toolkit.spec.services import (
     CONSOLE_PORT,
     CORE_ROLES,
@@ -312,9 +313,10 @@ class _NodeRenderer:
             inside.files.append(self._file(service.name, "seed.json", seed))
 
     def _settings(self, service: Service, inside: _Inside) -> None:
-        """The file's settings, handed to a program of ours as they are."""
+        """The file's settings, for a program of ours; what an end's broker comes to is in `_upstream`."""
+        settings = {n: in_base_units(v) for n, v in service.settings.items() if n not in {"broker", "protocol"}}
         listens = {"port": broker_port(service, usual_protocol(service))} if service.role == "broker" else {}
-        inside.environment["TOOLKIT_SETTINGS"] = json.dumps({**listens, **service.settings}, sort_keys=True)
+        inside.environment["TOOLKIT_SETTINGS"] = json.dumps(listens | settings, sort_keys=True)
         if service.settings.get("database") == "sqlite":
             inside.mounts.append((f"data/{service.name}", databases.DATA_DIR, "rw"))
         inside.environment |= databases.events_environment(self.testbed, self.hosts, service)

@@ -46,7 +46,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 
 def join(bench: Bench, registry: LocalCloud, mode: str, **environment: str) -> NodeProcess:
     return bench.event_handler(
-        TOOLKIT_SETTINGS=json.dumps({"mode": mode, "drain": "0.2s"}),
+        TOOLKIT_SETTINGS=json.dumps({"mode": mode, "drain": 0.2}),
         TOOLKIT_EVENT_HANDLER_REGISTRY=f"127.0.0.1:{registry.ports['service_registry']}",
         TOOLKIT_EVENT_HANDLER_REGISTERED_ADDRESS="127.0.0.1",
         TOOLKIT_EVENT_HANDLER_VERSION="4.1.2",
@@ -144,7 +144,7 @@ def test_it_waits_for_a_registry_that_comes_later_and_serves_meanwhile(bench: Be
 
 
 def test_without_a_registry_nothing_is_said(bench: Bench) -> None:
-    handler = bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"drain": "0.2s"}))
+    handler = bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"drain": 0.2}))
     assert health(handler).status == 200
     end(bench, handler)
     assert "Registry" not in bench.log("broker")

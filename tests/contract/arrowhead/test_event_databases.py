@@ -29,7 +29,7 @@ with create_engine(f"{DRIVERS[scheme]}://{rest}").connect() as connection:
 def start(bench: Bench, database: DatabaseServer, folder: Path) -> NodeProcess:
     password = folder / "password"
     password.write_text(PASSWORD)
-    settings = {"mode": "original", "database": "stores", "sql_log": True, "database_timeout": "1s"}
+    settings = {"mode": "original", "database": "stores", "sql_log": True, "database_timeout": 1}
     return bench.event_handler(
         TOOLKIT_SETTINGS=json.dumps(settings),
         TOOLKIT_EVENT_HANDLER_DATABASE_URL=database.url.replace(f":{PASSWORD}@", "@"),

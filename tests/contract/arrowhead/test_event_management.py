@@ -25,7 +25,7 @@ def wanted(consumer: str, event_type: str = "pressure", **more: Any) -> dict[str
 
 def handler_of(mode: str, factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     bench = Bench(factory.mktemp(mode), NODE_PYTHON)
-    yield bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"mode": mode, "drain": "0.2s"}))
+    yield bench.event_handler(TOOLKIT_SETTINGS=json.dumps({"mode": mode, "drain": 0.2}))
     bench.close()
     assert "Traceback" not in bench.log("broker")
 

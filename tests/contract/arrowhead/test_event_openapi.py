@@ -28,7 +28,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def handler(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     bench = Bench(tmp_path_factory.mktemp(mode), NODE_PYTHON)
-    settings = {"mode": mode, "publishing_tolerance": "0s", "drain": "0.2s"}
+    settings = {"mode": mode, "publishing_tolerance": 0, "drain": 0.2}
     yield bench.event_handler(TOOLKIT_SETTINGS=json.dumps(settings))
     bench.close()
     assert "Traceback" not in bench.log("broker")

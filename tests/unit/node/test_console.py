@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.ports import free_port
+from tests.rendered import AnyImage
 from toolkit import paths
 from toolkit.node.console import Console, Settings
-from toolkit.provisioning.render import ImageReference, render_bundles
+from toolkit.provisioning.render import render_bundles
 from toolkit.provisioning.watching import console_files, console_link, console_secrets
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Testbed
@@ -211,10 +212,6 @@ def test_it_answers_to_its_own_names_alone(console: Console, cookie: str) -> Non
 def test_no_secret_is_in_what_deploy_writes_and_only_the_link_holds_the_token(
     testbed: Testbed, hosts: dict[str, Host], tmp_path: Path
 ) -> None:
-    class AnyImage(dict[tuple[str, str], ImageReference]):
-        def __missing__(self, key: tuple[str, str]) -> ImageReference:
-            return ImageReference(reference=key[0], content="c")
-
     link = console_link(testbed, hosts, tmp_path)
     assert link
     token = link.partition("token=")[2]

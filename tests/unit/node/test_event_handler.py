@@ -24,7 +24,7 @@ from .processes import ROOT, Bench, NodeProcess
 def handler(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """One for all tests that leave nothing behind."""
     bench = Bench(tmp_path_factory.mktemp("handler"))
-    environment = {"TOOLKIT_SETTINGS": json.dumps({"mode": "direct", "publishing_tolerance": "60m", "drain": "2s"})}
+    environment = {"TOOLKIT_SETTINGS": json.dumps({"mode": "direct", "publishing_tolerance": 3600, "drain": 2})}
     if request.param == "asyncio":
         blocked = bench.folder / "uvloop.py"
         blocked.write_text("raise ImportError('not here')\n")

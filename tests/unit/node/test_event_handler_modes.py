@@ -185,7 +185,7 @@ def test_publishers_in_closed_loops_share_the_threads_that_there_are(bench: Benc
 
 
 def test_a_stop_does_not_wait_for_publishers_that_go_on(bench: Bench) -> None:
-    handler = start(bench, "enhanced", thread_pool_size=4, drain="20s")
+    handler = start(bench, "enhanced", thread_pool_size=4, drain=20)
     loops = closed_loops(handler, 2, 50)
     handler.process.terminate()
     assert handler.process.wait(10) == 0
@@ -258,7 +258,7 @@ def test_original_filters_and_feeds_back(bench: Bench, consumer: Consumer, datab
 
 @pytest.mark.parametrize("mode", ["direct", "original"])
 def test_filters_that_are_over_are_removed_where_that_is_wanted(bench: Bench, consumer: Consumer, mode: str) -> None:
-    tidy = start(bench, mode, remove_old_filters=True, check_interval="1s")
+    tidy = start(bench, mode, remove_old_filters=True, check_interval=1)
     later = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
     assert subscribe(tidy, consumer, "soon", endDate=later) == 201
     assert subscribe(tidy, consumer, "far", endDate="2999-01-01T00:00:00Z") == 201
@@ -346,7 +346,7 @@ def test_filters_added_at_once_are_kept_once(tmp_path: Path) -> None:
 
 
 def test_a_database_without_an_address_is_named() -> None:
-    environ = {"TOOLKIT_SETTINGS": json.dumps({"mode": "original", "database": "stores", "database_timeout": "500ms"})}
+    environ = {"TOOLKIT_SETTINGS": json.dumps({"mode": "original", "database": "stores", "database_timeout": 0.5})}
     with pytest.raises(ValueError, match="'stores'; set TOOLKIT_EVENT_HANDLER_DATABASE_URL"):
         HandlerSettings.from_environment(environ)
     url = "postgresql://user@host/name"

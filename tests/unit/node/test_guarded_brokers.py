@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from tests.clouds_on_loopback import hosts_on_loopback
 from tests.ports import await_port, free_port
 from tests.programs import find_program
+from tests.rendered import AnyImage, hosts_on_loopback
 from tests.unit.node.platform.test_platform import play as play_chain
 from tests.unit.node.processes import Bench, Front, NodeProcess, of_point, play
 from toolkit.contract.orders import RunOrder
 from toolkit.contract.samples import Point
 from toolkit.provisioning.broker_access import INSIDE, access_secrets, entry_options
 from toolkit.provisioning.brokers import broker_setup
-from toolkit.provisioning.render import ImageReference, render_bundles
+from toolkit.provisioning.render import render_bundles
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Service
 
@@ -38,11 +38,6 @@ services:
   hub: {{on: b, settings: {{mqtt_port: {ports[2]}, http_port: {ports[3]}}}}}
 """
 PASSWORD = "pä$$: w"  # noqa: S105 - for these tests
-
-
-class AnyImage(dict[tuple[str, str], ImageReference]):
-    def __missing__(self, key: tuple[str, str]) -> ImageReference:
-        return ImageReference(reference=key[0], content="content")
 
 
 @dataclass

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from tests.clouds_on_loopback import hosts_on_loopback
+from tests.rendered import AnyImage, hosts_on_loopback
 from toolkit.contract.bundle import Container
 from toolkit.provisioning.cloud_secrets import cloud_file_secrets, cloud_secrets
 from toolkit.provisioning.databases import databases_on
-from toolkit.provisioning.render import ImageReference, render_bundles
+from toolkit.provisioning.render import render_bundles
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Testbed
 
@@ -29,11 +29,6 @@ services:
   streams: {role: broker, on: e, settings: {mode: direct, database: stores}}
 """
 URL, PASSWORD_FILE = (f"TOOLKIT_EVENT_HANDLER_DATABASE_{name}" for name in ("URL", "PASSWORD_FILE"))
-
-
-class AnyImage(dict[tuple[str, str], ImageReference]):
-    def __missing__(self, key: tuple[str, str]) -> ImageReference:
-        return ImageReference(reference=key[0], content="content")
 
 
 def loaded(folder: Path, text: str = FILE) -> Testbed:

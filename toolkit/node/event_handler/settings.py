@@ -1,14 +1,13 @@
-"""How this Event Handler is set: TOOLKIT_SETTINGS (JSON, as in testbed.yml) and TOOLKIT_EVENT_HANDLER_*, read once."""
+"""How this Event Handler is set: TOOLKIT_SETTINGS and TOOLKIT_EVENT_HANDLER_*, read once."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from toolkit.contract.settings import service_settings
 from toolkit.node.arrowhead.quirks import QUIRKS, Quirks
 from toolkit.node.event_handler.sending import Sending
 
@@ -22,17 +21,14 @@ _CHOICES = {
     "congestion": ("kernel", "reno", "cubic", "bbr"),
     "version": tuple(QUIRKS),
 }
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION = re.compile(r"([0-9.]+) ?(ns|us|ms|s|m|h|d)")
-_IN_SECONDS = {
+_FIELDS = {
     "publishing_tolerance": "publishing_tolerance_s",
     "drain": "drain_s",
     "check_interval": "check_interval_s",
     "database_timeout": "database_timeout_s",
+    "send_buffer": "send_buffer_bytes",
 }
-_UNITS_BYTES = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_SIZE = re.compile(r"([0-9.]+) ?(B|K|M|G)")
-_IN_BYTES = {"send_buffer": "send_buffer_bytes"}
+"""Setting of testbed.yml -> field that says its unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,17 +134,10 @@ class HandlerSettings:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> HandlerSettings:
         """The defaults, then TOOLKIT_SETTINGS, then single variables; raises ValueError naming what is wrong."""
-        values: dict[str, Any] = {}
-        for name, value in json.loads(environ.get("TOOLKIT_SETTINGS") or "{}").items():
-            if name in _IN_SECONDS:
-                values[_IN_SECONDS[name]] = _seconds(name, value)
-            elif name in _IN_BYTES:
-                values[_IN_BYTES[name]] = _bytes(name, value)
-            else:
-                values[name] = value
         known = {entry.name: entry.default for entry in fields(cls)}
-        if unknown := sorted(values.keys() - known.keys()):
-            raise ValueError(f"TOOLKIT_SETTINGS: the Event Handler has no setting {', '.join(unknown)}")
+        settable = known | {setting: known[field] for setting, field in _FIELDS.items()}
+        given = service_settings("the Event Handler", settable, environ)
+        values: dict[str, Any] = {_FIELDS.get(name, name): value for name, value in given.items()}
         for name, default in known.items():
             variable = f"TOOLKIT_EVENT_HANDLER_{name.upper()}"
             if (text := environ.get(variable)) is not None:
@@ -174,17 +163,3 @@ def _typed(variable: str, text: str, default: object) -> bool | int | float | st
         return float(text) if isinstance(default, float) else text
     except ValueError as error:
         raise ValueError(f"{variable}={text!r} is not a number") from error
-
-
-def _seconds(name: str, text: Any) -> float:
-    match = _DURATION.fullmatch(str(text))
-    if match is None:
-        raise ValueError(f"{name} {text!r} is not a duration such as 500ms or 60m")
-    return float(match[1]) * _UNITS_S[match[2]]
-
-
-def _bytes(name: str, text: Any) -> int:
-    match = _SIZE.fullmatch(str(text))
-    if match is None:
-        raise ValueError(f"{name} {text!r} is not a size such as 128K")
-    return int(float(match[1]) * _UNITS_BYTES[match[2]])

@@ -1,21 +1,20 @@
-"""How a gateway or hub is set: TOOLKIT_SETTINGS (JSON, as in testbed.yml) and TOOLKIT_UPSTREAM…, read once."""
+"""How a gateway or hub is set: TOOLKIT_SETTINGS and TOOLKIT_UPSTREAM…, read once."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
+
+from toolkit.contract.settings import service_settings
 
 Overflow = Literal["block", "drop-newest", "drop-oldest", "disconnect"]
 _OVERFLOWS = {
     "gateway": ("block", "drop-newest", "drop-oldest"),
     "hub": ("block", "drop-newest", "drop-oldest", "disconnect"),
 }
-_SIZE = re.compile(r"(\d+)(B|K|M|G)")
-_UNITS = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +62,7 @@ S = TypeVar("S", bound=EndSettings)
 
 def read_settings(role: str, kind: type[S], environ: Mapping[str, str] = os.environ) -> S:
     """The defaults, then TOOLKIT_SETTINGS, then TOOLKIT_UPSTREAM…; raises ValueError naming what is wrong."""
-    values: dict[str, Any] = json.loads(environ.get("TOOLKIT_SETTINGS") or "{}")
-    for name in ("broker", "protocol"):  # what they come to is in TOOLKIT_UPSTREAM and TOOLKIT_UPSTREAM_PROTOCOL
-        values.pop(name, None)
-    known = {entry.name: entry.default for entry in fields(kind)}
-    if unknown := sorted(values.keys() - known.keys()):
-        raise ValueError(f"TOOLKIT_SETTINGS: a {role} has no setting {', '.join(unknown)}")
-    for name, value in values.items():
-        if isinstance(known[name], int) and isinstance(value, str):
-            values[name] = _size(name, value)
+    values = service_settings(f"a {role}", {entry.name: entry.default for entry in fields(kind)}, environ)
     if upstream := environ.get("TOOLKIT_UPSTREAM"):
         values["upstream"] = tuple(upstream.split(","))
     if protocol := environ.get("TOOLKIT_UPSTREAM_PROTOCOL"):
@@ -84,10 +75,3 @@ def read_settings(role: str, kind: type[S], environ: Mapping[str, str] = os.envi
     if settings.overflow not in _OVERFLOWS[role]:
         raise ValueError(f"overflow {settings.overflow!r} is not one of {', '.join(_OVERFLOWS[role])}")
     return settings
-
-
-def _size(name: str, text: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{name} {text!r} is not a size such as 64K")
-    return int(match[1]) * _UNITS[match[2]]

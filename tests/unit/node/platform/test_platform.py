@@ -101,7 +101,7 @@ def test_payloads_pass_unchanged_whatever_their_size(bench: Bench, mosquitto: in
 
 
 def test_a_slow_customer_loses_what_its_queue_cannot_hold_and_nobody_else_does(bench: Bench, mosquitto: int) -> None:
-    gateway, hub = bench.gateway(mosquitto), bench.hub(mosquitto, queue_limit=100, send_buffer="4K")
+    gateway, hub = bench.gateway(mosquitto), bench.hub(mosquitto, queue_limit=100, send_buffer=4 << 10)
     publisher, subscriber = bench.publisher(), bench.subscriber()
     slow = Client(hub.ports["mqtt"], receive_buffer=4096)
     slow.send(client.subscribe(4, 1, ["plant/pressure"], 0))
