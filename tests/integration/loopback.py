@@ -16,6 +16,8 @@ from typing import Any
 
 from tests.folders import FolderCollector
 from tests.ports import await_port, free_port
+from tests.waiting import until
+from toolkit.contract.orders import status_from_json
 from toolkit.contract.settings import ProcessSettings
 from toolkit.controller.control import HttpControl
 from toolkit.controller.experiment import run_experiment
@@ -58,6 +60,16 @@ class Loopback:
         )
         outcome.check()
         return outcome.runs
+
+    def await_sent(self, messages: int) -> None:
+        """Until so many of the run have been sent."""
+        until(lambda: self._sent() >= messages, instead=self._sent)
+
+    def _sent(self) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports["pub/publisher-0"], timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/run")
+            return status_from_json(connection.getresponse().read()).sent
 
     def testbed(self) -> Testbed:
         nodes = tuple(

@@ -7,13 +7,13 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.lab import Lab, deployed, docker
+from tests.waiting import until
 from toolkit import engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
@@ -137,9 +137,7 @@ def test_a_node_that_left_the_file_is_removed(lab: Lab) -> None:
 def test_the_second_of_two_deploys_is_told_who_holds_the_lock(lab: Lab) -> None:
     lab.edit("image: mosquitto", "image: event-handler")
     first = lab.start("deploy")
-    deadline = time.monotonic() + 30
-    while not lab.locked and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: lab.locked)
     second = lab.run("deploy", expect=9)
     assert f"process {first.pid}" in second.stderr
     stdout, stderr = first.communicate(timeout=300)

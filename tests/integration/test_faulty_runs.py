@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.integration.loopback import Loopback, running
 from tests.ports import await_port, free_port
 from tests.programs import find_program
 from tests.relay import Relay
+from tests.waiting import until
 from toolkit.contract.orders import Arrivals
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
@@ -64,22 +65,33 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mosquitto: int) -> Iter
         yield started
 
 
-def during(lab: Loopback, workload: Workload, *moments: tuple[float, Any]) -> RunFolder:
-    """One run, with something done so many seconds after its start."""
+def during(lab: Loopback, workload: Workload, *moments: tuple[int, Callable[[], object]]) -> RunFolder:
+    """One run, with something done once so many messages have been sent; 0: before the first."""
 
     def act() -> None:
-        while not any(event.state == "started" for event in lab.events):
-            time.sleep(0.02)
-        started_s = time.monotonic()
-        for after_s, action in moments:
-            time.sleep(max(0.0, started_s + after_s - time.monotonic()))
+        until(lambda: any(event.state == "started" for event in lab.events))
+        for sent, action in moments:
+            lab.await_sent(sent)
             action()
 
     acting = threading.Thread(target=act)
     acting.start()
-    [run] = lab.run(workload)
-    acting.join()
+    try:
+        [run] = lab.run(workload)
+    finally:
+        acting.join()
     return run
+
+
+def for_a_while(lasts_s: float, begin: Callable[[], object], end: Callable[[], object]) -> Callable[[], None]:
+    """What to do for a fault that lasts so long."""
+
+    def act() -> None:
+        begin()
+        time.sleep(lasts_s)
+        end()
+
+    return act
 
 
 def checked(run: RunFolder, *, fault: str | None) -> dict[str, Any]:
@@ -104,7 +116,7 @@ def test_what_was_not_acknowledged_comes_again_and_counts_once(lab: Loopback, mo
     """QoS 1, a kept session: acknowledgements get lost, then the connection; the broker repeats what it had sent."""
     relay = Relay(mosquitto)
     workload = through(relay, STEADY, session="persistent")
-    run = during(lab, workload, (1.0, lambda: relay.swallow(PUBACK)), (1.5, relay.cut))
+    run = during(lab, workload, (100, lambda: relay.swallow(PUBACK)), (150, relay.cut))
     relay.close()
     kpis = checked(run, fault="subscriber-0 lost its connection")
     whole = kpis["ledger"]["total"]
@@ -117,7 +129,7 @@ def test_what_was_not_acknowledged_comes_again_and_counts_once(lab: Loopback, mo
 def test_a_subscriber_that_comes_back_late_has_lost_what_was_sent_meanwhile(lab: Loopback, mosquitto: int) -> None:
     """QoS 0, no session: what passes while nobody is there is lost, not late, and to nobody else."""
     relay = Relay(mosquitto)
-    run = during(lab, through(relay, dataclasses.replace(STEADY, qos=0)), (1.0, lambda: relay.cut(b"tk-sub")))
+    run = during(lab, through(relay, dataclasses.replace(STEADY, qos=0)), (100, lambda: relay.cut(b"tk-sub")))
     relay.close()
     kpis = checked(run, fault="subscriber-0 lost its connection")
     for ledger in kpis["ledger"]["subscribers"].values():
@@ -178,7 +190,7 @@ def test_a_subscriber_that_never_comes_in_is_named_and_due_nothing(lab: Loopback
 
 def test_a_killed_publisher_is_named_and_what_it_sent_is_counted(lab: Loopback) -> None:
     victim = lab.processes["pub/publisher-0"]
-    run = during(lab, STEADY, (1.5, lambda: victim.send_signal(signal.SIGKILL)))
+    run = during(lab, STEADY, (150, lambda: victim.send_signal(signal.SIGKILL)))
     kpis = checked(run, fault="pub/publisher-0")
     whole = kpis["ledger"]["total"]
     assert 0 < whole["delivered"] <= whole["expected"] < 2 * SENT
@@ -191,9 +203,8 @@ def test_a_subscriber_that_stands_still_costs_nobody_else_and_the_broker_counts_
     """QoS 0: sockets fill up, then Mosquitto's queue for this subscriber; it drops the rest, and says how much."""
     counters = NativeCounters("mqtt", mosquitto)
     counters.start()
-    until_s = time.monotonic() + 10
-    while "dropped" not in (before := counters.first()) and time.monotonic() < until_s:
-        time.sleep(0.05)  # each number comes in a packet of its own
+    until(lambda: "dropped" in counters.first())  # each number comes in a packet of its own
+    before = counters.first()
     burst = dataclasses.replace(
         STEADY, messages=8000, qos=0, payload_bytes=4096, arrivals=Arrivals(kind="rate", rate_per_s=2000.0),
         options={**STEADY.options, "receive_buffer_bytes": 1 << 16},
@@ -201,8 +212,8 @@ def test_a_subscriber_that_stands_still_costs_nobody_else_and_the_broker_counts_
     victim = lab.processes["sub-2/subscriber-0"]
     run = during(
         lab, burst,
-        (0.5, lambda: victim.send_signal(signal.SIGSTOP)),
-        (3.5, lambda: victim.send_signal(signal.SIGCONT)),
+        (1000, lambda: victim.send_signal(signal.SIGSTOP)),
+        (7000, lambda: victim.send_signal(signal.SIGCONT)),
     )  # fmt: skip
     kpis = checked(run, fault=None)
     free, stopped = (kpis["ledger"]["subscribers"][f"sub-{i}/subscriber-0"] for i in (1, 2))
@@ -238,7 +249,7 @@ def test_two_clients_of_one_name_are_named_while_the_run_goes_on(lab: Loopback, 
                         break
 
     fighting = threading.Thread(target=rival)
-    run = during(lab, dataclasses.replace(STEADY, messages=1000), (0.0, fighting.start))
+    run = during(lab, dataclasses.replace(STEADY, messages=1000), (0, fighting.start))
     over.set()
     fighting.join()
     kpis = checked(run, fault=f"does somebody else enter by the name {name} too")
@@ -262,7 +273,7 @@ def test_empty_and_foreign_messages_are_counted_and_pass(lab: Loopback, mosquitt
                 stranger.sendall(head + payload)
             stranger.sendall(mqtt_packets.disconnect())
 
-    run = during(lab, STEADY, (1.0, intrude))
+    run = during(lab, STEADY, (100, intrude))
     kpis = checked(run, fault=None)
     assert kpis["ledger"]["total"]["delivered"] == 2 * SENT
     foreign = [p["counts"]["foreign"] for p in kpis["processes"] if p["role"] == "subscriber"]
@@ -306,7 +317,7 @@ def test_messages_that_go_round_between_brokers_are_told(tmp_path: Path, monkeyp
     """A bridge that the other broker does not know for one: it gets back what it passed on."""
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
     one, other = free_port(), free_port()
-    common = "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n"
+    common = "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\nlog_type all\n"
     bridge = (
         f"connection round\naddress 127.0.0.1:{other}\ntry_private false\nbridge_protocol_version mqttv311\n"
         "notifications false\ntopic # both 0\n"
@@ -316,9 +327,10 @@ def test_messages_that_go_round_between_brokers_are_told(tmp_path: Path, monkeyp
         for port, config in ((other, common.format(other)), (one, common.format(one) + bridge)):
             (tmp_path / f"{port}.conf").write_text(config)
             command = [find_program("mosquitto"), "-c", str(tmp_path / f"{port}.conf")]
-            brokers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            with (tmp_path / f"{port}.log").open("wb") as log:
+                brokers.append(subprocess.Popen(command, stderr=log))
             await_port(port)
-        time.sleep(0.5)
+        until(lambda: "Sending SUBACK" in (tmp_path / f"{other}.log").read_text())
         with running(tmp_path, broker=one) as lab:
             [run] = lab.run(dataclasses.replace(STEADY, qos=0, messages=100))
     finally:
@@ -365,8 +377,14 @@ def test_a_way_that_goes_dead_without_a_word_is_noticed(tmp_path: Path, monkeypa
                         drain_s=4.0,
                         options={**STEADY.options, "session": "persistent", "dead_after_s": 1},
                     ),
-                    (1.0, lambda: subprocess.run(["iptables", "-A", *rule], check=True)),
-                    (3.5, lambda: subprocess.run(["iptables", "-D", *rule], check=True)),
+                    (
+                        100,
+                        for_a_while(
+                            2.5,
+                            lambda: subprocess.run(["iptables", "-A", *rule], check=True),
+                            lambda: subprocess.run(["iptables", "-D", *rule], check=True),
+                        ),
+                    ),
                 )
                 kpis = checked(run, fault="pub/publisher-0 lost its connection")
         finally:

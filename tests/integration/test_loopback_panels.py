@@ -25,6 +25,7 @@ from tests.conftest import lacking
 from tests.integration.loopback import ROOT, Loopback, running
 from tests.ports import await_port, free_port
 from tests.programs import find_program
+from tests.waiting import until
 from toolkit.contract.orders import Arrivals
 from toolkit.contract.settings import ProcessSettings
 from toolkit.measure.clocks import read_log
@@ -116,10 +117,7 @@ def clock_of(home: Path, sysfs: Path) -> Iterator[int]:
         chrony.start()
         for thread in threads:
             thread.start()
-        until = time.monotonic() + 60
-        while not state.document()["synchronised"]:
-            assert time.monotonic() < until, state.error
-            time.sleep(0.2)
+        until(lambda: state.document()["synchronised"], within_s=60, instead=lambda: state.error)
         yield own.metrics_port
     finally:
         stopped.set()

@@ -225,9 +225,7 @@ def test_a_broker_that_starts_again_costs_what_the_books_say(chain: Chain, qos: 
     chain.start()
 
     def again() -> None:
-        until = time.monotonic() + 60
-        while chain.processes["dev/publisher-0"].status().sent < 300 and time.monotonic() < until:
-            time.sleep(0.02)
+        chain.processes["dev/publisher-0"].wait_until_sent(300, within_s=60)
         chain.end_broker()
         time.sleep(0.5)
         chain.start_broker()

@@ -6,7 +6,6 @@ import base64
 import json
 import signal
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.unit.node.processes import Bench, NodeProcess
+from tests.waiting import until
 from toolkit.provisioning import certificates
 
 from .local_cloud import NODE_PYTHON, Answered, LocalCloud, ask
@@ -59,10 +59,7 @@ def health(handler: NodeProcess) -> Answered:
 
 
 def await_health(handler: NodeProcess, within_s: float = 20.0) -> None:
-    until = time.monotonic() + within_s
-    while health(handler).status != 200:
-        assert time.monotonic() < until, health(handler).body
-        time.sleep(0.05)
+    until(lambda: health(handler).status == 200, within_s=within_s, instead=lambda: health(handler).body)
 
 
 def end(bench: Bench, handler: NodeProcess) -> None:

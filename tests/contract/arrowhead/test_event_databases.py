@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from tests.ports import await_port
 from tests.unit.node.event_clients import SOURCE, Consumer, ask, count, publish
 from tests.unit.node.processes import ROOT, Bench, NodeProcess
+from tests.waiting import until
 
 from .database_servers import PASSWORD, DatabaseServer
 from .local_cloud import NODE_PYTHON
@@ -58,10 +58,9 @@ def publish_five(handler: NodeProcess) -> None:
 
 
 def wait_for(consumer: Consumer, name: str, times: int) -> None:
-    until = time.monotonic() + 60
-    while [path for path, _ in consumer.got].count(f"/{name}") < times:
-        assert time.monotonic() < until, consumer.got
-        time.sleep(0.05)
+    until(
+        lambda: [path for path, _ in consumer.got].count(f"/{name}") >= times, within_s=60, instead=lambda: consumer.got
+    )
 
 
 @pytest.mark.databases

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from playbook_lab import NAME, Lab, differences, python
 
+from tests.waiting import until
 from toolkit import paths, ssh
 from toolkit.contract.bundle import BundleFile
 from toolkit.errors import ToolkitError
@@ -241,10 +242,11 @@ def test_an_interrupt_ends_ansible(lab: Lab) -> None:
         )
     interrupted = time.monotonic()
     mine = str(lab.directory)
-    deadline = time.monotonic() + 5
-    while left := [line for line in _processes() if mine in line and "ansible" in line and "[mux]" not in line]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+
+    def left() -> list[str]:
+        return [line for line in _processes() if mine in line and "ansible" in line and "[mux]" not in line]
+
+    until(lambda: not left(), instead=left)
     assert time.monotonic() - interrupted < 15
     assert lab.seen("full").bundle == ""
     while "ansible" in lab.on("full", "ps -e -o args= | grep python | grep -v grep || true"):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+from tests.waiting import until
 from toolkit.controller.disturb import Act, Disturber, acts_of
 from toolkit.errors import UnreachableError
 from toolkit.spec.testbed import Image, Service, Testbed
@@ -49,13 +49,6 @@ def test_every_container_of_a_service_is_meant():
     ]
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_what_was_begun_is_ended_even_if_the_run_is_over():
     control = Control()
     acts = [
@@ -66,7 +59,7 @@ def test_what_was_begun_is_ended_even_if_the_run_is_over():
     ]
     disturber = Disturber(acts, control, lambda _: None)  # type: ignore[arg-type]
     disturber.begin(time.monotonic() - 1.0)
-    wait_until(lambda: bool(disturber.done))
+    until(lambda: bool(disturber.done))
     assert control.asked == [("a", ("pause", "x"))]
     disturber.finish()
     assert control.asked == [("a", ("pause", "x")), ("a", ("unpause", "x"))]
@@ -79,7 +72,7 @@ def test_an_end_does_not_wait_for_anybody_to_look():
     acts = [Act(at_s=0.0, node="a", command=("pause", "x")), Act(at_s=0.2, node="a", command=("unpause", "x"))]
     disturber = Disturber(acts, control, lambda _: None)  # type: ignore[arg-type]
     disturber.begin(time.monotonic())
-    wait_until(lambda: len(disturber.done) == 2)
+    until(lambda: len(disturber.done) == 2)
     assert disturber.done[1]["at_ns"] - disturber.done[0]["at_ns"] >= 0.1e9
     disturber.finish()
 
@@ -88,6 +81,6 @@ def test_what_cannot_be_done_is_told_and_not_ended():
     acts = [Act(at_s=0.0, node="a", command=("pause", "x")), Act(at_s=900.0, node="a", command=("unpause", "x"))]
     disturber = Disturber(acts, Control(failing="a"), lambda _: None)  # type: ignore[arg-type]
     disturber.begin(time.monotonic())
-    wait_until(lambda: bool(disturber.problems))
+    until(lambda: bool(disturber.problems))
     disturber.finish()
     assert disturber.problems == ["pause x on a failed: node a does not answer"]

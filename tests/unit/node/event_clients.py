@@ -5,8 +5,9 @@ import http.server
 import json
 import socket
 import threading
-import time
 from typing import Any
+
+from tests.waiting import until
 
 from .processes import NodeProcess
 
@@ -89,9 +90,7 @@ class Consumer:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def wait_for(self, count: int) -> list[tuple[str, Any]]:
-        until = time.monotonic() + 5
-        while len(self.got) < count and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: len(self.got) >= count, instead=lambda: self.got)
         return self.got
 
     def system(self, name: str) -> dict[str, Any]:

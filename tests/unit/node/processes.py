@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.ports import await_port, free_port
+from tests.waiting import until
 from toolkit.contract.orders import RunOrder, RunStatus, status_from_json, to_json
 from toolkit.contract.samples import STAMP, Point, StampsInfo
 from toolkit.contract.settings import ProcessSettings
@@ -52,20 +53,22 @@ class NodeProcess:
         return status_from_json(self.ask("GET", "/run")[1])
 
     def wait_for(self, *phases: str, within_s: float = 20) -> RunStatus:
-        until = time.monotonic() + within_s
-        while True:
+        def reached() -> RunStatus | None:
             status = self.status()
-            if status.phase in phases:
-                return status
-            assert status.phase != "failed", status.error
-            assert time.monotonic() < until, f"{self.settings.service} is {status}, not {phases}"
-            time.sleep(0.02)
+            assert status.phase != "failed" or "failed" in phases, status.error
+            return status if status.phase in phases else None
+
+        return until(reached, within_s=within_s, instead=self.status)
+
+    def wait_until_failed(self, within_s: float = 40) -> str:
+        """The reason."""
+        return self.wait_for("failed", within_s=within_s).error or ""
 
     def wait_until_sent(self, count: int, within_s: float = 20) -> None:
-        until = time.monotonic() + within_s
-        while self.status().sent < count:
-            assert time.monotonic() < until, f"{self.status().sent} of {count} messages sent within {within_s} s"
-            time.sleep(0.02)
+        until(lambda: self.status().sent >= count, within_s=within_s, instead=self.status)
+
+    def wait_until_received(self, count: int, within_s: float = 20) -> None:
+        until(lambda: self.status().received >= count, within_s=within_s, instead=self.status)
 
     def start(self, at_ns: int) -> None:
         status, body = self.ask("POST", "/run/start", json.dumps({"at_ns": at_ns}))

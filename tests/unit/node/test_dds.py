@@ -112,11 +112,7 @@ def test_who_does_not_meet_is_told_why(bench: Bench, change: dict[str, Any], rea
 
 
 def failure_of(process: NodeProcess) -> str:
-    until = time.monotonic() + 60
-    while (now := process.status()).phase != "failed":
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    return now.error or ""
+    return process.wait_until_failed(within_s=60)
 
 
 def test_what_dds_does_not_have_is_refused_with_the_reason(bench: Bench) -> None:

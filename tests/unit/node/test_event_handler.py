@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from toolkit.node.event_handler.documents import Filter, System
 from toolkit.node.event_handler.systems import Systems
 
@@ -279,10 +280,7 @@ def test_block_makes_the_publisher_wait_and_loses_nothing(bench: Bench) -> None:
 
     pushing = threading.Thread(target=push)
     pushing.start()
-    until = time.monotonic() + 20
-    while not count(handler, 'toolkit_broker_queue_overflows_total{policy="block"}'):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: count(handler, 'toolkit_broker_queue_overflows_total{policy="block"}'))
     assert len(published) < 60
     received = b""
     while received.count(b"\ndata: ") < 60:
@@ -315,10 +313,7 @@ def test_a_thousand_idle_subscriptions_are_cheap_and_the_end_is_graceful(bench: 
         stream = socket.create_connection(("127.0.0.1", handler.port), 5)
         stream.sendall(b"GET /eventhandler/subscription HTTP/1.1\r\nHost: x\r\neventtype: pressure\r\n\r\n")
         streams.append(stream)
-    until = time.monotonic() + 10
-    while count(handler, "toolkit_broker_subscribers") < 1000 and time.monotonic() < until:
-        time.sleep(0.1)
-    assert count(handler, "toolkit_broker_subscribers") == 1000
+    until(lambda: count(handler, "toolkit_broker_subscribers") == 1000)
     assert handler.rss_bytes() < 60_000_000
     handler.process.terminate()
     assert handler.process.wait(10) == 0

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.waiting import until
 from toolkit.contract.orders import Arrivals, RunOrder
 from toolkit.contract.samples import Point
 from toolkit.node.drivers.sse import DRIVER as SSE
@@ -106,10 +107,7 @@ def test_enhanced_speaks_as_direct_but_has_no_filters_and_no_replay(bench: Bench
     assert ask(handler, "GET", "/eventhandler/subscription")[0] == 500
     assert ask(handler, "POST", "/eventhandler/publish", b"{")[0] == 400
     selective.close()
-    until = time.monotonic() + 5
-    while count(handler, "toolkit_broker_subscribers") and time.monotonic() < until:
-        time.sleep(0.02)
-    assert count(handler, "toolkit_broker_subscribers") == 0
+    until(lambda: count(handler, "toolkit_broker_subscribers") == 0)
     assert publish(handler, "nobody is there") == 200
 
 
@@ -164,10 +162,7 @@ def closed_loops(handler: NodeProcess, number: int, at_least: int) -> list[Close
     loops = [ClosedLoop(handler, str(n)) for n in range(number)]
     for loop in loops:
         loop.start()
-    until = time.monotonic() + 20
-    while min(loop.answered for loop in loops) < at_least:
-        assert time.monotonic() < until, [loop.answered for loop in loops]
-        time.sleep(0.02)
+    until(lambda: min(loop.answered for loop in loops) >= at_least, instead=lambda: [loop.answered for loop in loops])
     return loops
 
 
@@ -263,12 +258,14 @@ def test_filters_that_are_over_are_removed_where_that_is_wanted(bench: Bench, co
     assert subscribe(tidy, consumer, "soon", endDate=later) == 201
     assert subscribe(tidy, consumer, "far", endDate="2999-01-01T00:00:00Z") == 201
     assert subscribe(tidy, consumer, "open") == 201
-    until_s = time.monotonic() + 20
-    while len(found := json.loads(ask(tidy, "GET", "/eventhandler/mgmt/subscriptions")[1])) > 2:
-        assert time.monotonic() < until_s
-        time.sleep(0.1)
+
+    def kept() -> list[str]:
+        stored = json.loads(ask(tidy, "GET", "/eventhandler/mgmt/subscriptions")[1])
+        return [subscription["notifyUri"] for subscription in stored]
+
+    until(lambda: "soon" not in kept(), instead=kept)
     assert datetime.now(UTC) > datetime.fromisoformat(later)
-    assert [stored["notifyUri"] for stored in found] == ["far", "open"]
+    assert kept() == ["far", "open"]
     assert count(tidy, "toolkit_broker_subscribers") == 2
     assert subscribe(tidy, consumer, "soon") == 201
     assert "Traceback" not in bench.log("broker")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from toolkit.contract.samples import Point
 from toolkit.node.tls_sockets import TlsSocket
 from toolkit.provisioning import certificates
@@ -178,10 +179,7 @@ def push(handler: NodeProcess, cloud: Cloud, payloads: list[str]) -> None:
 
 
 def await_subscribers(handler: NodeProcess, number: int) -> None:
-    until_s = time.monotonic() + 20
-    while count(handler, "toolkit_broker_subscribers") != number:
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
+    until(lambda: count(handler, "toolkit_broker_subscribers") == number)
 
 
 def test_enhanced_broadcasts_over_tls_while_its_streams_are_read_from(bench: Bench, cloud: Cloud) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import lacking
+from tests.waiting import until
 from toolkit.contract.orders import Arrivals, RunOrder, to_json
 from toolkit.contract.samples import Point
 
@@ -105,7 +106,7 @@ def test_lost_connections_are_dialled_again_and_the_books_close(bench: Bench) ->
     publisher, subscriber = bench.publisher(), bench.subscriber()
 
     def restart() -> None:
-        time.sleep(1.0)
+        publisher.wait_until_sent(1000)
         first.process.kill()
         first.process.wait()
         bench.processes.remove(first)
@@ -225,10 +226,7 @@ def test_two_processes_of_one_name_end_their_fight_and_say_what_it_was(bench: Be
         one.order(order)
         one.wait_for("ready")
         two.order(order)
-        until = time.monotonic() + 30
-        while not (told := [process.status().error for process in (one, two) if process.status().phase == "failed"]):
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        told = until(lambda: [p.status().error for p in (one, two) if p.status().phase == "failed"])
     finally:
         other.close()
     assert "connections in a row were lost within 3 s of being taken" in str(told[0])

@@ -4,11 +4,11 @@ import contextlib
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.waiting import until
 from toolkit.node import exposition
 from toolkit.node.drivers import stomp_frames
 from toolkit.node.native_counters import NativeCounters, grown, read_rabbitmq, take_advisory
@@ -55,17 +55,14 @@ def test_activemq_is_asked_on_loopback_and_known_to_have_dropped_nothing_before_
         threading.Thread(target=broker, daemon=True).start()
         counters = NativeCounters("activemq", server.getsockname()[1])
         counters.start()
-        assert awaited(counters, 0)
+        await_dropped(counters, 0)
         said.set()
-        assert awaited(counters, 42)
+        await_dropped(counters, 42)
     assert b"destination:/topic/ActiveMQ.Advisory.MessageDiscarded.Topic.>" in heard[0]
 
 
-def awaited(counters: NativeCounters, dropped: int) -> bool:
-    until = time.monotonic() + 10
-    while counters.read().get("dropped") != dropped and time.monotonic() < until:
-        time.sleep(0.01)
-    return counters.read().get("dropped") == dropped
+def await_dropped(counters: NativeCounters, dropped: int) -> None:
+    until(lambda: counters.read().get("dropped") == dropped, instead=counters.read)
 
 
 def test_rabbitmq_counts_by_type_of_queue_and_protocol_are_added() -> None:
@@ -101,9 +98,7 @@ def mosquitto_saying(topics: dict[str, str]) -> Iterator[NativeCounters]:
         threading.Thread(target=broker, daemon=True).start()
         counters = NativeCounters("mqtt", server.getsockname()[1])
         counters.start()
-        until = time.monotonic() + 10
-        while "subscriptions" not in counters.read() and time.monotonic() < until:
-            time.sleep(0.01)
+        until(lambda: "subscriptions" in counters.read(), instead=counters.read)
         yield counters
 
 
@@ -117,7 +112,7 @@ SUBSCRIPTIONS = {"$SYS/broker/subscriptions/count": "10"}
 )
 def test_mosquittos_count_is_read_under_each_of_its_names(dropped: str) -> None:
     with mosquitto_saying({dropped: "41"} | SUBSCRIPTIONS) as counters:
-        assert awaited(counters, 41)
+        await_dropped(counters, 41)
         page = exposition.expose(counters.readings()).decode()
     assert 'toolkit_broker_messages_dropped_total{reason="queue_full"} 41' in page
     assert "toolkit_broker_subscribers 7\n" in page, "less the three of the one who asks"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from toolkit.errors import DeployIncompleteError, ToolkitError
 from toolkit.events import Event
 from toolkit.provisioning import ansible
@@ -168,10 +169,7 @@ def test_the_file_of_secrets_goes_with_us_also_when_we_are_killed(tmp_path: Path
         file = Path(process.stdout.readline().strip())
         assert "tell-nobody" in file.read_text()
         process.kill()
-    deadline = time.monotonic() + 20
-    while file.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not file.exists()
+    until(lambda: not file.exists())
 
 
 def test_secrets_are_no_templates_whatever_they_are_made_of(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.node.conftest import running_mosquitto
 from tests.unit.node.processes import Bench, Front, NodeProcess, await_quiet, free_port, of_point
+from tests.waiting import until
 from toolkit.contract.orders import Arrivals, RunOrder
 from toolkit.contract.samples import Flag, Point
 from toolkit.node.drivers import mqtt_packets as client
@@ -325,10 +326,7 @@ class Recorder:
         self._thread.join(10)
 
     def await_payloads(self, number: int) -> None:
-        until = time.monotonic() + 10
-        while len(self.payloads) < number:
-            assert time.monotonic() < until, self.payloads
-            time.sleep(0.01)
+        until(lambda: len(self.payloads) >= number, instead=lambda: self.payloads)
 
     def _serve(self) -> None:
         self._connection, _ = self._listener.accept()
