@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from toolkit.errors import ToolkitError
 from toolkit.events import ignore
 from toolkit.providers import provider_for
 from toolkit.providers.base import Request
+from toolkit.providers.kernel import has_netem
 from toolkit.provisioning.observe import Observed, observe
 from toolkit.spec.nodes import VIRTUAL
 from toolkit.spec.testbed import Node, Testbed
@@ -89,12 +89,12 @@ def _engine() -> Finding:
 
 
 def _netem() -> Finding:
-    there = (
-        shutil.which("modinfo")
-        and not subprocess.run(["modinfo", "sch_netem"], capture_output=True, check=False).returncode
-    )
-    found = "there" if there else "not seen: delay, jitter and loss of links cannot be imposed here; rates can"
-    return _here("netem", well=True, found=found)
+    found = {
+        True: "there",
+        False: "not there: delay, jitter and loss of links cannot be imposed here; rates can",
+        None: "not known: whether delay, jitter and loss of links can be imposed here shows when a node starts",
+    }
+    return _here("netem", well=True, found=found[has_netem()])
 
 
 # -- nodes ------------------------------------------------------------------------------------------------------------

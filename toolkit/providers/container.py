@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import platform
 import socket
 import tarfile
 import threading
@@ -24,6 +25,7 @@ from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
 from toolkit.providers import engine_store, keys, subnets
 from toolkit.providers.base import Acquired, NodeImage, Request, Resource
+from toolkit.providers.kernel import has_netem
 from toolkit.spec.testbed import Link, Node, ProviderSettings, architecture_of
 from toolkit.state import LABEL, Host, SshAccess
 
@@ -80,10 +82,9 @@ class ContainerProvider:
         self.settings = settings
 
     def check(self, testbed: str, subnet: IPv4Network, nodes: Sequence[Node]) -> list[str]:
-        """A subnet that somebody else has; an engine that does not answer is raised."""
-        del nodes
-        taken = self._taken(testbed, subnet, self._api.networks())
-        return [taken] if taken else []
+        """A subnet that somebody else has, links that the kernel cannot make; an engine that is silent is raised."""
+        problems = [self._taken(testbed, subnet, self._api.networks()), self._impossible_links(nodes)]
+        return [problem for problem in problems if problem]
 
     def acquire(self, request: Request, emit: Emit) -> Acquired:
         """Make or find every machine, in parallel; raises UnreachableError where engine or subnet cannot be had."""
@@ -255,6 +256,16 @@ class ContainerProvider:
                 f'{request.subnet} (on it: {names}); run "toolkit teardown" first'
             )
         self._api.remove_network(network["Id"])
+
+    def _impossible_links(self, nodes: Sequence[Node]) -> str | None:
+        """Which nodes want of their links what the kernel is known to lack."""
+        impaired = [node.name for node in nodes if node.link.impaired]
+        if not impaired or has_netem() is not False or self._api.info()["KernelVersion"] != platform.release():
+            return None
+        return (
+            f"the links of {', '.join(impaired)} are to have delay, jitter or loss, for which this kernel "
+            f"({platform.release()}) has no netem (module sch_netem); take them out of `link:`, or use another kernel"
+        )
 
     @property
     def _is_local(self) -> bool:

@@ -445,7 +445,7 @@ def _tap(request: Request, node: Node, bridge: str) -> str:
 
 
 def _link_problem(node: Node) -> str:
-    if not (node.link.delay_s or node.link.jitter_s or node.link.loss):
+    if not node.link.impaired:
         return ""
     return (
         f"node {node.name}: delay, jitter and loss of a virtual machine's link are not imposed by this provider; "

@@ -55,6 +55,11 @@ class Link:
     loss: float = 0.0
     """A fraction, 0 to 1."""
 
+    @property
+    def impaired(self) -> bool:
+        """Whether more is asked of it than a rate."""
+        return bool(self.delay_s or self.jitter_s or self.loss)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:

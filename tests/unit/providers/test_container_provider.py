@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,33 @@ def test_a_link_becomes_a_rate_and_words_of_netem() -> None:
     }
     assert container._link_environment(Link()) == {}
     assert container._link_environment(Link(loss=0.0001)) == {"TOOLKIT_LINK_NETEM": "loss 0.010000%"}
+
+
+@pytest.mark.parametrize(
+    ("netem", "kernel", "refused"),
+    [(False, platform.release(), True), (True, platform.release(), False), (None, platform.release(), False),
+     (False, "another machine's", False)],
+)  # fmt: skip
+def test_links_that_the_kernel_cannot_make_are_refused_beforehand(
+    monkeypatch: pytest.MonkeyPatch, netem: bool | None, kernel: str, refused: bool
+) -> None:
+    class Api:
+        base_url = "tcp://elsewhere"
+
+        def networks(self) -> list[dict[str, Any]]:
+            return []
+
+        def info(self) -> dict[str, str]:
+            return {"KernelVersion": kernel}
+
+    monkeypatch.setattr(container, "has_netem", lambda: netem)
+    provider = container.ContainerProvider(SETTINGS)
+    provider.__dict__["_api"] = Api()
+    subnet, nodes = IPv4Network("10.77.0.0/24"), [_node("far", link=Link(loss=0.01)), _node("near")]
+    found = provider.check("lab", subnet, nodes)
+    assert len(found) == refused
+    assert all("the links of far are" in problem and "sch_netem" in problem for problem in found)
+    assert provider.check("lab", subnet, [_node("near")]) == []
 
 
 def test_a_container_that_was_never_started_is_not_kept() -> None:
