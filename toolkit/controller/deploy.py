@@ -38,7 +38,7 @@ from toolkit.provisioning.render import (
 from toolkit.provisioning.watching import console_link, console_node, console_secrets
 from toolkit.spec.load import Asked
 from toolkit.spec.secrets import read_secrets
-from toolkit.spec.testbed import Testbed, operator_architecture
+from toolkit.spec.testbed import ProviderSettings, Testbed, operator_architecture
 from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
 
 MACHINE_IMAGES = {"container": "node", "vm": "vm"}
@@ -178,10 +178,8 @@ def check_beforehand(testbed: Testbed) -> dict[str, str]:
     refuse_what_others_hold(testbed.name)
     wrong: list[str] = []
     for name, settings in testbed.providers.items():
-        nodes = [node for node in testbed.nodes if node.provider == name]
-        if nodes:
-            found = provider_for(settings).check(testbed.name, testbed.subnet, nodes)
-            wrong += [f"provider {name}: {problem}" for problem in found]
+        found = provider_for(settings).check(testbed.name, testbed.subnet, testbed.nodes_from(name))
+        wrong += [f"provider {name}: {problem}" for problem in found]
     if wrong:
         raise UnreachableError("\n".join(wrong))
     names = {secret for service in testbed.services for secret in service.secrets.values()}
@@ -231,29 +229,9 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
     hosts: dict[str, Host] = {}
     failed: dict[str, str] = {}
     directory = paths.testbed_dir(testbed.name)
-    wanted = images_of(testbed)
     with _step(emit, "acquire", counted(len(testbed.nodes), "node")) as say:
-        for name, settings in testbed.providers.items():
-            nodes = [node for node in testbed.nodes if node.provider == name]
-            if not nodes:
-                continue
-            machine = MACHINE_IMAGES.get(settings.type)
-            request = Request(
-                testbed=testbed.name,
-                subnet=testbed.subnet,
-                nodes=nodes,
-                images={
-                    node.name: tuple(
-                        NodeImage(reference=ref.reference, content=ref.content)
-                        for (image, _), ref in sorted(images.items())
-                        if image in wanted[node.name]
-                    )
-                    for node in nodes
-                },
-                directory=directory,
-                node_image=images[machine, str(operator_architecture())].reference if machine else "",
-            )
-            got = provider_for(settings).acquire(request, told)
+        for settings in testbed.providers.values():
+            got = provider_for(settings).acquire(_request(testbed, settings, images), told)
             hosts |= got.hosts
             failed |= got.failed
         say(f"{len(hosts)} of {len(testbed.nodes)} nodes are there")
@@ -268,6 +246,28 @@ def acquire(testbed: Testbed, deployment: Deployment, images: Images, emit: Emit
     if not hosts:
         raise UnreachableError("\n".join(_named(node, why) for node, why in failed.items()))
     return deployment, bool(changes)
+
+
+def _request(testbed: Testbed, settings: ProviderSettings, images: Images) -> Request:
+    """What a provider is asked for."""
+    wanted = images_of(testbed)
+    nodes = testbed.nodes_from(settings.name)
+    machine = MACHINE_IMAGES.get(settings.type)
+    return Request(
+        testbed=testbed.name,
+        subnet=testbed.subnet,
+        nodes=nodes,
+        images={
+            node.name: tuple(
+                NodeImage(reference=ref.reference, content=ref.content)
+                for (image, _), ref in sorted(images.items())
+                if image in wanted[node.name]
+            )
+            for node in nodes
+        },
+        directory=paths.testbed_dir(testbed.name),
+        node_image=images[machine, str(operator_architecture())].reference if machine else "",
+    )
 
 
 def note_limits(testbed: Testbed, deployment: Deployment, emit: Emit) -> Deployment:

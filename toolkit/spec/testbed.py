@@ -256,6 +256,10 @@ class Testbed:
         """The node of that name; raises KeyError."""
         return next((n for n in self.nodes if n.name == name), None) or _missing(name)
 
+    def nodes_from(self, provider: str) -> tuple[Node, ...]:
+        """Nodes whose machines that provider has; at least one, or the provider is not among `providers`."""
+        return tuple(node for node in self.nodes if node.provider == provider)
+
     def system(self, cloud: str, role: str) -> Service | None:
         """The service of that role in a local cloud; the first, where there are several."""
         return next((s for s in self.services if s.cloud == cloud and s.role == role), None)
