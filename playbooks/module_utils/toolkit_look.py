@@ -28,13 +28,9 @@ HEALTH = re.compile(r"\((?:health: )?(\w+)\)$")
 
 
 def look(testbed, root, clock_port=9101, engine=None):
-    """Containers of a testbed, engine, clock, disks and identity of this machine."""
+    """Containers of a testbed, engine, clock, disks, memory and Python of this machine."""
     manifest = read_manifest(root)
     return {
-        "boot_id": _text("/proc/sys/kernel/random/boot_id"),
-        "uptime_s": float((_text("/proc/uptime") or "0").split()[0]),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
         "python": platform.python_version(),
         "load": os.getloadavg()[0],
         "disk": {path: _disk(path) for path in ("/", "/var/lib/docker") if os.path.isdir(path)},
@@ -75,7 +71,6 @@ def _container(entry):
     labels = entry.get("Labels") or {}
     health = HEALTH.search(entry.get("Status", ""))
     return {
-        "id": entry["Id"][:12],
         "service": labels.get(LABEL_SERVICE, ""),
         "role": labels.get(LABEL_ROLE, ""),
         "hash": labels.get(LABEL_HASH, ""),
@@ -84,7 +79,6 @@ def _container(entry):
         "state": entry.get("State", ""),
         "status": entry.get("Status", ""),
         "health": health.group(1) if health and entry.get("State") == "running" else "",
-        "created": entry.get("Created", 0),
     }
 
 

@@ -34,7 +34,6 @@ class ObservedContainer:
     """A container that carries the testbed's label."""
 
     name: str
-    id: str
     service: str
     role: str
     hash: str
@@ -48,7 +47,6 @@ class ObservedContainer:
     """The engine's words, such as `Exited (1) 3 seconds ago`."""
     health: str
     """healthy, unhealthy, starting, or empty where it has no check or does not run."""
-    created: float
 
     @property
     def well(self) -> bool:
@@ -72,10 +70,6 @@ class Observed:
     engine_error: str
     clock: Mapping[str, Any] | None
     """The answer of the node's clock process; None where it does not answer."""
-    boot_id: str
-    uptime_s: float
-    kernel: str
-    machine: str
     python: str
     load: float
     disk: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -135,6 +129,4 @@ def _observe(host: Host, order: str) -> Observed:
     )
 
 
-_SAME = (
-    "engine_error", "clock", "boot_id", "uptime_s", "kernel", "machine", "python", "load", "disk", "memory", "bundle",
-)  # fmt: skip
+_SAME = ("engine_error", "clock", "python", "load", "disk", "memory", "bundle")

@@ -26,7 +26,6 @@ def test_kernel_and_boot_are_its_own(machine: Bench) -> None:
     assert host.facts["accelerator"] in {"kvm", "tcg"}
     seen = observe({"one": host}, machine.testbed)["one"]
     assert isinstance(seen, Observed)
-    assert seen.boot_id == on(host, f"cat {boot_id}")
     assert seen.engine_version
 
 

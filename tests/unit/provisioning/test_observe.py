@@ -20,12 +20,12 @@ from toolkit.provisioning.observe import Observed, ObservedContainer
 )
 def test_a_service_that_is_still_starting_is_no_difference(state: str, health: str, why: str | None) -> None:
     container = ObservedContainer(
-        name="toolkit-t-s", id="1", service="s", role="broker", hash="h", content="c", image="i", state=state,
-        status="", health=health, created=0.0,
+        name="toolkit-t-s", service="s", role="broker", hash="h", content="c", image="i", state=state,
+        status="", health=health,
     )  # fmt: skip
     seen = Observed(
         node="a", containers={container.name: container}, engine_version="20", engine_error="",
-        clock=None, boot_id="b", uptime_s=1.0, kernel="6", machine="x86_64", python="3.11", load=0.0, bundle="d",
+        clock=None, python="3.11", load=0.0, bundle="d",
     )  # fmt: skip
     assert seen.running.unwell == ({} if why is None else {container.name: why})
     assert seen.running.hashes == {container.name: "h"}

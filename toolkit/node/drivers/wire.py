@@ -26,7 +26,6 @@ class Wire:
         host, port = split_address(address)
         self.address = address
         self._backlog = bytearray()
-        started_ns = time.monotonic_ns()
         plain = _connect(host, port, timeout_s, int(options.get("receive_buffer_bytes", 0)))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A peer that vanished without a word is noticed when what we send stays unanswered for so long.
@@ -36,7 +35,6 @@ class Wire:
         self._waits = True
         self._tls = bool(options.get("tls"))
         self._socket: socket.socket = _wrap(plain, host, options) if self._tls else plain
-        self.connect_ns = time.monotonic_ns() - started_ns
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
