@@ -23,8 +23,8 @@ from toolkit.node.event_handler.documents import Filter, System
 from toolkit.node.event_handler.enhanced import EnhancedHandler
 from toolkit.node.event_handler.filters import FilterStore
 from toolkit.node.event_handler.outlet import Outlet
-from toolkit.node.event_handler.sending import Sending
 from toolkit.node.event_handler.settings import HandlerSettings
+from toolkit.node.sending import Sending
 
 from .event_clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
 from .processes import Bench, NodeProcess, of_point, play

@@ -17,11 +17,11 @@ from toolkit.node.event_handler.enhanced import EnhancedHandler
 from toolkit.node.event_handler.exchange import SseSubscriber
 from toolkit.node.event_handler.original import _connect
 from toolkit.node.event_handler.recorder import Recorder
-from toolkit.node.event_handler.sending import Sending
 from toolkit.node.event_handler.server import EventHandler
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.tally import Tally
 from toolkit.node.event_handler.workers import Workers
+from toolkit.node.sending import Sending
 
 from .processes import Bench, play
 

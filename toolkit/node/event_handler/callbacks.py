@@ -17,10 +17,10 @@ from toolkit.node.event_handler.documents import Event, Filter, System
 from toolkit.node.event_handler.guard import Guard
 from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.recorder import Passage, Recorder
-from toolkit.node.event_handler.sending import Sending
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.systems import Systems
 from toolkit.node.event_handler.tally import Tally
+from toolkit.node.sending import Sending
 
 _time_ns = time.time_ns
 _WITHIN_S = 30.0

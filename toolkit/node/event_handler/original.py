@@ -29,9 +29,9 @@ from toolkit.node.event_handler.filters import FilterStore
 from toolkit.node.event_handler.guard import Guard
 from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.recorder import Passage
-from toolkit.node.event_handler.sending import Sending
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.workers import WorkerHandler
+from toolkit.node.sending import Sending
 
 _WITHIN_S = 30
 _MOST_RESPONSE_BYTES = 1024 * 1024

@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 
-from toolkit.node.event_handler.sending import Sending
+from toolkit.node.sending import Sending
 
 _TCP_NOTSENT_LOWAT = 25
 """Of Linux; Python has no name for it before 3.12."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from toolkit.contract.settings import service_settings
 from toolkit.node.arrowhead.quirks import QUIRKS, Quirks
-from toolkit.node.event_handler.sending import Sending
+from toolkit.node.sending import Sending
 
 Mode = Literal["direct", "enhanced", "original"]
 Overflow = Literal["block", "drop-oldest", "disconnect"]
