@@ -54,7 +54,8 @@ class Host:
     architecture: str
     """What the machine really is, in Docker's words: amd64, arm64, arm/v7, arm/v6."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """os, kernel, model, cpus, memory_bytes, memory_limits, python, engine, shared_clock, has_engine, images."""
+    """os, kernel, congestion (TCP's control), model, cpus, memory_bytes, memory_limits, python, engine, shared_clock,
+    has_engine, images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

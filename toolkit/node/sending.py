@@ -1,4 +1,4 @@
-"""How the kernel sends to a subscriber: what it may hold for one, and by which congestion control.
+"""How the kernel sends on a connection: what it may hold for it, and by which congestion control.
 
 Where nothing is set Linux sizes each connection's buffer by what was ever under way on it, so that no two runs have the
 same. A size switches that off. The kernel holds twice that size and rounds up to its next piece (a third more was seen
@@ -23,7 +23,7 @@ _LARGEST = 2**30 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """What is set on the connection of every subscriber."""
+    """What is set on a connection."""
 
     buffer_bytes: int = 0
     """SO_SNDBUF; 0 leaves it to the kernel."""
@@ -37,18 +37,20 @@ class Sending:
         if self.congestion:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, self.congestion.encode())
 
+    def refusal(self, error: OSError) -> str:
+        """What `set_on` ran into, and what the kernel would take."""
+        allowed = ""
+        with contextlib.suppress(OSError):
+            allowed = f"; it allows {_ALLOWED.read_text().strip()} (sysctl {'.'.join(_ALLOWED.parts[3:])})"
+        return f"congestion: the kernel refuses {self.congestion!r} ({error.strerror}){allowed}"
+
     def effective(self) -> dict[str, Any]:
         """What a connection comes to have, tried on a socket of its own; raises ValueError for what is refused."""
         with socket.socket() as tried:
             try:
                 self.set_on(tried)
             except OSError as error:
-                allowed = ""
-                with contextlib.suppress(OSError):
-                    allowed = f"; it allows {_ALLOWED.read_text().strip()} (sysctl {'.'.join(_ALLOWED.parts[3:])})"
-                raise ValueError(
-                    f"congestion: the kernel refuses {self.congestion!r} ({error.strerror}){allowed}"
-                ) from error
+                raise ValueError(self.refusal(error)) from error
             held = tried.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
             if self.buffer_bytes and held < DOUBLED * self.buffer_bytes:
                 raise ValueError(

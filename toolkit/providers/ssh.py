@@ -39,6 +39,7 @@ END {print found ? "memory" : "none"}'
 echo "machine=$(uname -m)"
 echo "bits=$(getconf LONG_BIT 2>/dev/null)"
 echo "kernel=$(uname -r)"
+echo "congestion=$(cat /proc/sys/net/ipv4/tcp_congestion_control 2>/dev/null)"
 echo "os_id=$ID"
 echo "os_version=$VERSION_ID"
 echo "os=$PRETTY_NAME"
@@ -280,6 +281,7 @@ def _facts(host: Host, node: Node, answer: str) -> Host:
         "os_id": said["os_id"],
         "os_version": said["os_version"],
         "kernel": said["kernel"],
+        "congestion": said["congestion"],
         "model": said["model"],
         "cpus": int(said["cpus"]),
         "memory_bytes": int(said["memory_kib"]) * 1024,

@@ -40,6 +40,8 @@ class OptionsEntry(TypedDict, total=False):
     """What a subscriber takes for each message."""
     receive_buffer_bytes: Annotated[int, Field(ge=1)]
     """What the kernel may hold for each connection of a client."""
+    congestion: Literal["reno", "cubic", "bbr"]
+    """TCP congestion control of what clients send. Default: the node's."""
     connect_timeout_s: Positive
     """For a broker that does not answer. Default: 10."""
     dead_after_s: Positive

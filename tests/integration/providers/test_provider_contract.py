@@ -25,6 +25,7 @@ def test_hosts_are_entered_with_checked_keys_and_say_what_they_are(bench: Bench)
         assert host.facts["cpus"] > 0
         assert host.facts["memory_bytes"] > 64 << 20
         assert host.facts["kernel"] == on(host, "uname -r")
+        assert host.facts["congestion"] == on(host, "cat /proc/sys/net/ipv4/tcp_congestion_control")
         assert isinstance(host.facts["shared_clock"], bool)
         assert host.facts["has_engine"] == (on(host, "docker version >/dev/null 2>&1 && echo yes || echo no") == "yes")
     assert len({host.address for host in got.hosts.values()}) == len(bench.names)

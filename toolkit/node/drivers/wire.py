@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import WorkloadError
+from toolkit.node.sending import Sending
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +27,7 @@ class Wire:
         host, port = split_address(address)
         self.address = address
         self._backlog = bytearray()
-        plain = _connect(host, port, timeout_s, int(options.get("receive_buffer_bytes", 0)))
+        plain = _connect(host, port, timeout_s, options)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A peer that vanished without a word is noticed when what we send stays unanswered for so long.
         plain.setsockopt(
@@ -129,25 +130,39 @@ def is_busy(error: OSError) -> bool:
     return isinstance(error, BlockingIOError) or type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
 
 
-def _connect(host: str, port: int, timeout_s: float, receive_bytes: int) -> socket.socket:
-    """As `socket.create_connection`; `receive_bytes` other than 0 bound what the kernel takes before it is read.
+def _connect(host: str, port: int, timeout_s: float, options: Mapping[str, Any]) -> socket.socket:
+    """As `socket.create_connection`, with what `options` want of the kernel; WorkloadError where it refuses.
 
-    They have to be set before: what was offered to the other side cannot be taken back, and what is over is dropped.
+    Both have to be set before: what was offered to the other side cannot be taken back (what is over is dropped), and
+    a congestion control begins with the first segment.
     """
+    received = int(options.get("receive_buffer_bytes", 0))
+    sending = Sending(congestion=str(options.get("congestion", "")))
     problem = OSError(f"{host} has no address")
     for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         plain = socket.socket(family, kind, protocol)
         try:
             plain.settimeout(timeout_s)
-            if receive_bytes:
-                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            if received:
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received)
+            _set_sending(plain, sending)
             plain.connect(place)
         except OSError as error:
             plain.close()
             problem = error
+        except WorkloadError:
+            plain.close()
+            raise
         else:
             return plain
     raise problem
+
+
+def _set_sending(plain: socket.socket, sending: Sending) -> None:
+    try:
+        sending.set_on(plain)
+    except OSError as error:
+        raise WorkloadError(f"option {sending.refusal(error)}") from error
 
 
 def _cut(address: str, error: OSError) -> ConnectionError:
