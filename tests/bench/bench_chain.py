@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.unit.node.conftest import running_mosquitto
+from tests.mosquitto import Mosquitto
 from tests.unit.node.processes import Bench, await_quiet
 from toolkit.contract.orders import Arrivals, RunOrder
 from toolkit.contract.samples import Point
@@ -34,10 +34,10 @@ def main() -> None:
     asked.add_argument("--qos", type=int, default=1)
     asked.add_argument("--protocol", default="mqtt", choices=["mqtt", "rest"])
     options = asked.parse_args()
-    with tempfile.TemporaryDirectory() as name, running_mosquitto(Path(name)) as port:
+    with tempfile.TemporaryDirectory() as name, Mosquitto(Path(name), "max_queued_messages 0") as broker:
         bench = Bench(Path(name))
         try:
-            measure(bench, port, options)
+            measure(bench, broker.port, options)
         finally:
             bench.close()
 

@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 from tests.integration.loopback import Loopback, running
-from tests.ports import await_port, free_port
-from tests.programs import find_program
+from tests.mosquitto import Mosquitto
 from tests.relay import Relay
 from tests.waiting import until
 from toolkit.contract.orders import Arrivals
@@ -43,19 +42,8 @@ STEADY = Workload(
 
 @pytest.fixture(scope="module")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    port = free_port()
-    folder = tmp_path_factory.mktemp("mosquitto")
-    user = "user root\n" if os.geteuid() == 0 else ""
-    (folder / "mosquitto.conf").write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nsys_interval 1\n{user}"
-    )
-    process = subprocess.Popen(
-        [find_program("mosquitto"), "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL
-    )
-    await_port(port)
-    yield port
-    process.terminate()
-    process.wait(10)
+    with Mosquitto(tmp_path_factory.mktemp("mosquitto"), "sys_interval 1") as broker:
+        yield broker.port
 
 
 @pytest.fixture
@@ -316,27 +304,15 @@ def test_many_topics_and_many_subscribers(lab: Loopback) -> None:
 def test_messages_that_go_round_between_brokers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bridge that the other broker does not know for one: it gets back what it passed on."""
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
-    one, other = free_port(), free_port()
-    common = "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\nlog_type all\n"
-    bridge = (
-        f"connection round\naddress 127.0.0.1:{other}\ntry_private false\nbridge_protocol_version mqttv311\n"
-        "notifications false\ntopic # both 0\n"
-    )
-    brokers = []
-    try:
-        for port, config in ((other, common.format(other)), (one, common.format(one) + bridge)):
-            (tmp_path / f"{port}.conf").write_text(config)
-            command = [find_program("mosquitto"), "-c", str(tmp_path / f"{port}.conf")]
-            with (tmp_path / f"{port}.log").open("wb") as log:
-                brokers.append(subprocess.Popen(command, stderr=log))
-            await_port(port)
-        until(lambda: "Sending SUBACK" in (tmp_path / f"{other}.log").read_text())
-        with running(tmp_path, broker=one) as lab:
-            [run] = lab.run(dataclasses.replace(STEADY, qos=0, messages=100))
-    finally:
-        for broker in brokers:
-            broker.terminate()
-            broker.wait(10)
+    with Mosquitto(tmp_path, "log_type all") as other:
+        bridge = (
+            "connection round", f"address 127.0.0.1:{other.port}", "try_private false",
+            "bridge_protocol_version mqttv311", "notifications false", "topic # both 0",
+        )  # fmt: skip
+        with Mosquitto(tmp_path, *bridge) as one:
+            until(lambda: "Sending SUBACK" in other.log(), instead=other.log)
+            with running(tmp_path, broker=one.port) as lab:
+                [run] = lab.run(dataclasses.replace(STEADY, qos=0, messages=100))
     whole = checked(run, fault="copies came that nobody had lost: does a message pass brokers in a circle")["ledger"]
     assert whole["total"]["delivered"] == 200
     assert whole["total"]["duplicates"] >= 200
@@ -361,35 +337,16 @@ def test_a_way_that_goes_dead_without_a_word_is_noticed(tmp_path: Path, monkeypa
 
     def play() -> None:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        port = free_port()
-        config = tmp_path / "mosquitto.conf"
-        config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n")
-        broker = subprocess.Popen([find_program("mosquitto"), "-c", str(config)], stderr=subprocess.DEVNULL)
-        try:
-            await_port(port)
-            rule = ["INPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP"]
-            with running(tmp_path, broker=port) as lab:
-                run = during(
-                    lab,
-                    dataclasses.replace(
-                        STEADY,
-                        messages=600,
-                        drain_s=4.0,
-                        options={**STEADY.options, "session": "persistent", "dead_after_s": 1},
-                    ),
-                    (
-                        100,
-                        for_a_while(
-                            2.5,
-                            lambda: subprocess.run(["iptables", "-A", *rule], check=True),
-                            lambda: subprocess.run(["iptables", "-D", *rule], check=True),
-                        ),
-                    ),
-                )
-                kpis = checked(run, fault="pub/publisher-0 lost its connection")
-        finally:
-            broker.terminate()
-            broker.wait(10)
+        with Mosquitto(tmp_path) as broker, running(tmp_path, broker=broker.port) as lab:
+            rule = ["INPUT", "-p", "tcp", "--dport", str(broker.port), "-j", "DROP"]
+            patient = {**STEADY.options, "session": "persistent", "dead_after_s": 1}
+            run = during(
+                lab,
+                dataclasses.replace(STEADY, messages=600, drain_s=4.0, options=patient),
+                (100, for_a_while(2.5, lambda: subprocess.run(["iptables", "-A", *rule], check=True),
+                                  lambda: subprocess.run(["iptables", "-D", *rule], check=True))),
+            )  # fmt: skip
+            kpis = checked(run, fault="pub/publisher-0 lost its connection")
         whole = kpis["ledger"]["total"]
         assert whole["unconfirmed"] + whole["refused"] > 0
         assert whole["dropped"] == 0, "nothing that the broker acknowledged was lost"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import getpass
 import os
 import shutil
 import subprocess
@@ -23,8 +22,8 @@ import pytest
 from tests.answers import PANELS, Scraped, ask, await_rules, unanswered, watching
 from tests.conftest import lacking
 from tests.integration.loopback import ROOT, Loopback, running
+from tests.mosquitto import Mosquitto
 from tests.ports import await_port, free_port
-from tests.programs import find_program
 from tests.waiting import until
 from toolkit.contract.orders import Arrivals
 from toolkit.contract.settings import ProcessSettings
@@ -159,11 +158,7 @@ def test_the_panels_of_boards_pools_clocks_and_qos_have_data_of_runs(
             started(sys.executable, "-m", "toolkit.node.hop_exporter", port=processes["hop-exporter"].metrics_port,
                     TOOLKIT_STAMPS_PORT=str(free_port()), **processes["hop-exporter"].environment())
         )  # fmt: skip
-        mosquitto = free_port()
-        (tmp_path / "mosquitto.conf").write_text(
-            f"listener {mosquitto} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\n"
-        )
-        stack.enter_context(started(find_program("mosquitto"), "-c", str(tmp_path / "mosquitto.conf"), port=mosquitto))
+        mosquitto = stack.enter_context(Mosquitto(tmp_path))
         plain = stack.enter_context(running(tmp_path, broker=pool))
         lab = Watched(plain.home, plain.processes, plain.ports, pool, plain.broker_image)
         lab.ports["base/hop-exporter-0"] = processes["hop-exporter"].control_port
@@ -175,7 +170,7 @@ def test_the_panels_of_boards_pools_clocks_and_qos_have_data_of_runs(
         ]
         address = stack.enter_context(watching(tmp_path / "prometheus", lab.testbed(), scraped))
         begin_s = time.time()
-        mqtt: dict[str, Any] = {"protocol": "mqtt", "port": mosquitto}
+        mqtt: dict[str, Any] = {"protocol": "mqtt", "port": mosquitto.port}
         for qos, options in ((0, mqtt), (1, {"protocol": "sse"}), (2, mqtt)):
             [run] = lab.run(dataclasses.replace(STEADY, qos=qos, options=options))
             assert run.kpis()["ledger"]["total"]["delivered"] == 2 * MESSAGES

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import http.client
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ import pytest
 from tests.answers import CHAIN as CHAIN_RUN
 from tests.answers import Scraped, await_rules, unanswered, watching
 from tests.folders import FolderCollector
-from tests.programs import find_program
+from tests.mosquitto import Mosquitto
 from tests.unit.node.processes import Bench, NodeProcess, free_port
 from toolkit.contract.orders import Arrivals
 from toolkit.controller.control import HttpControl
@@ -53,15 +51,13 @@ WAY = ["uplink", "gateway", "publish", "broker", "deliver", "hub", "downlink", "
 class Chain:
     home: Path
     bench: Bench
-    broker_port: int
+    broker: Mosquitto
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     processes: dict[str, NodeProcess] = field(default_factory=dict)
-    broker: subprocess.Popen[bytes] | None = None
 
     def start(self, *, watched: bool = False, **hub: Any) -> None:
         ports = {role: {"mqtt_port": free_port(), "http_port": free_port()} for role in ("gateway", "hub")}
         self.settings = {"gateway": ports["gateway"], "hub": ports["hub"] | hub}
-        self.start_broker()
         live: dict[str, str] = {}
         if watched:
             stamps = str(free_port())
@@ -69,11 +65,11 @@ class Chain:
             self.processes["base/hop-exporter-0"] = self.bench.launch(
                 "hop_exporter", "hop-exporter", node="base", TOOLKIT_STAMPS_PORT=stamps
             )
-        up = {"upstream": self.broker_port, "protocol": "mqtt"}
+        up = {"upstream": self.broker.port, "protocol": "mqtt"}
         for node, role in NODES.items():
             if role == "broker":
                 process = self.bench.launch(
-                    "hop_probe", "broker-probe", node=node, TOOLKIT_PROBE_PORTS=str(self.broker_port),
+                    "hop_probe", "broker-probe", node=node, TOOLKIT_PROBE_PORTS=str(self.broker.port),
                     TOOLKIT_PROBE_SYS="0", **live,
                 )  # fmt: skip
                 self.processes[f"{node}/broker-probe-0"] = process
@@ -83,21 +79,8 @@ class Chain:
             else:
                 self.processes[f"{node}/{role}-0"] = self.bench.launch(role, role, node=node, **live)
 
-    def start_broker(self) -> None:
-        file = self.home / "mosquitto.conf"
-        file.write_text(
-            f"listener {self.broker_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
-            f"user {getpass.getuser()}\n"
-        )
-        self.broker = subprocess.Popen([find_program("mosquitto"), "-c", str(file)], stderr=subprocess.DEVNULL)
-
-    def end_broker(self) -> None:
-        assert self.broker is not None
-        self.broker.terminate()
-        self.broker.wait(10)
-
     def run(self, workload: Workload) -> RunFolder:
-        workload = dataclasses.replace(workload, options={**workload.options, "port": self.broker_port})
+        workload = dataclasses.replace(workload, options={**workload.options, "port": self.broker.port})
         control = HttpControl(
             lambda process: http.client.HTTPConnection(
                 "127.0.0.1", self.processes[process.name].settings.control_port, timeout=5
@@ -147,10 +130,10 @@ class Chain:
 @pytest.fixture
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chain]:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
-    made = Chain(tmp_path, Bench(tmp_path), free_port())
+    made = Chain(tmp_path, Bench(tmp_path), Mosquitto(tmp_path))
     yield made
     made.bench.close()
-    made.end_broker()
+    made.broker.stop()
 
 
 def books(run: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -226,9 +209,9 @@ def test_a_broker_that_starts_again_costs_what_the_books_say(chain: Chain, qos: 
 
     def again() -> None:
         chain.processes["dev/publisher-0"].wait_until_sent(300, within_s=60)
-        chain.end_broker()
+        chain.broker.stop()
         time.sleep(0.5)
-        chain.start_broker()
+        chain.broker.start()
 
     restarting = threading.Thread(target=again)
     restarting.start()

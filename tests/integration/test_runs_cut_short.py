@@ -6,7 +6,6 @@ import _thread
 import dataclasses
 import resource
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,7 @@ from tests.integration.loopback import Loopback, running
 from tests.integration.test_faulty_runs import RATE, SENT, STEADY, checked, during, for_a_while
 from tests.integration.test_faulty_runs import lab as lab  # noqa: PLC0414  a fixture
 from tests.integration.test_faulty_runs import mosquitto as mosquitto  # noqa: PLC0414
-from tests.ports import await_port, free_port
-from tests.programs import find_program
+from tests.mosquitto import Mosquitto
 from toolkit.contract.orders import Arrivals
 from toolkit.measure.store import list_runs
 
@@ -46,24 +44,9 @@ def test_a_broker_that_is_killed_and_started_again_is_in_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / ".toolkit"))
-    port = free_port()
-    config = tmp_path / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n")
-    brokers: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        brokers.append(subprocess.Popen([find_program("mosquitto"), "-c", str(config)], stderr=subprocess.DEVNULL))
-        await_port(port)
-
-    start()
-    try:
-        with running(tmp_path, broker=port) as bench:
-            workload = dataclasses.replace(STEADY, messages=500, drain_s=3.0)
-            run = during(bench, workload, (100, for_a_while(0.5, brokers[0].kill, start)))
-    finally:
-        for broker in brokers:
-            broker.kill()
-            broker.wait(10)
+    with Mosquitto(tmp_path) as broker, running(tmp_path, broker=broker.port) as lab:
+        workload = dataclasses.replace(STEADY, messages=500, drain_s=3.0)
+        run = during(lab, workload, (100, for_a_while(0.5, broker.kill, broker.start)))
     kpis = checked(run, fault="lost its connection")
     whole = kpis["ledger"]["total"]
     assert whole["refused"] > 0

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import pytest
 
-from tests.unit.node.conftest import running_mosquitto
+from tests.mosquitto import Mosquitto
 from tests.unit.node.processes import Bench, Front, NodeProcess, await_quiet, free_port, of_point
 from tests.waiting import until
 from toolkit.contract.orders import Arrivals, RunOrder
@@ -351,7 +351,7 @@ class Recorder:
 def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Front]]:
     """One broker, gateway and hub for everything that only asks."""
     folder = tmp_path_factory.mktemp("fronts")
-    with running_mosquitto(folder) as port:
+    with Mosquitto(folder, "max_queued_messages 0") as broker:
         shared = Bench(folder)
-        yield {"gateway": shared.gateway(port), "hub": shared.hub(port)}
+        yield {"gateway": shared.gateway(broker.port), "hub": shared.hub(broker.port)}
         shared.close()
