@@ -7,12 +7,28 @@ cd "$(dirname "$0")/.."
 pidfile=$PWD/.cache/dockerd.pid
 log=$PWD/.cache/dockerd.log
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+# shellcheck source=tools/shell.sh
+. tools/shell.sh
+
 answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+runs() { as_root docker version >/dev/null 2>&1; }
 
 start() {
   if answers; then return 0; fi
+  runs || launch
+  for _ in $(seq 120); do
+    if runs; then
+      answers || admit
+      return 0
+    fi
+    sleep 0.5
+  done
+  echo "engine: it does not answer 60 s after it was started; the last it said:" >&2
+  if [ -d /run/systemd/system ]; then as_root journalctl -u docker -n 5 --no-pager >&2; else tail -n 5 "$log" >&2; fi || true
+  exit 1
+}
+
+launch() {
   mkdir -p .cache
   if [ -d /run/systemd/system ]; then
     say "starting the Docker engine (systemctl start docker)"
@@ -21,17 +37,16 @@ start() {
     say "starting the Docker engine (dockerd; log in .cache/dockerd.log)"
     as_root sh -c "nohup setsid dockerd --pidfile '$pidfile' >'$log' 2>&1 &"
   fi
-  for _ in $(seq 120); do
-    if answers; then return 0; fi
-    sleep 0.5
-  done
-  if as_root docker version >/dev/null 2>&1; then
-    echo "engine: it runs, but $(id -un) may not use it; try: sudo usermod -aG docker $(id -un), then log in again" >&2
-  else
-    echo "engine: it does not answer 60 s after it was started; the last it said:" >&2
-    if [ -d /run/systemd/system ]; then as_root journalctl -u docker -n 5 --no-pager >&2; else tail -n 5 "$log" >&2; fi || true
-  fi
-  exit 1
+}
+
+admit() { # Membership counts from the next login on; until then the socket's access list does.
+  local me
+  me=$(id -un)
+  say "$me may not use the Docker engine yet (who may is as good as root on this machine)"
+  confirm "Take $me into the group docker?" "$me may not use the engine"
+  as_root usermod -aG docker "$me"
+  if command -v setfacl >/dev/null; then as_root setfacl -m "u:$me:rw" /var/run/docker.sock; fi
+  answers || fail "$me is in the group docker now; log in again and repeat this"
 }
 
 stop() { # Only the engine that `start` started here, by its process id.
@@ -41,7 +56,7 @@ stop() { # Only the engine that `start` started here, by its process id.
   as_root kill -TERM "$pid" 2>/dev/null || { rm -f "$pidfile"; return 0; }
   say "stopping the Docker engine that was started here (process $pid)"
   for _ in $(seq 60); do
-    kill -0 "$pid" 2>/dev/null || as_root kill -0 "$pid" 2>/dev/null || return 0
+    as_root kill -0 "$pid" 2>/dev/null || return 0
     sleep 0.5
   done
   echo "engine: process $pid did not end within 30 s" >&2

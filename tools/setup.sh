@@ -7,20 +7,8 @@ cd "$(dirname "$0")/.."
 tests=no
 [ "${1:-}" = --tests ] && tests=yes
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
-fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
-
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else
-    fail "needs root for: $*; run it as root, or install sudo"
-  fi
-}
-
-confirm() { # Asks on a terminal; goes on by itself where there is none, or with YES=1.
-  [ -t 0 ] && [ "${YES:-}" != 1 ] || return 0
-  read -r -p "$1 [Y/n] " answer
-  case "$answer" in [nN]*) fail "stopped; nothing was installed" ;; esac
-}
+# shellcheck source=tools/shell.sh
+. tools/shell.sh
 
 missing_packages() {
   local name
@@ -30,8 +18,9 @@ missing_packages() {
 }
 
 system_packages() {
-  local wanted=(ca-certificates openssh-client iproute2 iptables mmdebstrap)
+  local wanted=(ca-certificates debian-archive-keyring openssh-client iproute2 iptables mmdebstrap)
   command -v dockerd >/dev/null || wanted+=(docker.io)
+  [ "$(id -u)" = 0 ] || wanted+=(acl uidmap) # engine.sh lets this user in; mmdebstrap needs no root then.
   python_ok || wanted+=(python3 python3-venv)
   [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus prometheus-node-exporter mosquitto mosquitto-clients prosody python3-httptools qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
   local lacking
@@ -45,7 +34,7 @@ system_packages() {
 
 install_packages() { # Names in one word.
   say "Debian packages to install: $1"
-  confirm "Install them with apt-get?"
+  confirm "Install them with apt-get?" "nothing was installed"
   as_root apt-get update -qq
   local clock=no
   ! service is-active systemd-timesyncd ntpsec || clock=yes
