@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
 def report(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Ids, folders, or latest (default); or one experiment."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Ids, folders, workloads (the last run of each), or latest (default); or one experiment.",
+        ),
     ] = None,
     testbed: TestbedName = None,
     to: Annotated[
@@ -70,7 +73,9 @@ def report(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run, or several with commas between them.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A run (id, folder, or workload: its last one), or several with commas.")
+    ],
     b: Annotated[str, typer.Argument(metavar="B", help="What is compared with A.")],
     testbed: TestbedName = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of the bootstrap.")] = 1,

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 RunArgument = Annotated[
     str,
     typer.Argument(
-        metavar="[RUN]", autocompletion=completion.runs, help="A run's id, a beginning of it, its folder, or latest."
+        metavar="[RUN]",
+        autocompletion=completion.runs,
+        help="A run's id, a beginning of it, its folder, its workload (then the last one of it), or latest.",
     ),
 ]
 NameOption = Annotated[str | None, typer.Option("--testbed", "-t", metavar="NAME", help="Only runs of this testbed.")]

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,12 @@ class RunFolder:
 
     def kpis(self) -> dict[str, Any]:
         """What was computed; raises UsageError where the run ended before that."""
+        if not self.has_kpis:
+            ended = self.manifest().get("status") or "unfinished"
+            raise UsageError(
+                f"run {self.name} ended before there were figures (it is {ended}); "
+                "others: toolkit results list --status complete"
+            )
         return self._read("kpis.json")
 
     @property
@@ -83,11 +89,9 @@ class RunFolder:
         try:
             document = json.loads((self.path / name).read_text())
         except FileNotFoundError:
-            raise UsageError(f"{self.path} has no {name}; `toolkit results` lists the runs there are") from None
+            raise UsageError(f"{self.path} has no {name}; `toolkit results list` lists the runs there are") from None
         except ValueError as error:
-            raise UsageError(
-                f"{self.path / name} is damaged ({error}); `toolkit results --verify` tells more"
-            ) from None
+            raise UsageError(f"{self.path / name} is damaged ({error}); `toolkit results verify` tells more") from None
         return dict(document)
 
     def write(self, name: str, document: Mapping[str, Any]) -> None:
@@ -168,21 +172,31 @@ def list_runs(testbed: str, *, workload: str | None = None) -> list[RunFolder]:
 
 
 def find_run(name: str, testbed: str | None = None) -> RunFolder:
-    """A run by its folder, its id, a unique beginning of its id, or `latest`; raises UsageError listing candidates."""
+    """A run by its folder, its id, a unique beginning of its id, its workload (the latest with figures), or `latest`.
+
+    Raises UsageError listing candidates.
+    """
     if (Path(name) / "manifest.json").is_file():
         return RunFolder(Path(name).resolve())
     home = paths.workspace()
     names = [testbed] if testbed else sorted(f.name for f in home.iterdir() if f.is_dir()) if home.is_dir() else []
     runs = [run for each in names for run in list_runs(each)]
     if name == "latest" and runs:
-        return max(runs, key=lambda run: run.manifest().get("started_at", 0.0))
+        return _latest(runs)
     found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
     if len(found) == 1:
         return found[0]
+    played = [run for run in runs if run.has_kpis and run.manifest().get("workload", {}).get("name") == name]
+    if played and not found:
+        return _latest(played)
     if not runs:
         raise UsageError(f"there are no runs{f' of testbed {testbed}' if testbed else ''} yet; try: toolkit run")
     hint = ", ".join(run.name for run in (found or runs)[-5:])
     raise UsageError(f"{'several runs begin with' if found else 'there is no run'} {name!r}; there are: {hint}")
+
+
+def _latest(runs: Sequence[RunFolder]) -> RunFolder:
+    return max(runs, key=lambda run: float(run.manifest().get("started_at") or 0.0))
 
 
 def prune(testbed: str, *, keep: int, dry_run: bool = False) -> list[RunFolder]:

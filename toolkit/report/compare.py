@@ -190,7 +190,7 @@ def comparison_table(comparison: Comparison) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"B: {', '.join(comparison.b)}\nA: {', '.join(comparison.a)}",
+        title=f"A: {', '.join(comparison.a)}\nB: {', '.join(comparison.b)}",
         caption="ms; * the 95 % interval leaves out zero and the difference exceeds the clock bound",
         box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left",
     )  # fmt: skip

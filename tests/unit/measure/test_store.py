@@ -56,8 +56,18 @@ def test_runs_are_found_by_beginning_folder_or_as_the_latest(tmp_path: Path):
     assert list_runs("lab", workload="other") == []
 
 
+def test_a_workload_stands_for_its_latest_run_with_figures() -> None:
+    first, _ = make(0, "hello"), make(100, "other")
+    with pytest.raises(UsageError, match="there is no run 'hello'"):
+        find_run("hello")
+    for run in (first, second := make(200, "hello")):
+        run.write("kpis.json", {})
+    make(300, "hello")
+    assert find_run("hello") == second
+
+
 def test_a_run_without_kpis_says_so():
-    with pytest.raises(UsageError, match=r"has no kpis\.json"):
+    with pytest.raises(UsageError, match="ended before there were figures"):
         make(0).kpis()
 
 
