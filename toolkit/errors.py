@@ -4,10 +4,10 @@ ToolkitError                     1  (never raised itself; 1 also means a bug)
 ├── UsageError                   2  the command line asks for something that cannot be
 ├── FileInvalidError             3  a file people wrote is wrong; carries every problem found
 │   └── ModelError               3  a net, or the samples for it, cannot be used
-├── UnreachableError             4  a node cannot be reached or does not meet the preflight
+├── UnreachableError             4  a node, the engine or an image cannot be had, or a node fails the preflight
 ├── DeployIncompleteError        5  deploy stopped half way; the same command goes on from there
 ├── GateError                    6  a gate (engine, images, clock, health, metrics) did not open
-├── WorkloadError                7  a workload failed, or a KPI assertion does not hold
+├── WorkloadError                7  a workload, a KPI assertion, a command of `exec` or a checksum of a run failed
 │   └── MeasurementError         7  samples contradict themselves or cannot be joined
 ├── ResidueError                 8  teardown left something behind
 └── LockedError                  9  another toolkit process works on the same testbed
@@ -25,10 +25,10 @@ EXIT_CODES: dict[int, str] = {
     1: "internal error (a bug; the traceback is in the log)",
     2: "wrong use of the command line",
     3: "the testbed file (or a file it names) is invalid",
-    4: "a node is unreachable or fails the preflight",
+    4: "a node, the engine or an image is out of reach, or a node fails the preflight",
     5: "deploy incomplete; run it again to go on",
     6: "a gate failed: engine, images, clock, health or metrics",
-    7: "a workload failed or a KPI assertion does not hold",
+    7: "a workload, a KPI assertion, a command of `exec` or a checksum of a run failed",
     8: "teardown left something behind (listed)",
     9: "locked: another toolkit process works on this testbed",
     10: "`plan --detailed-exitcode` sees changes",
@@ -95,7 +95,7 @@ class GateError(ToolkitError):
 
 
 class WorkloadError(ToolkitError):
-    """A workload failed, or a KPI assertion does not hold."""
+    """A workload, a KPI assertion or a command on nodes failed."""
 
     exit_code = 7
 

@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from toolkit import __version__, paths
-from toolkit.errors import EXIT_CODES, FileInvalidError, ToolkitError, UnreachableError, UsageError
+from toolkit.errors import EXIT_CODES, FileInvalidError, Problem, ToolkitError, UnreachableError, UsageError
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "files": ("init", "validate", "schema"),
@@ -62,9 +63,11 @@ def _one_of_many() -> None:  # keeps the command's name an argument also where o
     pass
 
 
-def version() -> None:
+def version(
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
     """Print toolkit's version. Example: toolkit version"""
-    typer.echo(__version__)
+    typer.echo(json.dumps({"version": __version__}) if json_output else __version__)
 
 
 INTERRUPTED = 130
@@ -101,26 +104,31 @@ def _exit_code() -> int:
 def _explain(error: Exception) -> int:
     """Say what went wrong; returns the exit code for it."""
     if isinstance(error, ToolkitError):
-        _report(error)
-        return error.exit_code
+        return _say(str(error), error.exit_code, error.problems if isinstance(error, FileInvalidError) else ())
     if isinstance(error, typer.Abort):
         typer.echo("stopped; nothing was changed", err=True)
         return INTERRUPTED
     if isinstance(error, typer.TyperException):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "toolkit"
-        instead = _typed_instead(error)
-        said = error.message if instead else error.format_message().rstrip(".")
-        typer.echo(f"{said}; {instead or f'try: {command} --help'}", err=True)
-        return error.exit_code
+        return _say(_misused(error), error.exit_code)
     if isinstance(error, OSError) and _is_of_this_machine(error):
-        typer.echo(_without_access(error), err=True)
-        return UsageError.exit_code
+        return _say(_without_access(error), UsageError.exit_code)
     from toolkit import engine
 
     if words := engine.said(error):
         return _explain(UnreachableError(f'the Docker engine of this machine: {words}; try "docker version"'))
     return _bug()
+
+
+def _misused(error: typer.TyperException) -> str:
+    """What is wrong with the command line, and what to type; a group without its sub-command gets the group's help."""
+    context = getattr(error, "ctx", None)
+    if context is not None and error.message == context.get_help():
+        return error.message
+    named = sys.argv[1] if sys.argv[1:] and any(sys.argv[1] in names for names in COMMANDS.values()) else ""
+    command = context.command_path if context else f"toolkit {named}".rstrip()
+    instead = _typed_instead(error)
+    said = error.message if instead else error.format_message().rstrip(".")
+    return f"{said}; {instead or f'try: {command} --help'}"
 
 
 def _typed_instead(error: typer.TyperException) -> str:
@@ -177,16 +185,17 @@ def _bug() -> int:
         log = Path(tempfile.mkdtemp(prefix="toolkit-")) / log.name
     log.write_text(f"toolkit {__version__}: {' '.join(sys.argv)}\n{traceback.format_exc()}")
     last = traceback.format_exc().strip().splitlines()[-1]
-    typer.echo(f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {log}", err=True)
-    return 1
+    return _say(f"internal error: {last}\nThis is a bug in toolkit; the traceback is in {log}", ToolkitError.exit_code)
 
 
-def _report(error: ToolkitError) -> None:
+def _say(words: str, exit_code: int, problems: Sequence[Problem] = ()) -> int:
+    """To people and, where they asked for it, to programs; returns the exit code."""
     if "--json" in sys.argv:
-        document = {"error": str(error), "exit_code": error.exit_code}
-        if isinstance(error, FileInvalidError):
+        document: dict[str, object] = {"error": words, "exit_code": exit_code}
+        if problems:
             document["problems"] = [
-                {"file": p.file, "line": p.line, "column": p.column, "message": p.message} for p in error.problems
+                {"file": p.file, "line": p.line, "column": p.column, "message": p.message} for p in problems
             ]
         typer.echo(json.dumps(document))
-    typer.echo(str(error), err=True)
+    typer.echo(words, err=True)
+    return exit_code

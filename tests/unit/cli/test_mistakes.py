@@ -109,6 +109,7 @@ MISTAKES = [
     ("status -h", 2, "No such option: -h; type: toolkit status --help"),
     ("results list --colour", 2, "No such option: --colour; try: toolkit results list --help"),
     ("deploi lab.yml", 2, "Did you mean 'deploy'"),
+    ("plan --set", 2, "requires an argument; try: toolkit plan --help"),
     ("status nosuch", 2, "testbed nosuch is not deployed here; nothing is; try: toolkit deploy FILE"),
     ("status lab.yml", 2, "testbed lab is not deployed here; nothing is; try: toolkit deploy lab.yml"),
     ("status rack", 2, "testbed rack is not deployed here; nothing is; try: toolkit deploy rack/testbed.yml"),
@@ -164,6 +165,23 @@ def test_a_mistake_is_answered_with_what_to_try(here: Path, shell: Shell, line: 
     assert got == code
     assert told.count("\n") <= 3
     assert "internal error" not in told
+
+
+def test_wrong_use_is_a_document_too_where_one_was_asked_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in ("status --nope --json", "statos --json", "validate none.yml --json", "results show --json"):
+        monkeypatch.setattr(sys, "argv", ["toolkit", *line.split()])
+        code = main._exit_code()
+        told = capsys.readouterr()
+        assert json.loads(told.out)["exit_code"] == code > 1
+        assert json.loads(told.out)["error"] == told.err.rstrip("\n")
+
+
+def test_a_group_without_its_command_answers_with_its_help(here: Path, shell: Shell) -> None:
+    code, told = shell("results")
+    assert code == 2
+    assert told.rstrip().endswith("Delete all but the newest runs of a testbed.")
 
 
 @pytest.mark.parametrize(
