@@ -14,19 +14,21 @@ from toolkit.contract.bundle import Bundle
 from toolkit.spec.testbed import Node, ProviderSettings, Testbed
 from toolkit.state import Deployment
 
+CUT_OFF = "the last deploy did not come to its end there"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """One difference, and what deploy does about it."""
 
     verb: Literal["create", "replace", "update", "remove"]
-    subject: Literal["node", "service"]
+    subject: Literal["node", "service", "file", "files"]
     node: str
     name: str
     reason: str = ""
 
     def __str__(self) -> str:
-        what = self.node if self.subject == "node" else f"{self.name} on {self.node}"
+        what = {"node": self.node, "files": f"on {self.node}"}.get(self.subject) or f"{self.name} on {self.node}"
         return f"{self.verb} {self.subject} {what}" + (f" ({self.reason})" if self.reason else "")
 
 
@@ -116,12 +118,11 @@ def plan_services(bundles: Mapping[str, Bundle], running: Mapping[str, Running])
             for name in sorted(seen.hashes)
             if name not in wanted
         ]
-        actions += [
-            Action(verb="update", subject="service", node=node, name=path, reason="changed on the node by hand")
-            for path in seen.drift
-        ]
+        since = "changed on the node by hand" if seen.bundle else CUT_OFF
+        actions += [Action(verb="update", subject="file", node=node, name=path, reason=since) for path in seen.drift]
         if seen.bundle != bundle.digest() and not any(action.node == node for action in actions):
-            actions.append(Action(verb="update", subject="service", node=node, name="files", reason="other contents"))
+            why = "other contents" if seen.bundle else CUT_OFF
+            actions.append(Action(verb="update", subject="files", node=node, name=node, reason=why))
     return Plan(actions=tuple(actions))
 
 
@@ -141,7 +142,13 @@ def make_plan(
     seen = {node: what for node, what in running.items() if node not in fresh}
     silent = {node: why for node, why in unseen.items() if node not in fresh}
     looks = tuple(
-        Action(verb="update", subject="node", node=node, name=node, reason=f"it cannot be looked at: {why}")
+        Action(
+            verb="update",
+            subject="node",
+            node=node,
+            name=node,
+            reason=f"it cannot be looked at: {why.removeprefix(f'node {node}: ')}",
+        )
         for node, why in silent.items()
     )
     known = {node: bundle for node, bundle in bundles.items() if node not in silent}

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from toolkit import paths
 from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.state import Host, SshAccess
 
@@ -202,7 +203,9 @@ def _why(error: Exception, access: SshAccess, place: str) -> str:  # noqa: PLR09
     if "No authentication methods" in str(error):
         return f"there is no key for {place}: the SSH agent holds none; ssh-add one, or name it as `identity_file`"
     if isinstance(error, FileNotFoundError):
-        return f"there is no file {error.filename}, which is needed to enter {place}"
+        ours = Path(str(error.filename)).is_relative_to(paths.workspace())
+        again = "; try: toolkit deploy, which makes it anew" if ours else ""
+        return f"there is no file {error.filename}, which is needed to enter {place}{again}"
     if isinstance(error, ConnectionRefusedError) or "Unable to connect to port" in str(error):
         return f"{place} refuses SSH; is sshd running there, on this port? {by_hand}"
     if isinstance(error, TimeoutError):

@@ -111,8 +111,18 @@ def test_what_is_unwell_drifted_or_unwanted_is_named() -> None:
     assert [str(action) for action in plan_services({"a": bundle}, {"a": seen}).actions] == [
         "update service s on a (it is exited)",
         "remove service toolkit-t-old on a (no longer in the file)",
-        "update service etc/a/a.conf on a (changed on the node by hand)",
+        "update file etc/a/a.conf on a (changed on the node by hand)",
     ]
+
+
+def test_a_deploy_that_was_cut_off_is_not_taken_for_somebodys_hand() -> None:
+    bundle = a_bundle("a", "s")
+    cut_off = dataclasses.replace(as_running(bundle), bundle="")
+    said = [str(action) for action in plan_services({"a": bundle}, {"a": cut_off}).actions]
+    assert said == ["update files on a (the last deploy did not come to its end there)"]
+    halfway = dataclasses.replace(cut_off, drift=("etc/a/a.conf",))
+    said = [str(action) for action in plan_services({"a": bundle}, {"a": halfway}).actions]
+    assert said == ["update file etc/a/a.conf on a (the last deploy did not come to its end there)"]
 
 
 def test_a_node_that_left_the_file_is_removed() -> None:

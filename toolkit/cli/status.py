@@ -50,6 +50,8 @@ def status(
 
     asked, deployment = loaded(testbed)
     chosen = select(asked, nodes, failed=deployment.failed)
+    if not chosen:
+        typer.echo(f"{nodes} picks no node of {asked.name}", err=True)
     hosts = {node: deployment.hosts[node] for node in chosen if node in deployment.hosts}
     while True:
         seen = observe(hosts, asked.name)
@@ -75,7 +77,7 @@ def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]],
         console.clear()
     twin = " (local twin: virtual nodes on this machine)" if deployment.twin else ""
     table = Table(
-        title=f"testbed {testbed.name}: {deployment.stage}{twin}", title_justify="left", box=None, padding=(0, 2)
+        title=f"testbed {testbed.name}: {deployment.stage}{twin}", title_justify="left", box=None, padding=(0, 2, 0, 0)
     )
     whole = console.width >= NARROW
     for heading in (
@@ -111,7 +113,7 @@ def _clock(row: dict[str, Any]) -> str:
     if clock is None:
         return "-"
     if clock.get("shared"):
-        return "shared with this machine"
+        return "this machine's"
     if not clock.get("synchronised"):
         return "not synchronised"
     return f"{float(clock['offset_s']) * 1e6:+.0f} us"

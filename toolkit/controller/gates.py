@@ -135,7 +135,7 @@ def _health(_: Testbed, bundle: Bundle, seen: Observed | ToolkitError, node: str
         if found is None or not found.well:
             state = "is missing" if found is None else f"is {found.health or found.status}"
             why = f"{wanted.service} {state}; its log: toolkit logs {node} --service {wanted.service}"
-            refusals.append(Refusal(gate="health", node=node, why=why, lasting=found is None))
+            refusals.append(Refusal(gate="health", node=node, why=why, lasting=found is None or found.ended))
     return refusals
 
 

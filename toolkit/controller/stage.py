@@ -82,7 +82,8 @@ class Stage:
             self._poll(waiting, forgiving=False)
             failed = [p for p in waiting if self._status[p].phase == "failed"]
             if failed:
-                raise WorkloadError("\n".join(f"{p.name} cannot take part: {self._status[p].error}" for p in failed))
+                said = [f"{p.name} cannot take part: {self._status[p].error}" for p in failed]
+                raise WorkloadError("\n".join([*said, "is everything up that the run needs? try: toolkit status"]))
             waiting = [p for p in waiting if self._status[p].phase in {"idle", "preparing"}]
             if waiting and time.monotonic() > until:
                 names = ", ".join(p.name for p in waiting)

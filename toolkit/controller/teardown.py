@@ -15,7 +15,7 @@ from toolkit import engine, paths, ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.contract.settings import node_root
 from toolkit.errors import ResidueError, UsageError
-from toolkit.events import Emit, Event, ignore
+from toolkit.events import Emit, Event, counted, ignore
 from toolkit.providers import engine_store, provider_for, vm_disks
 from toolkit.providers.base import Provider, Resource
 from toolkit.providers.vm import kernels_in_use
@@ -74,16 +74,17 @@ def teardown(name: str, *, emit: Emit) -> Removal:
         emit(
             Event(
                 stage="proof",
-                message=f"{len(left)} things are left" if left else "looked: nothing is left",
+                message=f"left: {counted(len(left), 'thing')}" if left else "looked: nothing is left",
                 state="failed" if left else "done",
                 level="error" if left else "info",
                 duration_s=time.monotonic() - started,
             )
         )
         if left:
-            listed = "\n".join(f"  {r.kind} {r.name}" + (f" on {r.node}" if r.node else "") for r in left)
             advice = ["run teardown again, or remove these by hand", *_gone_for_good(name, left)]
-            raise ResidueError("\n".join([f"testbed {name}: teardown left", listed, *advice]))
+            if any(resource.held_by for resource in left):
+                advice[0] = "remove what uses them, then run teardown again"
+            raise ResidueError("\n".join([f"testbed {name}: teardown left", *map(_as_left, left), *advice]))
         _forget(name)
     remove_lock(name)
     _remove_if_empty(paths.testbed_dir(name))
@@ -215,6 +216,11 @@ def _clear_hosts(deployment: Deployment, nodes: Iterable[str], emit: Emit) -> tu
     left = [Resource(kind="on the node", name=what, node=node) for node, o in run.outcomes.items() for what in o.left]
     left += [Resource(kind=_NOT_CLEARED, name=why, node=node) for node, why in run.failed.items()]
     return removed, left
+
+
+def _as_left(resource: Resource) -> str:
+    where = f" on {resource.node}" if resource.node else ""
+    return f"  {resource.kind} {resource.name}{where}" + (f": {resource.held_by}" if resource.held_by else "")
 
 
 _NOT_CLEARED = "node not cleared:"

@@ -47,6 +47,8 @@ class Resource:
     node: str = ""
     size_bytes: int = 0
     """What it takes of the disk; 0 where that is not told."""
+    held_by: str = ""
+    """What of somebody else's keeps it from being removed."""
 
 
 class Provider(Protocol):

@@ -160,7 +160,10 @@ class ContainerProvider:
                 for c in self._containers(testbed)
             ),
             *(Resource(kind="volume", name=v["Name"], node=v["Labels"].get(NODE, "")) for v in self._volumes(testbed)),
-            *(Resource(kind="network", name=n["Name"]) for n in self._networks(testbed)),
+            *(
+                Resource(kind="network", name=n["Name"], held_by=self._strangers(testbed, n))
+                for n in self._networks(testbed)
+            ),
         ]
 
     def testbeds(self) -> frozenset[str]:
@@ -190,6 +193,12 @@ class ContainerProvider:
     def _networks(self, testbed: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._api.networks(filters={"label": [f"{LABEL}={testbed}"]})
         return found
+
+    def _strangers(self, testbed: str, network: Mapping[str, Any]) -> str:
+        """Containers on our network that are not ours."""
+        on_it = self._api.containers(all=True, filters={"network": network["Id"]})
+        names = [c["Names"][0].removeprefix("/") for c in on_it if (c["Labels"] or {}).get(LABEL) != testbed]
+        return f"used by container {', '.join(sorted(names))}" if names else ""
 
     def _check_image(self, reference: str) -> None:
         if not (reference and engine.inspect_image(reference, self.settings.docker_host)):

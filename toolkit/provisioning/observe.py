@@ -58,6 +58,11 @@ class ObservedContainer:
         """Running, and its first health check has not been passed yet."""
         return self.state == "running" and self.health == "starting"
 
+    @property
+    def ended(self) -> bool:
+        """Somebody ended it: the engine starts again what ends by itself, and says `restarting` meanwhile."""
+        return self.state in {"exited", "dead"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:

@@ -73,7 +73,7 @@ def test_twice_and_after_trouble(clean: Lab) -> None:
 
     lab.on("full", f"echo by hand >> /var/lib/toolkit/{NAME}/etc/service.conf")
     assert differences(wanted, lab.seen("full")) == [
-        "update service etc/service.conf on full (changed on the node by hand)"
+        "update file etc/service.conf on full (changed on the node by hand)"
     ]
     mended = lab.deploy(wanted)
     assert [change["what"] for change in mended.outcomes["full"].changes] == ["etc/service.conf"]

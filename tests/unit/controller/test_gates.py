@@ -1,0 +1,51 @@
+"""Gates: what they refuse, in words, and when waiting is in vain."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from toolkit.contract.bundle import Bundle, Container
+from toolkit.controller.gates import check_gates
+from toolkit.errors import GateError
+from toolkit.events import ignore
+from toolkit.provisioning.observe import Observed, ObservedContainer
+from toolkit.spec.testbed import Testbed
+
+BUNDLE = Bundle(
+    testbed="t",
+    node="a",
+    root="/var/lib/toolkit/t",
+    containers=(Container(name="toolkit-t-s", service="s", role="s", image="i:1", content="1"),),
+)
+
+
+def seen(state: str = "running", status: str = "Up 3 seconds", content: str = "1", **clock: object) -> Observed:
+    container = ObservedContainer(
+        name="toolkit-t-s", id="1", service="s", role="s", hash="h", content=content, image="i:1",
+        state=state, status=status, health="", created=0.0,
+    )  # fmt: skip
+    return Observed(
+        node="a", containers={container.name: container}, engine_version="20.10", engine_error="",
+        clock=clock or {"shared": True}, boot_id="b", uptime_s=1.0, kernel="6.1", machine="x86_64", python="3.11",
+        load=0.0, bundle=BUNDLE.digest(),
+    )  # fmt: skip
+
+
+def refused(what: Observed, *gates: str) -> str:
+    with pytest.raises(GateError) as caught:
+        check_gates(Testbed(name="t", file=Path("t.yml")), {}, {"a": BUNDLE}, ignore, gates=gates, seen={"a": what})
+    return str(caught.value)
+
+
+def test_what_somebody_ended_is_not_waited_for() -> None:
+    before = time.monotonic()
+    said = refused(seen(state="exited", status="Exited (137) 2 seconds ago"), "health")
+    assert said == "health: node a: s is Exited (137) 2 seconds ago; its log: toolkit logs a --service s"
+    assert time.monotonic() - before < 5
+
+
+def test_an_image_of_other_content_is_refused() -> None:
+    assert refused(seen(content="2"), "images") == "images: node a: s runs image content 2, expected 1"
