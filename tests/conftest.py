@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.browser import has_browser
+
 settings.register_profile("toolkit", deadline=None)  # machines are shared: how long an example takes says nothing
 settings.load_profile("toolkit")
 
@@ -25,8 +27,8 @@ COMPLETE = os.environ.get("TOOLKIT_TESTS_COMPLETE") == "1"
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("docker") and not _engine_answers():
         lacking("a Docker engine that answers (make setup starts one)")
-    if item.get_closest_marker("browser") and shutil.which("chromium") is None:
-        lacking("chromium (apt-get install chromium)")
+    if item.get_closest_marker("browser") and not has_browser():
+        lacking("chromium (tools/setup.sh --tests installs one)")
 
 
 def lacking(what: str) -> None:

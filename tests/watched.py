@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
+from tests.browser import open_browser
 from tests.conftest import lacking
 from tests.ports import free_port
 from tests.simulated import Simulated, simulated
@@ -34,7 +35,6 @@ from toolkit.measure.experiments import ExperimentFolder
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
-CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 EXPERIMENT = "20260101T000000Z-loads"
 RUN = "20260101T000001Z-slow"
 
@@ -90,7 +90,7 @@ def watched_in(folder: Path, nodes: int) -> Iterator[Watched]:
             )
             thread = threading.Thread(target=server.run)
             thread.start()
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=[*CHROMIUM])
+            browser = open_browser(playwright)
             found = Watched(
                 bed=bed, origin=f"http://127.0.0.1:{guard.port}", browser=browser, token=guard.act_token, guard=guard
             )

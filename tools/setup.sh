@@ -22,7 +22,8 @@ system_packages() {
   command -v dockerd >/dev/null || wanted+=(docker.io)
   [ "$(id -u)" = 0 ] || wanted+=(acl uidmap) # engine.sh lets this user in; mmdebstrap needs no root then.
   python_ok || wanted+=(python3 python3-venv)
-  [ "$tests" = no ] || wanted+=(chromium chrony fonts-dejavu-core prometheus prometheus-node-exporter mosquitto mosquitto-clients prosody python3-httptools qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
+  [ "$tests" = no ] || is_ubuntu || wanted+=(chromium)
+  [ "$tests" = no ] || wanted+=(chrony fonts-dejavu-core prometheus prometheus-node-exporter mosquitto mosquitto-clients prosody python3-httptools qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
   local lacking
   lacking=$(missing_packages "${wanted[@]}")
   [ -z "$lacking" ] || install_packages "$lacking"
@@ -60,6 +61,17 @@ install_packages() { # Names in one word.
 
 service() { # systemctl, where systemd runs.
   [ -d /run/systemd/system ] && as_root systemctl -q "$@" 2>/dev/null
+}
+
+is_ubuntu() ( # It has Chromium as a snap only, which no test can drive: see `browser`.
+  # shellcheck source=/dev/null
+  . /etc/os-release && [ "$ID" = ubuntu ]
+)
+
+browser() {
+  { [ "$tests" = yes ] && is_ubuntu; } || return 0
+  # Says nothing where it is there already.
+  .venv/bin/playwright install --with-deps chromium >/dev/null
 }
 
 python_ok() {
@@ -104,20 +116,23 @@ compile_modules() { # Where Python is told to keep no bytecode, each start would
 }
 
 command_on_path() { # So that `toolkit teardown` works as it is written in the README.
-  local folder=/usr/local/bin
-  [ -w "$folder" ] || folder="$HOME/.local/bin"
-  [ "$(readlink "$folder/toolkit" 2>/dev/null)" = "$PWD/.venv/bin/toolkit" ] && return 0
-  if [ -e "$folder/toolkit" ] && [ ! -L "$folder/toolkit" ]; then
-    say "$folder/toolkit is something else; use .venv/bin/toolkit"
+  local link=/usr/local/bin/toolkit
+  case ":$PATH:" in *":$HOME/.local/bin:"*) [ "$(id -u)" = 0 ] || link=$HOME/.local/bin/toolkit ;; esac
+  [ "$(readlink "$link" 2>/dev/null)" = "$PWD/.venv/bin/toolkit" ] && return 0
+  if [ -e "$link" ] && [ ! -L "$link" ]; then
+    say "$link is something else; use .venv/bin/toolkit"
     return 0
   fi
-  mkdir -p "$folder" && ln -sfn "$PWD/.venv/bin/toolkit" "$folder/toolkit"
-  say "toolkit is now a command ($folder/toolkit)"
+  if [ "$link" = /usr/local/bin/toolkit ]; then as_root ln -sfn "$PWD/.venv/bin/toolkit" "$link"; else
+    mkdir -p "$(dirname "$link")" && ln -sfn "$PWD/.venv/bin/toolkit" "$link"
+  fi
+  say "toolkit is now a command ($link)"
 }
 
 started=$SECONDS
 system_packages
 tools/engine.sh start
 virtual_environment
+browser
 command_on_path
 say "ready after $((SECONDS - started)) s"

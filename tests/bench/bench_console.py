@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.answers import asked
+from tests.browser import open_browser
 from tests.ports import free_port
 from tests.simulated import Simulated, simulated
 from toolkit.provisioning.dashboards import dashboards
@@ -110,9 +111,7 @@ def first_page(port: int, nodes: int) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = open_browser(playwright)
         for name, path in (("first page", "/"), (f"page of {nodes} nodes", "/testbeds/simulated")):
             seen = [_visit(browser, port, path) for _ in range(LOADS)]
             for what, key, goal in (

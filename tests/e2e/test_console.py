@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.answers import CONSOLE, unanswered
+from tests.browser import open_browser
 from tests.integration.lab import Lab, docker
 from tests.ports import free_port
 
@@ -128,10 +129,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     assert links[0]
     assert links[1]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
+        browser = open_browser(playwright)
         yield Story(lab=lab, link=links[0].group(), to_share=links[1].group(), browser=browser, pictures=pictures)
         browser.close()
     process.send_signal(signal.SIGINT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser import open_browser
 from tests.ports import free_port
 from tests.simulated import simulated
 from toolkit.provisioning.dashboards import MOUNT, dashboards, grafana_files
@@ -96,9 +96,7 @@ def test_grafana_opens_every_dashboard_with_all_its_panels(grafana: str, name: s
     taken = ask(grafana, f"dashboards/uid/{given['uid']}")["dashboard"]
     assert [panel["title"] for panel in taken["panels"]] == [panel["title"] for panel in given["panels"]]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = open_browser(playwright)
         page = browser.new_context(viewport={"width": 1280, "height": 1600}).new_page()
         page.goto(f"http://{grafana}/d/{given['uid']}?from=now-5m&to=now&kiosk")
         first = next(panel["title"] for panel in given["panels"] if panel["type"] != "row")

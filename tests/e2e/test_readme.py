@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import open_browser
 from tests.conftest import ROOT
 from tests.integration.lab import Lab, docker
 
@@ -86,10 +87,7 @@ def test_the_report_opens_in_a_browser_and_shows_the_stored_figures(demo: Demo, 
     lab.run("report", "latest", "--to", str(page_file))
     hops = lab.run("results", "show", "latest", "--json").document["hops"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
+        browser = open_browser(playwright)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         problems: list[str] = []
         requests: list[str] = []

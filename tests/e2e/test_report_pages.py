@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser import open_browser
 from tests.unit.report.test_report import make_run
 from toolkit.report.html import write_report
 
@@ -19,9 +20,7 @@ def page() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = open_browser(playwright)
         yield browser.new_page(viewport={"width": 1280, "height": 900})
         browser.close()
 
