@@ -40,9 +40,18 @@ PrecisionOption = Annotated[
     float, typer.Option(metavar="SHARE", help="Relative half-width the simulator aims at.", min=1e-5, max=0.5)
 ]
 SecondsOption = Annotated[float, typer.Option(metavar="SECONDS", help="Most seconds to simulate.", min=0.1)]
-PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw into a .svg, .pdf or .png file.")]
 
 
+def _picture(file: Path | None) -> Path | None:
+    if file is not None and file.suffix not in {".svg", ".pdf", ".png"}:
+        raise UsageError(f"--plot {file}: a picture is a .svg, .pdf or .png file")
+    return file
+
+
+PlotOption = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Draw into a .svg, .pdf or .png file.", callback=_picture),
+]
 _LONG = 90
 
 
@@ -157,6 +166,7 @@ def _net_lines(net: Net, aliases: Mapping[str, str], found: Structure, notes: It
         what = str(node.get("delay") or "immediate")
         what = what if len(what) <= _LONG else f"{what[:_LONG]}..."
         guard = f"  if {node['guard']}" if "guard" in node else ""
+        guard += "".join(f"  unless {place} >= {count}" for place, count in node.get("inhibit", {}).items())
         arcs = f"{_arcs(node.get('in'))} -> {_arcs(node.get('out'))}"
         yield f"  {name}: {arcs}  {what}  {node.get('server', '')}".rstrip() + guard
     for weights in found.place_invariants:
@@ -273,11 +283,11 @@ def predict(
     if write is not None:
         from toolkit.model.netfile import read_net
 
-        _write_net(read_net(document, {k: v[0] for k, v in grid.items()}, tokens=tokens, file=origin), write)
+        _write_net(read_net(document, _one_each(grid), tokens=tokens, file=origin), write)
     points = sweep(document, grid, tokens=tokens, seed=seed, most_seconds=seconds, file=origin)
     result: dict[str, Any] = {"source": origin, "points": [point.document() for point in points]}
     if capacity is not None:
-        fixed = {name: values[0] for name, values in grid.items() if name != "rate"}
+        fixed = _one_each({name: values for name, values in grid.items() if name != "rate"})
         result["capacity"] = find_capacity(document, fixed, bound_ms=capacity, seed=seed, file=origin).document()
     if plot is not None:
         from toolkit.model.draw import plot_sweep
@@ -319,7 +329,7 @@ def validate(
     from toolkit.model.curves import distribution_curve, transient
     from toolkit.model.validate import validate
 
-    settings = {name: values[0] for name, values in _grid(set_).items()}
+    settings = _one_each(_grid(set_))
     document = None
     if net is not None:
         document, _ = _document(str(net))
@@ -376,7 +386,7 @@ def table(
 def _net(file: Path, set_: list[str] | None, tokens: int | None) -> Any:
     from toolkit.model.netfile import load_net
 
-    settings = {name: values[0] for name, values in _grid(set_).items()}
+    settings = _one_each(_grid(set_))
     if file.suffix in {".pnml", ".xpn", ".xml"}:
         from toolkit.model.pnml import load_pnml, load_xpn
 
@@ -401,7 +411,7 @@ def _net_or_run(source: str, set_: list[str] | None, tokens: int | None) -> tupl
         grid = _grid(set_)
         subscribers = int(max([*grid.get("S", ()), *grid.get("subscribers", ()), 0]))
         document, _ = _document(source, subscribers=subscribers, at_a_rate="rate" in grid)
-        loaded = read_net(document, {name: values[0] for name, values in grid.items()}, tokens=tokens, file=source)
+        loaded = read_net(document, _one_each(grid), tokens=tokens, file=source)
     return loaded, {str(alias): str(name) for alias, name in (document.get("aliases") or {}).items()}
 
 
@@ -413,6 +423,8 @@ def _arcs(given: Any) -> str:
 
 
 def _write_net(net: Any, file: Path) -> None:
+    if file.suffix not in {".yml", ".yaml", ".pnml"}:
+        raise UsageError(f"--write {file}: a net is written as .yml or .pnml")
     if file.suffix == ".pnml":
         from toolkit.model.pnml import pnml_text
 
@@ -439,6 +451,17 @@ def _grid(set_: list[str] | None) -> dict[str, list[float]]:
         except ValueError:
             raise UsageError(f"--set {text}: {value!r} is not a number") from None
     return grid
+
+
+def _one_each(grid: Mapping[str, list[float]]) -> dict[str, float]:
+    """The settings of one net; several values of a parameter are several nets."""
+    for name, values in grid.items():
+        if len(values) > 1:
+            raise UsageError(
+                f"--set {name}={','.join(f'{v:g}' for v in values)}: one value is expected here; "
+                "toolkit model predict sweeps over several"
+            )
+    return {name: values[0] for name, values in grid.items()}
 
 
 def _numbers(text: str | None, option: str) -> list[float] | None:

@@ -14,6 +14,7 @@ from toolkit.model.expressions import Expression, parse_delay, parse_expression
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 MOST_TOKENS = 1_000_000
+MEASURES = ("first_passage", "probability", "reward")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +182,8 @@ def check_names(net: Net) -> None:  # noqa: C901, PLR0912 - one step after the o
             if not transition.inputs and servers is None:
                 raise ModelError(f"{at}: without an input place it cannot have infinitely many servers")
     for name, measure in net.measures.items():
+        if measure.kind not in MEASURES:
+            raise ModelError(f"{where}, measure {name}: {measure.kind!r} is none of {', '.join(MEASURES)}")
         for used in measure.expression.names - set(net.places):
             raise ModelError(f"{where}, measure {name}: {used!r} does not exist{nearest(used, list(net.places))}")
     if net.latency is not None:
@@ -224,6 +227,8 @@ class NetBuilder:
 
     def place(self, name: str, tokens: int = 0) -> NetBuilder:
         """Add a place that starts with `tokens`."""
+        if name in self.places:
+            raise ModelError(f"net {self.name}: place {name} is there twice")
         self.places[name] = tokens
         return self
 

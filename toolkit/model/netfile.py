@@ -9,11 +9,10 @@ from typing import Any
 
 from toolkit.errors import ModelError, Problem
 from toolkit.model.expressions import Expression, bind, parse_delay, parse_expression
-from toolkit.model.net import Immediate, Latency, Measure, Net, Timed, Transition, nearest
+from toolkit.model.net import MEASURES, Immediate, Latency, Measure, Net, Timed, Transition, nearest
 
 _TOP = ["net", "unit", "about", "params", "aliases", "tokens", "places", "transitions", "measures", "latency", "thesis"]
 _TRANSITION = ["in", "out", "delay", "server", "immediate", "guard", "inhibit"]
-_KINDS = ["first_passage", "probability", "reward"]
 
 
 def load_net(file: Path, settings: Mapping[str, float] | None = None, *, tokens: int | None = None) -> Net:
@@ -239,9 +238,9 @@ class _Reader:
 
     def measure(self, measures: Any, name: str) -> Measure | None:
         node = measures[name]
-        kinds = [kind for kind in _KINDS if isinstance(node, dict) and kind in node]
+        kinds = [kind for kind in MEASURES if isinstance(node, dict) and kind in node]
         if len(kinds) != 1:
-            self.problem(measures, name, f"measure {name}: needs one of {', '.join(_KINDS)}")
+            self.problem(measures, name, f"measure {name}: needs one of {', '.join(MEASURES)}")
             return None
         self.known(node, [*kinds, "quantiles"], f"measure {name}")
         expression = self.expression(node, kinds[0], node[kinds[0]], f"measure {name}")

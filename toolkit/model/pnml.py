@@ -18,6 +18,8 @@ from toolkit.model.net import Immediate, Latency, Measure, Net, Timed, Transitio
 
 _SPACE = "http://www.pnml.org/version-2009/grammar/pnml"
 _TYPE = "http://www.pnml.org/version-2009/grammar/ptnet"
+_OTHER_KINDS = {"highlevelnet", "symmetricnet", "pt-hlpng"}
+"""Whose tokens have colours."""
 _TOOL = "toolkit"
 _MOST_BYTES = 50_000_000
 
@@ -108,12 +110,19 @@ def _value(element: ET.Element, tag: str, default: str) -> str:
     return (found.text or "").strip() or default
 
 
-def _whole(text: str, what: str) -> int:
+def _number(text: str, what: str) -> float:
     # PIPE writes `Default,3`: the colour before the number.
     try:
-        return int(float(text.rpartition(",")[2]))
+        return float(text.rpartition(",")[2])
     except ValueError:
         raise ModelError(f"{what}: {text!r} is not a number") from None
+
+
+def _whole(text: str, what: str) -> int:
+    number = _number(text, what)
+    if not number.is_integer():
+        raise ModelError(f"{what}: {text!r} is not a whole number")
+    return int(number)
 
 
 class _Names:
@@ -142,6 +151,9 @@ def load_pnml(file: Path) -> Net:
     element = root.find("net")
     if element is None:
         raise ModelError(f"{file}: has no <net>")
+    kind = element.get("type", "").rpartition("/")[2]
+    if kind in _OTHER_KINDS:
+        raise ModelError(f"{file}: is a net of type {kind}; place/transition nets are read")
     names = _Names()
     places: dict[str, int] = {}
     for node in element.iter("place"):
@@ -156,8 +168,8 @@ def load_pnml(file: Path) -> Net:
         if source is None or target is None:
             raise ModelError(f"{what}: joins {arc.get('source')} and {arc.get('target')}, one of which does not exist")
         times = _whole(_value(arc, "inscription", "1"), what)
-        kind = arc.find("type")
-        inhibits = kind is not None and (kind.get("value") or _value(arc, "type", "")) == "inhibitor"
+        style = arc.find("type")
+        inhibits = style is not None and (style.get("value") or _value(arc, "type", "")) == "inhibitor"
         if source in places and target in nodes:
             side = arcs[target]["inhibit" if inhibits else "in"]
             side[source] = side.get(source, 0) + times
@@ -171,34 +183,38 @@ def load_pnml(file: Path) -> Net:
         unit=(own.findtext("unit") if own is not None else None) or "ms",
         places=places,
         transitions=tuple(_transition(file, name, node, arcs[name]) for name, node in nodes.items()),
-        measures=_measures(own),
-        latency=_latency(own),
+        measures=_measures(file, own),
+        latency=_latency(file, own),
     )
 
 
-def _measures(own: ET.Element | None) -> dict[str, Measure]:
+def _measures(file: Path, own: ET.Element | None) -> dict[str, Measure]:
     found: dict[str, Measure] = {}
     for node in own.findall("measure") if own is not None else ():
         kind: Any = node.get("kind")
-        quantiles = tuple(float(q) for q in (node.get("quantiles") or "").split(",") if q)
+        given = (node.get("quantiles") or "").split(",")
+        quantiles = tuple(_number(q, f"{file}: measure {node.get('name')}") for q in given if q)
         found[node.get("name", "measure")] = Measure(
             kind=kind, expression=parse_expression(node.text or ""), quantiles=quantiles
         )
     return found
 
 
-def _latency(own: ET.Element | None) -> Latency | None:
+def _latency(file: Path, own: ET.Element | None) -> Latency | None:
     node = own.find("latency") if own is not None else None
     if node is None:
         return None
     copies = node.get("copies")
     return Latency(
-        start=tuple(node.get("from", "").split()), end=node.get("to", ""), copies=int(copies) if copies else None
+        start=tuple(node.get("from", "").split()),
+        end=node.get("to", ""),
+        copies=_whole(copies, f"{file}: latency, copies") if copies else None,
     )
 
 
 def _transition(file: Path, name: str, node: ET.Element, arcs: dict[str, dict[str, int]]) -> Transition:
     own = next((t for t in node.findall("toolspecific") if t.get("tool") == _TOOL), None)
+    what = f"{file}: transition {name}"
     guard = None
     timing: Immediate | Timed
     inhibit = dict(arcs["inhibit"])
@@ -206,20 +222,20 @@ def _transition(file: Path, name: str, node: ET.Element, arcs: dict[str, dict[st
         at_once, timed = own.find("immediate"), own.find("timed")
         if at_once is not None:
             weight = parse_expression(at_once.get("weight", "1"))
-            timing = Immediate(priority=int(at_once.get("priority", "1")), weight=weight)
+            timing = Immediate(priority=_whole(at_once.get("priority", "1"), what), weight=weight)
         elif timed is not None:
             servers = timed.get("servers", "1")
             delay = parse_delay(timed.get("delay", ""), {})
-            timing = Timed(delay=delay, servers=None if servers == "infinite" else int(servers))
+            timing = Timed(delay=delay, servers=None if servers == "infinite" else _whole(servers, what))
         else:
-            raise ModelError(f"{file}: transition {name}: neither timed nor immediate")
+            raise ModelError(f"{what}: neither timed nor immediate")
         text = own.findtext("guard")
         guard = parse_expression(text) if text else None
-        inhibit |= {i.get("place", ""): int(i.get("multiplicity", "1")) for i in own.findall("inhibitor")}
+        inhibit |= {i.get("place", ""): _whole(i.get("multiplicity", "1"), what) for i in own.findall("inhibitor")}
     else:
-        rate = float(_value(node, "rate", "1"))
+        rate = _number(_value(node, "rate", "1"), what)
         if node.find("timed") is not None and _value(node, "timed", "true") == "false":
-            timing = Immediate(priority=_whole(_value(node, "priority", "1"), name), weight=parse_expression(rate))
+            timing = Immediate(priority=_whole(_value(node, "priority", "1"), what), weight=parse_expression(rate))
         else:
             is_infinite = _value(node, "infiniteServer", "false") == "true"
             timing = Timed(delay=Exponential(rate=rate), servers=None if is_infinite else 1)

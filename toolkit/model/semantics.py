@@ -50,13 +50,19 @@ class Rules:
 
     def value(self, expression: Expression, markings: IntArray) -> FloatArray:
         """An expression in each marking."""
-        result = expression({name: markings[self.row[name]] for name in expression.names})
-        return np.broadcast_to(np.asarray(result, dtype=np.float64), markings.shape[1:])
+        return np.broadcast_to(np.asarray(self._evaluated(expression, markings), dtype=np.float64), markings.shape[1:])
 
     def holds(self, expression: Expression, markings: IntArray) -> NDArray[np.bool_]:
         """Whether an expression is true in each marking."""
-        result = expression({name: markings[self.row[name]] for name in expression.names})
-        return np.broadcast_to(np.asarray(result, dtype=bool), markings.shape[1:])
+        return np.broadcast_to(np.asarray(self._evaluated(expression, markings), dtype=bool), markings.shape[1:])
+
+    def _evaluated(self, expression: Expression, markings: IntArray) -> Any:
+        try:
+            # `Queue > 0 and 1 / Queue < 3` is worked out for all markings at once, those without a queue too.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return expression({name: markings[self.row[name]] for name in expression.names})
+        except ArithmeticError as error:
+            raise ModelError(f"net {self.net.name}: {expression} has no value: {error}") from error
 
     def degree(self, transition: Transition, markings: IntArray) -> IntArray:
         """How often a transition is enabled in each marking; 1 if it has no input places."""
@@ -86,6 +92,19 @@ class Rules:
             markings[self.row[place]] -= count
         for place, count in transition.outputs.items():
             markings[self.row[place]] += count
+
+    def rate(self, transition: Transition, markings: IntArray) -> FloatArray:
+        """The rate of one clock of a transition whose rate reads places, in each marking."""
+        assert isinstance(transition.timing, Timed)
+        assert isinstance(transition.timing.delay, Expression)
+        rate = self.value(transition.timing.delay, markings)
+        wrong = ~((rate >= 0) & np.isfinite(rate))
+        if wrong.any():
+            raise ModelError(
+                f"net {self.net.name}, transition {transition.name}: the rate {transition.timing.delay} is "
+                f"{rate[wrong][0]:g} while enabled; 0 or more is possible"
+            )
+        return rate
 
     def weight(self, transition: Transition, markings: IntArray) -> FloatArray:
         """The weight of an enabled immediate transition in each marking."""
@@ -516,9 +535,7 @@ class _Explorer:
             index = np.flatnonzero(active)
             delay = transition.timing.delay
             if isinstance(delay, Expression):
-                rate = self.rules.value(delay, states[:, index])
-                if index.size and (rate < 0).any():
-                    raise ModelError(f"net {self.net.name}, transition {transition.name}: the rate {delay} is below 0")
+                rate = self.rules.rate(transition, states[:, index])
             else:
                 rate = np.full(index.size, self.leaving[transition.name][0])
             rate = rate * active[index]
@@ -628,7 +645,7 @@ def _race(net: Net, rules: Rules, here: IntArray) -> tuple[Distribution | None, 
         assert isinstance(transition.timing, Timed)
         delay = transition.timing.delay
         if isinstance(delay, Expression):
-            rates.append(count * float(rules.value(delay, here)[0]))
+            rates.append(count * float(rules.rate(transition, here)[0]))
         elif isinstance(delay, Exponential):
             rates.append(count * delay.rate)
         else:

@@ -204,8 +204,8 @@ class _Batch:
         timings = [t.timing for t in timed if isinstance(t.timing, Timed)]
         self.servers = np.array([PLENTY if t.servers is None else t.servers for t in timings])[:, None]
         self.delays = {i: t.delay for i, t in enumerate(timings) if isinstance(t.delay, Distribution)}
-        self.rates = {i: t.delay for i, t in enumerate(timings) if isinstance(t.delay, Expression)}
-        """Exponentials whose rate is read from the marking."""
+        self.rates = [i for i, t in enumerate(timings) if isinstance(t.delay, Expression)]
+        """Those whose rate is read from the marking."""
         constant = {i: delay.value for i, delay in self.delays.items() if isinstance(delay, Deterministic)}
         self.constant = np.array([constant.get(i, math.nan) for i in range(len(timings))])
         self.random = {i: delay for i, delay in self.delays.items() if i not in constant}
@@ -396,12 +396,7 @@ class _Batch:
         index = np.flatnonzero(active)
         self.next[i] = math.inf
         if index.size:
-            rate = self.rules.value(self.rates[i], self.marking[:, index]) * active[index]
-            if (rate < 0).any():
-                raise ModelError(
-                    f"net {self.net.name}, transition {self.timed.transitions[i].name}: the rate {self.rates[i]} is "
-                    "below 0"
-                )
+            rate = self.rules.rate(self.timed.transitions[i], self.marking[:, index]) * active[index]
             with np.errstate(divide="ignore"):
                 self.next[i, index] = self.now[index] + self.rng.standard_exponential(index.size) / rate
 

@@ -30,13 +30,14 @@ class Structure:
     bounds: dict[str, int]
     """Most tokens seen in each place."""
     unbounded: tuple[str, ...]
-    """Places that can grow for ever (a marking was reached that covers one on its way)."""
+    """Places that can grow for ever: a marking was reached that covers one on its way."""
+    is_suspicion: bool
+    """Whether guards, inhibitors or immediate transitions, which a larger marking may disable or wake, may still
+    stop them beyond the markings seen."""
     dead_transitions: tuple[str, ...]
     """Never enabled in any marking seen."""
     deadlocks: tuple[Weights, ...]
     """Markings (up to five) in which nothing is enabled any more."""
-    unchecked: bool = False
-    """Whether guards or inhibitors make the test for unbounded places a suspicion only."""
 
 
 def analyse_structure(net: Net, *, most_markings: int = 20_000) -> Structure:
@@ -48,18 +49,22 @@ def analyse_structure(net: Net, *, most_markings: int = 20_000) -> Structure:
     matrix = incidence(net)
     places = list(net.places)
     names = [t.name for t in net.transitions]
-    markings, enabled, deadlocks, unbounded, is_complete = _reach(net, rules, most_markings)
-    most = np.max(np.array(markings), axis=0)
+    is_monotonic = not any(t.inhibitors or t.guard or isinstance(t.timing, Immediate) for t in net.transitions)
+    markings, enabled, deadlocks, unbounded, is_complete = _reach(net, rules, most_markings, is_monotonic)
+    seen = np.array(markings)
+    place_invariants = _named(_semiflows(matrix), places)
+    if unbounded and not is_monotonic:
+        unbounded = _still_growing(seen, places, place_invariants)
     return Structure(
-        place_invariants=_named(_semiflows(matrix), places),
+        place_invariants=place_invariants,
         transition_invariants=_named(_semiflows(matrix.T), names),
         markings=len(markings),
         is_complete=is_complete,
-        bounds={p: int(b) for p, b in zip(places, most, strict=True)},
+        bounds={p: int(b) for p, b in zip(places, seen.max(axis=0), strict=True)},
         unbounded=unbounded,
         dead_transitions=tuple(n for n in names if n not in enabled) if is_complete else (),
         deadlocks=deadlocks,
-        unchecked=any(t.inhibitors or t.guard for t in net.transitions),
+        is_suspicion=bool(unbounded) and not is_monotonic,
     )
 
 
@@ -112,7 +117,7 @@ def _named(flows: list[list[int]], names: list[str]) -> tuple[Weights, ...]:
 
 
 def _reach(
-    net: Net, rules: Rules, most: int
+    net: Net, rules: Rules, most: int, is_monotonic: bool
 ) -> tuple[list[tuple[int, ...]], set[str], tuple[Weights, ...], tuple[str, ...], bool]:
     places = list(net.places)
     first = tuple(int(v) for v in rules.initial)
@@ -121,7 +126,8 @@ def _reach(
     enabled: set[str] = set()
     deadlocks: list[Weights] = []
     grows: set[str] = set()
-    while queue and len(parent) <= most and not grows:
+    # Where more tokens only ever enable more, a place that grew once grows for ever: enough seen.
+    while queue and len(parent) <= most and not (grows and is_monotonic):
         marking = queue.popleft()
         column = np.array(marking, dtype=np.int64)[:, None]
         able = [t for t in net.transitions if rules.degree(t, column)[0] > 0]
@@ -140,12 +146,21 @@ def _reach(
             parent[following] = marking
             queue.append(following)
             back: tuple[int, ...] | None = marking
-            while back is not None:
+            while back is not None and not grows:
                 if all(a >= b for a, b in zip(following, back, strict=True)):
                     grows |= {p for p, a, b in zip(places, following, back, strict=True) if a > b}
-                    break
                 back = parent[back]
-    return list(parent), enabled, tuple(deadlocks), tuple(sorted(grows)), not queue and not grows
+    is_complete = not queue
+    return list(parent), enabled, tuple(deadlocks), () if is_complete else tuple(sorted(grows)), is_complete
+
+
+def _still_growing(
+    seen: np.ndarray[tuple[int, ...], np.dtype[np.int64]], places: list[str], invariants: tuple[Weights, ...]
+) -> tuple[str, ...]:
+    """Places that hold more in the second half of the markings than in the first, and that no invariant bounds."""
+    early, late = np.array_split(seen, 2)
+    grows = late.max(axis=0) > early.max(axis=0)
+    return tuple(p for p, more in zip(places, grows, strict=True) if more and not any(p in i for i in invariants))
 
 
 def check(net: Net, *, most_markings: int = 20_000) -> list[str]:
@@ -153,8 +168,8 @@ def check(net: Net, *, most_markings: int = 20_000) -> list[str]:
     found = analyse_structure(net, most_markings=most_markings)
     notes = [f"transition {name} can never fire" for name in found.dead_transitions]
     for place in found.unbounded:
-        maybe = "may grow for ever (guards or inhibitors may still stop it)" if found.unchecked else "grows for ever"
-        notes.append(f"place {place} {maybe}")
+        until = f" (in {found.markings:,} markings nothing stopped it)" if found.is_suspicion else ""
+        notes.append(f"place {place} {'may grow' if until else 'grows'} for ever{until}")
     measure = net.completion()
     if measure is not None:
         rules = Rules(net)

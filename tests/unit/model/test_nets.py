@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,31 @@ def test_pipes_dialect_is_read(tmp_path):
     assert net.immediate[0].name == "T1"
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((">2<", ">1.5<"), "place A, initial marking: '1.5' is not a whole number"),
+        (("</transition>", "<rate><value>fast</value></rate></transition>"), "transition T: 'fast' is not a number"),
+        ((">3<", ">x<"), "arc a: 'x' is not a number"),
+        (('target="B"', 'target="C"'), "arc b: joins T and C, one of which does not exist"),
+        (('source="T"', 'source="A"'), "arc b: joins A and B; an arc joins a place and a transition"),
+        (("grammar/ptnet", "grammar/symmetricnet"), "is a net of type symmetricnet"),
+        (("</net>", ""), "not XML"),
+    ],
+)
+def test_bad_pnml_names_what_is_wrong(tmp_path, change, message):
+    text = """<pnml><net id="n" type="http://www.pnml.org/version-2009/grammar/ptnet">
+        <place id="A"><initialMarking><text>2</text></initialMarking></place><place id="B"/>
+        <transition id="T"></transition><arc id="b" source="T" target="B"/>
+        <arc id="a" source="A" target="T"><inscription><text>3</text></inscription></arc></net></pnml>"""
+    file = tmp_path / "n.pnml"
+    file.write_text(text)
+    assert load_pnml(file).transition("T").inputs == {"A": 3}
+    file.write_text(text.replace(*change))
+    with pytest.raises(ModelError, match=re.escape(message)):
+        load_pnml(file)
+
+
 def test_xml_entities_are_refused(tmp_path):
     file = tmp_path / "n.pnml"
     file.write_text('<!DOCTYPE x [<!ENTITY a "b">]><pnml/>')
@@ -193,6 +219,48 @@ def test_a_growing_place_a_dead_transition_and_an_early_deadlock_are_noted():
     notes = check(stuck.build())
     assert "transition both can never fire" in notes
     assert any("deadlock before C == 1: B=1" in note for note in notes)
+
+
+def test_what_a_guard_an_inhibitor_or_an_immediate_transition_bounds_does_not_grow():
+    make = NetBuilder("m").place("A").place("B")
+    guarded = NetBuilder("g").place("A").place("B").timed("make", None, "A", "exponential(1)", guard="A < 5")
+    inhibited = NetBuilder("i").place("A").place("B").timed("make", None, "A", "exponential(1)", inhibit={"A": 5})
+    flushed = make.timed("make", None, "A", "exponential(1)").immediate("flush", {"A": 6}, {"B": 1})
+    for builder, bounds in ((guarded, {"A": 5, "B": 0}), (inhibited, {"A": 5, "B": 0})):
+        assert analyse_structure(builder.build()).bounds == bounds
+        assert check(builder.build()) == []
+    assert check(flushed.timed("take", "B", None, "exponential(1)").build(), most_markings=500) == [
+        "place B may grow for ever (in 501 markings nothing stopped it)"
+    ]
+    # Firing takes what a marking holds at most once: with room for one B both places are bounded.
+    held = NetBuilder("h").place("A").place("B").timed("make", None, "A", "exponential(1)", inhibit="B")
+    held.immediate("flush", {"A": 6}, {"B": 1}).timed("take", "B", None, "exponential(1)")
+    found = analyse_structure(held.build())
+    assert (found.unbounded, found.is_complete, found.bounds) == ((), True, {"A": 6, "B": 1})
+
+
+@pytest.mark.parametrize("method", ["phases", "semi-markov", "simulation"])
+def test_a_rate_that_is_none_names_its_transition(method):
+    net = NetBuilder("n").place("A", 1).place("B").timed("go", "A", "B", "exponential(A - 3)")
+    with pytest.raises(ModelError, match="transition go: the rate A - 3 is -2"):
+        solve(net.measure("done", first_passage="B == 1").build(), method=method)
+
+
+@pytest.mark.filterwarnings("error")
+def test_guards_may_divide_by_empty_places():
+    net = NetBuilder("n").place("A", 2).place("B").measure("done", first_passage="B == 2")
+    net.timed("go", "A", "B", "exponential(1)", guard="B == 0 or 1 / B > 0.5")
+    assert solve(net.build()).time.mean == pytest.approx(2)
+    with pytest.raises(ModelError, match="1 / 0 > 1 has no value"):
+        solve(net.timed("never", "A", "B", "exponential(1)", guard="1 / 0 > 1").build())
+
+
+def test_the_builder_refuses_what_a_file_could_not_say():
+    with pytest.raises(ModelError, match="place A is there twice"):
+        NetBuilder("n").place("A", 1).place("A", 2)
+    net = NetBuilder("n").place("A", 1).place("B").timed("go", "A", "B", "exponential(1)")
+    with pytest.raises(ModelError, match="measure m: 'passage' is none of first_passage"):
+        net.measure("m", passage="B == 1").build()
 
 
 def test_an_unbounded_net_names_its_place_when_solved():

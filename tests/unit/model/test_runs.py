@@ -231,7 +231,8 @@ def test_a_sweep_is_plotted_and_the_capacity_keeps_its_bound(tmp_path):
 def test_places_over_time_are_drawn(tmp_path):
     drawn = tmp_path / "places.svg"
     run("solve", "examples/models/event-handler.yml", "--at", "0,2,4,6,8,10,12,16", "--plot", str(drawn))
-    assert "Ready_to_Send" in drawn.read_text() or drawn.stat().st_size > 5000
+    # Letters are paths; what they spell is in the comments beside them.
+    assert "<!-- Ready_to_Send -->" in drawn.read_text()
 
 
 def test_show_and_table(tmp_path):
@@ -240,7 +241,7 @@ def test_show_and_table(tmp_path):
     shown = run("show", net, "--plot", str(drawn), "--write", str(written))
     assert "constant: Publisher + Request_Queue" in shown.stdout
     assert drawn.read_text().startswith("<svg")
-    assert "5 transitions" not in shown.stdout
+    assert "start: Active_Threads -> Executing  immediate  unless Executing >= 4" in shown.stdout
     rows = json.loads(run("table", "--json").stdout)["rows"]
     # What the thesis read off its curves as "certain" is the 99.95 % point of the same nets.
     assert rows[0]["exact_certain"] == pytest.approx(448.6, rel=0.001)
@@ -253,6 +254,17 @@ def test_wrong_options_say_what_is_expected():
         run("solve", "examples/models/intracloud.yml", "--set", "K")
     with pytest.raises(UsageError, match="numbers separated by commas"):
         run("solve", "examples/models/intracloud.yml", "--at", "x")
+    with pytest.raises(UsageError, match=r"a picture is a \.svg, \.pdf or \.png file"):
+        run("solve", "examples/models/intracloud.yml", "--plot", "x.gif")
+    with pytest.raises(UsageError, match=r"a net is written as \.yml or \.pnml"):
+        run("show", "examples/models/intracloud.yml", "--write", "x.txt")
+
+
+@pytest.mark.parametrize("command", [("solve",), ("show",), ("predict", "--write", "n.yml")])
+def test_several_values_are_no_setting_of_one_net(command):
+    name, *options = command
+    with pytest.raises(UsageError, match="K=1,2: one value is expected here; toolkit model predict sweeps"):
+        run(name, "examples/models/event-handler.yml", *options, "--set", "K=1,2")
 
 
 def test_hops_that_are_slow_together_become_a_kind_of_message_of_their_own(tmp_path):
