@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from toolkit.errors import UsageError
-from toolkit.node.arrowhead import tls
+from toolkit.node.arrowhead import certificates, tls
 from toolkit.node.arrowhead.access import any_cloud, only, operator
 from toolkit.node.arrowhead.http_client import HttpClient
 from toolkit.node.arrowhead.management import created, found, management_routes, some
@@ -347,7 +347,7 @@ def _listeners(core: Core) -> list[Listener]:
             title="Gatekeeper, inbound",
             routes=routes,
             tls=tls.server_context(certificate, key, master),
-            server_cloud=tls.cloud_name(certificate),
+            server_cloud=certificates.cloud_name(certificate),
         )
     return [inbound, own_listener(core, settings.outbound_port, "Gatekeeper, outbound", Outbound(core).routes())]
 

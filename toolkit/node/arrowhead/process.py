@@ -19,7 +19,7 @@ from typing import Any
 
 from toolkit.contract import metrics
 from toolkit.errors import ToolkitError
-from toolkit.node.arrowhead import logs, tls
+from toolkit.node.arrowhead import certificates, logs, tls
 from toolkit.node.arrowhead.front import Front
 from toolkit.node.arrowhead.http_client import HttpClient
 from toolkit.node.arrowhead.http_server import HttpServer, Limits, Request, Response
@@ -155,8 +155,8 @@ async def _open(system: System, settings: Settings, stack: contextlib.AsyncExitS
     stack.callback(client.close)
     public_key = None
     if settings.tls is not None:
-        tls.own_name(settings.tls)
-        public_key = tls.public_key(settings.tls.certificate)
+        certificates.own_name(settings.tls)
+        public_key = certificates.public_key(settings.tls.certificate)
     member = Member(
         name=system.registered_name,
         address=settings.address,
@@ -186,7 +186,7 @@ def own_listener(core: Core, port: int, title: str, routes: Sequence[Route]) -> 
         title=title,
         routes=routes,
         tls=tls.server_context(files.certificate, files.key, files.cloud_ca),
-        server_cloud=tls.own_name(files).partition(".")[2],
+        server_cloud=certificates.own_name(files).partition(".")[2],
     )
 
 

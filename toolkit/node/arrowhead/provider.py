@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from toolkit.contract import metrics
 from toolkit.errors import ToolkitError, UsageError
-from toolkit.node.arrowhead import logs, tls, tokens
+from toolkit.node.arrowhead import certificates, logs, tls, tokens
 from toolkit.node.arrowhead.access import common_name_of
 from toolkit.node.arrowhead.http_client import HttpClient
 from toolkit.node.arrowhead.http_server import HttpServer, Request, Response
@@ -132,7 +132,7 @@ class Provider:
                 system_name=self._offered.system,
                 address=self._settings.address,
                 port=self._settings.port,
-                authentication_info=None if files is None else tls.public_key(files.certificate),
+                authentication_info=None if files is None else certificates.public_key(files.certificate),
             ),
             service_uri=self._offered.uri,
         )

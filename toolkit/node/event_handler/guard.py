@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import WorkloadError
+from toolkit.errors import UsageError
+from toolkit.node.arrowhead import tls
 from toolkit.node.arrowhead.access import Caller, common_name_of, is_cloud_name
 from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.settings import HandlerSettings
@@ -25,28 +26,18 @@ class Guard:
     """One Event Handler's certificates, and the cloud that they belong to."""
 
     def __init__(self, settings: HandlerSettings) -> None:
-        """Raises WorkloadError for files that cannot be used."""
-        files = (settings.tls_certificate_file, settings.tls_key_file, settings.tls_cloud_ca_file)
-        self.server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.server_context.verify_mode = ssl.CERT_REQUIRED
-        self.client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.client_context.check_hostname = False  # the framework never looks at host names
+        """Raises UsageError for files that cannot be used."""
+        files = tuple(map(Path, (settings.tls_certificate_file, settings.tls_key_file, settings.tls_cloud_ca_file)))
+        self.server_context = tls.server_context(*files)
+        self.client_context = tls.client_context(*files, verify_host=False)  # the framework never looks at host names
         for context in (self.server_context, self.client_context):
             context.sslsocket_class = TlsSocket
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            # A cloud's certificate is an anchor although another one signed it.
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-            try:
-                context.load_cert_chain(files[0], files[1])
-                context.load_verify_locations(files[2])
-            except (OSError, ssl.SSLError) as error:
-                raise WorkloadError(f"{', '.join(files)} cannot be used for TLS: {error}; give PEM files") from error
-        self.public_key = public_key(Path(settings.tls_certificate_file).read_text())
+        self.public_key = public_key(files[0].read_text())
         """The own one, as systems tell it: base64 of the DER SubjectPublicKeyInfo."""
         authorities = map(common_name_of, self.client_context.get_ca_certs())
         self._cloud = next(filter(is_cloud_name, authorities), "")
         if not self._cloud:
-            raise WorkloadError(f"{files[2]} holds no certificate of a cloud, <cloud>.<operator>.arrowhead.eu")
+            raise UsageError(f"{files[2]} holds no certificate of a cloud, <cloud>.<operator>.arrowhead.eu")
 
     def caller(self, certificate: Mapping[str, Any] | None) -> Caller:
         """Who showed this certificate."""
