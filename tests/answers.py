@@ -9,7 +9,6 @@ import contextlib
 import json
 import re
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 from tests.ports import free_port
 from tests.programs import find_program
+from tests.waiting import until
 from toolkit.provisioning.dashboards import dashboards
 from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
 from toolkit.provisioning.render import Target
@@ -104,14 +104,11 @@ def watching(folder: Path, testbed: Testbed, processes: list[Scraped]) -> Iterat
     ]
     hosts: Mapping[str, Host] = dict.fromkeys(p.node for p in processes)  # type: ignore[assignment]  # names alone count
     with prometheus(folder, testbed, hosts, targets) as address:
-        until = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError):
-                seen = ask(address, "query", query="min_over_time(up[1m]) == 1")["result"]
-                if len(seen) == len(targets):
-                    break
-            assert time.monotonic() < until, "Prometheus has not scraped everything"
-            time.sleep(0.3)
+
+        def seen() -> Any:
+            return ask(address, "query", query="min_over_time(up[1m]) == 1")["result"]
+
+        until(lambda: len(seen()) == len(targets), within_s=60, every_s=0.3, instead=seen)
         yield address
 
 
@@ -137,10 +134,9 @@ def prometheus(folder: Path, testbed: Testbed, hosts: Mapping[str, Host], target
 
 def await_rules(address: str, since_s: float) -> None:
     """Until what was scraped last before this instant has gone through the rules and out of their window."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        evaluated = ask(address, "query", query="max(timestamp(toolkit:messages_dropped:rate or up))")["result"]
-        if evaluated and float(evaluated[0]["value"][1]) > since_s + 3:
-            return
-        time.sleep(0.5)
-    raise TimeoutError("the rules are not evaluated")
+
+    def evaluated_s() -> float:
+        found = ask(address, "query", query="max(timestamp(toolkit:messages_dropped:rate or up))")["result"]
+        return float(found[0]["value"][1]) if found else 0.0
+
+    until(lambda: evaluated_s() > since_s + 3, within_s=60, every_s=0.5, instead=evaluated_s)

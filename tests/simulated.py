@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.past import fill, known_series
 from tests.ports import free_port
+from tests.waiting import until
 from toolkit.contract import metrics as m
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, expose
 from toolkit.provisioning.monitoring import NODE_SCRAPE_S, alert_rules, prometheus_config, recording_rules
@@ -130,11 +131,7 @@ def _prometheus(folder: Path, config: str, address: str) -> Iterator[subprocess.
          f"--web.listen-address={address}", "--web.enable-remote-write-receiver", "--log.level=error"],
     )  # fmt: skip
     try:
-        until = time.monotonic() + 30
-        while not _is_ready(address):
-            if time.monotonic() > until:
-                raise TimeoutError("Prometheus does not start")
-            time.sleep(0.1)
+        until(lambda: _is_ready(address))
         yield process
     finally:
         process.terminate()
@@ -142,11 +139,8 @@ def _prometheus(folder: Path, config: str, address: str) -> Iterator[subprocess.
 
 
 def _is_ready(address: str) -> bool:
-    try:
-        urllib.request.urlopen(f"http://{address}/-/ready", timeout=5).close()
-    except OSError:
-        return False
-    return True
+    with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5) as answer:
+        return bool(answer.status == 200)
 
 
 def _host(node: str, number: int) -> Host:
@@ -213,11 +207,7 @@ def _node_page() -> bytes:
          "--collector.filesystem.mount-points-exclude=^/.+", f"--web.listen-address=127.0.0.1:{port}"],
     )  # fmt: skip
     try:
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                return bytes(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read())
-            time.sleep(0.1)
-        raise TimeoutError("node_exporter does not answer")
+        return until(lambda: bytes(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read()))
     finally:
         process.terminate()
         process.wait(10)

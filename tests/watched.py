@@ -23,6 +23,7 @@ from tests.conftest import lacking
 from tests.ports import free_port
 from tests.simulated import Simulated, simulated
 from tests.unit.report.test_report import make_run
+from tests.waiting import until
 from toolkit import paths
 from toolkit.console.actions import Order, shown
 from toolkit.console.app import make_app
@@ -94,10 +95,8 @@ def watched_in(folder: Path, nodes: int) -> Iterator[Watched]:
             found = Watched(
                 bed=bed, origin=f"http://127.0.0.1:{guard.port}", browser=browser, token=guard.act_token, guard=guard
             )
-            until_s = time.monotonic() + 60
-            while time.monotonic() < until_s and not _scraped(found):
-                time.sleep(0.5)
             try:
+                until(lambda: _scraped(found), within_s=60, every_s=0.5)
                 yield found
             finally:
                 browser.close()
@@ -106,10 +105,7 @@ def watched_in(folder: Path, nodes: int) -> Iterator[Watched]:
 
 
 def _scraped(watched: Watched) -> bool:
-    try:
-        found = watched.ask("query", query="count_over_time(toolkit_broker_messages_sent_total[1m])")
-    except OSError:
-        return False
+    found = watched.ask("query", query="count_over_time(toolkit_broker_messages_sent_total[1m])")
     return bool(found) and int(found[0]["value"][1]) >= 8
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from tests.browser import open_browser
 from tests.ports import free_port
 from tests.simulated import simulated
+from tests.waiting import until
 from toolkit.provisioning.dashboards import MOUNT, dashboards, grafana_files
 from toolkit.spec.testbed import Monitoring
 
@@ -67,20 +67,11 @@ def grafana(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 capture_output=True,
             )
             try:
-                until_healthy(f"127.0.0.1:{port}")
+                address = f"127.0.0.1:{port}"
+                until(lambda: ask(address, "health").get("database") == "ok", within_s=90, every_s=0.5)
                 yield f"127.0.0.1:{port}"
             finally:
                 subprocess.run(["docker", "rm", "-f", NAME], capture_output=True, check=False)
-
-
-def until_healthy(address: str) -> None:
-    until = time.monotonic() + 90
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError):
-            if ask(address, "health").get("database") == "ok":
-                return
-        time.sleep(0.5)
-    raise AssertionError("Grafana does not come up")
 
 
 def ask(address: str, path: str) -> Any:

@@ -15,6 +15,7 @@ from tests import answers
 from tests.answers import ask, asked
 from tests.contract.test_prometheus_files import host
 from tests.ports import free_port
+from tests.waiting import until
 from toolkit.contract import metrics
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, expose
 from toolkit.node.serving import Reply, Server
@@ -78,16 +79,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def wait_until_scraped(address: str, within_s: float = 60.0) -> None:
     """Eight scrapes of growing counters: rates over ten seconds have values."""
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        try:
-            [result] = ask(address, "query", query="count_over_time(up[1m])")["result"]
-            if int(result["value"][1]) >= 8:
-                return
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.5)
-    raise TimeoutError("Prometheus has not scraped in time")
+
+    def scrapes() -> int:
+        return sum(int(one["value"][1]) for one in ask(address, "query", query="count_over_time(up[1m])")["result"])
+
+    until(lambda: scrapes() >= 8, within_s=within_s, every_s=0.5, instead=scrapes)
 
 
 @pytest.mark.parametrize("name", dashboards())

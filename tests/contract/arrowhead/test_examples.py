@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.ports import free_port
+from tests.waiting import until
 
 from .local_cloud import ASKED_GAUGE, ENTRY, GAUGE, PANEL, PRESS_GAUGE, LocalCloud, request_form
 
@@ -506,14 +506,12 @@ def test_a_registry_that_cleans_up_and_is_emptied(tmp_path: Path) -> None:
             ):
                 entry = {**ENTRY, "providedService": {**GAUGE, "serviceDefinition": name}, **change}
                 assert cloud.service_registry("POST", "/serviceregistry/register", entry).status == 201
-            deadline = time.monotonic() + 30
-            left = {"Stays", "Ends", "Away"}
-            while left != {"Stays"}:
-                assert time.monotonic() < deadline, left
-                time.sleep(0.1)
+
+            def left() -> set[str]:
                 entries = cloud.service_registry("GET", "/serviceregistry/mgmt/all").json["serviceQueryData"]
-                left = {entry["providedService"]["serviceDefinition"] for entry in entries}
-                assert "Stays" in left
+                return {entry["providedService"]["serviceDefinition"] for entry in entries}
+
+            until(lambda: left() == {"Stays"}, instead=left)
             assert cloud.service_registry("DELETE", "/serviceregistry/mgmt/all").status == 200
             assert cloud.service_registry("DELETE", "/serviceregistry/mgmt/all").status == 204
             assert cloud.service_registry("GET", "/serviceregistry/mgmt/all").status == 204

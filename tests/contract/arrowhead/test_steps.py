@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from toolkit.contract.orders import Arrivals, RunOrder, to_json
 from toolkit.contract.samples import STAMP, STAMP_BYTES, Point
 from toolkit.contract.steps import read_records, request_id, steps_of
@@ -54,7 +54,7 @@ def clients(
     }
     try:
         for name in processes:
-            wait_until(lambda name=name: ask(ports[f"{name}_metrics"], "GET", "/healthz").status == 200)
+            until(lambda name=name: ask(ports[f"{name}_metrics"], "GET", "/healthz").status == 200)
         yield {"ports": ports, "folder": folder, "processes": processes}
     finally:
         for process in processes.values():
@@ -62,23 +62,13 @@ def clients(
         assert [process.wait(10) for process in processes.values()] == [0, 0]
 
 
-def wait_until(condition: Any, patience_s: float = 20.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if condition():
-                return
-        time.sleep(0.03)
-    raise AssertionError("it did not happen in time")
-
-
 def play(clients: dict[str, Any], order: RunOrder) -> dict[str, Any]:
     port = clients["ports"]["control"]
     answer = ask(port, "PUT", "/run", body=to_json(order).encode())
     assert answer.status == 200, answer.body
-    wait_until(lambda: ask(port, "GET", "/run").json["phase"] == "ready")
+    until(lambda: ask(port, "GET", "/run").json["phase"] == "ready")
     ask(port, "POST", "/run/start", {"at_ns": time.time_ns()})
-    wait_until(lambda: ask(port, "GET", "/run").json["phase"] in ("done", "failed"))
+    until(lambda: ask(port, "GET", "/run").json["phase"] in ("done", "failed"))
     status: dict[str, Any] = ask(port, "GET", "/run").json
     assert status["phase"] == "done", status
     return status
@@ -126,7 +116,7 @@ def test_every_step_of_an_intercloud_request(
         (other_cloud, "orchestrator", 2),
     ):
         lines[each.folder / f"samples/inter/{system}-0.steps.jsonl"] = 6 * per_request
-    wait_until(lambda: all(file.exists() and file.read_text().count("\n") == count for file, count in lines.items()))
+    until(lambda: all(file.exists() and file.read_text().count("\n") == count for file, count in lines.items()))
     steps = steps_of(read_records(line for file in lines for line in file.read_text().splitlines()))
     own = [step for step in steps if step.request == request_id("inter", 7, 3)]
     sequence = [step.step for step in own if "inside" not in step.step]
@@ -184,7 +174,7 @@ def test_a_request_of_any_client_is_traced(cloud: LocalCloud) -> None:
 
     assert cloud.orchestrator("POST", "/orchestrator/orchestration", request_form()).status == 200
     file = Path(cloud.folder / "samples/orchestrator-0.steps.jsonl")
-    wait_until(lambda: file.exists() and "intracloud" in file.read_text())
+    until(lambda: file.exists() and "intracloud" in file.read_text())
     records = read_records(file.read_text().splitlines())
     assert {record.operation for record in records} >= {"orchestration", "query", "intracloud"}
 

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from toolkit import state
 from toolkit.console.actions import Action, Actions, Order, shown
 from toolkit.console.catalogue import Catalogue
@@ -33,14 +33,11 @@ def actions() -> Iterator[Actions]:
 
 
 def until_over(actions: Actions, action: Action, within_s: float = 60.0) -> Action:
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        found = actions.find(action.id)
-        if found.state != "running":
-            actions.latest()  # takes its process's exit
-            return found
-        time.sleep(0.05)
-    raise AssertionError("the action does not end")
+    until(
+        lambda: actions.find(action.id).state != "running", within_s=within_s, instead=lambda: actions.find(action.id)
+    )
+    actions.latest()  # takes its process's exit
+    return actions.find(action.id)
 
 
 @pytest.fixture

@@ -379,12 +379,13 @@ def test_a_sql_log_has_the_originals_rows(bench: Bench, consumer: Consumer) -> N
 
 
 def rows(path: Path, at_least: int) -> int:
-    found, until = 0, time.monotonic() + 5
-    while found < at_least and time.monotonic() < until:
-        time.sleep(0.02)
+
+    def found() -> int:
         with sqlite3.connect(path) as database:
-            found = database.execute("SELECT count(*) FROM logs").fetchone()[0]
-    return found
+            return int(database.execute("SELECT count(*) FROM logs").fetchone()[0])
+
+    until(lambda: found() >= at_least, instead=found)
+    return found()
 
 
 def test_enhanced_gives_whoever_has_its_answer_every_event_from_then_on() -> None:
