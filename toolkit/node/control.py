@@ -94,10 +94,10 @@ class Control:
         )
 
     def serve(self, *, signals: bool = True) -> None:
-        """Start the server and take SIGTERM and SIGINT as the wish to end."""
-        self._server.start()
+        """Take SIGTERM and SIGINT as the wish to end, then start the server: who is answered may send them."""
         for number in (signal.SIGTERM, signal.SIGINT) if signals else ():
             signal.signal(number, lambda *_: self.terminate())
+        self._server.start()
 
     def terminate(self) -> None:
         """End the run, then the process."""

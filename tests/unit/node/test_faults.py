@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tests import ports
 from tests.conftest import lacking
 from tests.waiting import until
 from toolkit.contract.orders import Arrivals, RunOrder, to_json
@@ -134,6 +136,26 @@ def test_lost_connections_are_dialled_again_and_the_books_close(bench: Bench) ->
     assert received.counts["received"] > 100  # how long a restart takes is the machine's
     assert set(received.facts["connections"].values()) == {0}
     assert len(received.flows) == received.counts["reconnects"] + 1
+
+
+@pytest.mark.parametrize(
+    ("module", "environment"),
+    [
+        ("publisher", {}),
+        ("event_handler", {"TOOLKIT_EVENT_HANDLER_MODE": "direct"}),
+        ("event_handler", {"TOOLKIT_EVENT_HANDLER_MODE": "enhanced"}),
+        ("gateway", {"TOOLKIT_UPSTREAM": "127.0.0.1:1", "TOOLKIT_UPSTREAM_PROTOCOL": "mqtt"}),
+    ],
+)
+def test_who_can_be_asked_can_be_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, module: str, environment: dict[str, str]
+) -> None:
+    """However soon after it listens."""
+    monkeypatch.setattr(ports, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
+    for instance in range(3):
+        started = bench.launch(module, "hasty", instance, TOOLKIT_EVENT_HANDLER_PORT=str(free_port()), **environment)
+        started.process.terminate()
+        assert started.process.wait(10) == 0, bench.log("hasty", instance)
 
 
 def test_sigterm_saves_what_there_is(bench: Bench) -> None:

@@ -144,6 +144,9 @@ def join_cloud(process: ProcessSettings, handler: EventHandler) -> Membership | 
 async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
     """Serve until SIGTERM; then take nothing new, send what is queued, save the stamps."""
     loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
     handler = EventHandler(settings, Recorder())
     server = await loop.create_server(
         handler.make_connection,
@@ -158,9 +161,6 @@ async def serve(process: ProcessSettings, settings: HandlerSettings) -> None:
     control.serve(signals=False)
     orders = Orders(process, control, handler, loop)
     orders.start()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
     sweeper = loop.create_task(handler.sweep())
     gc.collect()
     gc.freeze()
@@ -189,6 +189,9 @@ def serve_direct(process: ProcessSettings, settings: HandlerSettings) -> None:
 
 def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, handler: WorkerHandler) -> None:
     """Serve with a pool of threads until SIGTERM."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
     workers = Workers(handler, settings.thread_pool_size)
     membership = join_cloud(process, handler)
     control = Control(
@@ -200,9 +203,6 @@ def serve_with_workers(process: ProcessSettings, settings: HandlerSettings, hand
     control.serve(signals=False)
     orders = Orders(process, control, handler)
     orders.start()
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     gc.collect()
     gc.freeze()
     workers.start()

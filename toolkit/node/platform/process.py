@@ -118,14 +118,14 @@ async def _serve(
     each_second: Callable[[], None],
 ) -> None:
     loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
     servers = await served.listen()
     control = Control(process, role, readings=readings)
     control.serve(signals=False)
     orders = Orders(process, control, served, loop)
     orders.start()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
     sweeper = loop.create_task(_sweep(served, each_second))
     gc.collect()
     gc.freeze()
