@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,34 +98,30 @@ def plan_nodes(testbed: Testbed, deployment: Deployment | None) -> Plan:
 
 def plan_services(bundles: Mapping[str, Bundle], running: Mapping[str, Running]) -> Plan:
     """Differences between the containers asked for and those seen; a node not seen yet lacks all of them."""
+    unseen = Running(hashes={}, unwell={})
+    found = [_differences(node, bundle, running.get(node, unseen)) for node, bundle in bundles.items()]
+    return Plan(actions=tuple(itertools.chain.from_iterable(found)))
+
+
+def _differences(node: str, bundle: Bundle, seen: Running) -> list[Action]:
+    act = functools.partial(Action, node=node)
     actions: list[Action] = []
-    for node, bundle in bundles.items():
-        seen = running.get(node, Running(hashes={}, unwell={}))
-        wanted = {container.name: bundle.container_hash(container) for container in bundle.containers}
-        service = {container.name: container.service for container in bundle.containers}
-        for name, asked in wanted.items():
-            label = service[name]
-            if name not in seen.hashes:
-                actions.append(Action(verb="create", subject="service", node=node, name=label))
-            elif seen.hashes[name] != asked:
-                actions.append(
-                    Action(verb="replace", subject="service", node=node, name=label, reason="its settings changed")
-                )
-            elif name in seen.unwell:
-                actions.append(
-                    Action(verb="update", subject="service", node=node, name=label, reason=seen.unwell[name])
-                )
-        actions += [
-            Action(verb="remove", subject="service", node=node, name=name, reason="no longer in the file")
-            for name in sorted(seen.hashes)
-            if name not in wanted
-        ]
-        since = "changed on the node by hand" if seen.bundle else CUT_OFF
-        actions += [Action(verb="update", subject="file", node=node, name=path, reason=since) for path in seen.drift]
-        if seen.bundle != bundle.digest() and not any(action.node == node for action in actions):
-            why = "other contents" if seen.bundle else CUT_OFF
-            actions.append(Action(verb="update", subject="files", node=node, name=node, reason=why))
-    return Plan(actions=tuple(actions))
+    for container in bundle.containers:
+        name, service = container.name, container.service
+        if name not in seen.hashes:
+            actions.append(act(verb="create", subject="service", name=service))
+        elif seen.hashes[name] != bundle.container_hash(container):
+            actions.append(act(verb="replace", subject="service", name=service, reason="its settings changed"))
+        elif name in seen.unwell:
+            actions.append(act(verb="update", subject="service", name=service, reason=seen.unwell[name]))
+    left = sorted(seen.hashes.keys() - {container.name for container in bundle.containers})
+    actions += [act(verb="remove", subject="service", name=name, reason="no longer in the file") for name in left]
+    since = "changed on the node by hand" if seen.bundle else CUT_OFF
+    actions += [act(verb="update", subject="file", name=path, reason=since) for path in seen.drift]
+    if seen.bundle != bundle.digest() and not actions:
+        why = "other contents" if seen.bundle else CUT_OFF
+        actions.append(act(verb="update", subject="files", name=node, reason=why))
+    return actions
 
 
 def make_plan(

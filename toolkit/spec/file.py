@@ -44,11 +44,11 @@ class LinkEntry(TypedDict, total=False):
     rate: Bitrate
     """Each way, for example 100mbit."""
     delay: Duration
-    """Added to what leaves the node."""
+    """Added each way: to what leaves the node, and to what reaches it."""
     jitter: Duration
     """Spread of the delay."""
     loss: Fraction
-    """Share of what leaves the node that is lost, for example 0.1%."""
+    """Share that is lost each way, for example 0.1%."""
 
 
 class Inherited(TypedDict, total=False):
