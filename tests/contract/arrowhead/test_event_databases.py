@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import await_port
-from tests.unit.node.event_clients import SOURCE, Consumer, ask, count, publish
+from tests.unit.node.event_handler.clients import SOURCE, Consumer, ask, count, publish
 from tests.unit.node.processes import ROOT, Bench, NodeProcess
 from tests.waiting import until
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.mosquitto import Mosquitto
 
-from .event_clients import Consumer
+from .event_handler.clients import Consumer
 from .processes import Bench
 
 

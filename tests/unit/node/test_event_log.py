@@ -15,7 +15,7 @@ import pytest
 from toolkit.contract.samples import Flag, Header, Point, pack_header
 from toolkit.node.event_log import EventLog
 
-from .event_clients import Stream, publish
+from .event_handler.clients import Stream, publish
 from .processes import Bench, of_point, play
 
 _OF_EVENT = re.compile(r"(?:(Event published to EH:|Received message|Going to send message) )?(\d+) at (\d{13})")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port
+from tests.unit.node.processes import Bench, play
 from toolkit.contract.orders import Arrivals
 from toolkit.node.event_handler.callbacks import CallbackSubscriptions
 from toolkit.node.event_handler.enhanced import EnhancedHandler
@@ -22,8 +23,6 @@ from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.event_handler.tally import Tally
 from toolkit.node.event_handler.workers import Workers
 from toolkit.node.sending import Sending
-
-from .processes import Bench, play
 
 ASKED = 48 << 10
 SUBSCRIBE = b"GET /eventhandler/subscription HTTP/1.1\r\nHost: x\r\neventtype: pressure\r\n\r\n"

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from tests.unit.node.processes import ROOT, Bench, NodeProcess
 from tests.waiting import until
 from toolkit.node.event_handler.documents import Filter, System
 from toolkit.node.event_handler.systems import Systems
 
-from .event_clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
-from .processes import ROOT, Bench, NodeProcess
+from .clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
 
 
 @pytest.fixture(params=["uvloop", "asyncio"], scope="module")

@@ -14,14 +14,14 @@ from typing import Any, cast
 
 import pytest
 
+from tests.unit.node.processes import Bench, NodeProcess
 from tests.waiting import until
 from toolkit.node.event_handler.recorder import Recorder
 from toolkit.node.event_handler.server import EventHandler
 from toolkit.node.event_handler.settings import HandlerSettings
 
-from .event_clients import SOURCE, Consumer, Stream, ask, count, publish
-from .processes import Bench, NodeProcess
-from .test_event_handler_modes import subscribe
+from .clients import SOURCE, Consumer, Stream, ask, count, publish
+from .test_modes import subscribe
 
 MODES = ("direct", "enhanced", "original")
 _MIB = 1 << 20

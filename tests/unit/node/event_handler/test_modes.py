@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.unit.node.processes import Bench, NodeProcess, of_point, play
 from tests.waiting import until
 from toolkit.contract.orders import Arrivals, RunOrder
 from toolkit.contract.samples import Point
@@ -26,8 +27,7 @@ from toolkit.node.event_handler.outlet import Outlet
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.sending import Sending
 
-from .event_clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
-from .processes import Bench, NodeProcess, of_point, play
+from .clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
 
 
 def start(bench: Bench, mode: str, **settings: Any) -> NodeProcess:

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests.unit.node.processes import Bench, NodeProcess, of_point, play
 from tests.waiting import until
 from toolkit.contract.samples import Point
 from toolkit.node.tls_sockets import TlsSocket
 from toolkit.provisioning import certificates
 
-from .event_clients import count
-from .processes import Bench, NodeProcess, of_point, play
+from .clients import count
 
 
 @dataclass

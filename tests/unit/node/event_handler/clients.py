@@ -7,9 +7,8 @@ import socket
 import threading
 from typing import Any
 
+from tests.unit.node.processes import NodeProcess
 from tests.waiting import until
-
-from .processes import NodeProcess
 
 SOURCE = {"systemName": "PressPub", "address": "10.20.0.71", "port": 8462}
 
