@@ -39,6 +39,8 @@ class Plan:
     """All differences; an empty plan means that deploy has nothing to do."""
 
     actions: tuple[Action, ...] = ()
+    obstacles: tuple[str, ...] = ()
+    """What keeps deploy from machines that it would have to make, as far as that is known."""
 
     def __bool__(self) -> bool:
         return bool(self.actions)

@@ -52,15 +52,17 @@ def plan(
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Show what deploy would do, difference by difference. Example: toolkit plan testbed.yml"""
+    """Show what deploy would do, difference by difference, and what would stop it. Example: toolkit plan testbed.yml"""
     from toolkit.controller.deploy import plan_deploy
 
     found = plan_deploy(_asked(testbed, provider, sets, scale))
     if json_output:
-        typer.echo(json.dumps(_document(found)))
+        typer.echo(json.dumps({**_document(found), "obstacles": list(found.obstacles)}))
     elif found:
         for action in found.actions:
             typer.echo(str(action))
+        for obstacle in found.obstacles:
+            typer.echo(f"deploy would stop: {obstacle}", err=True)
         typer.echo(f"{counted(len(found.actions), 'difference')}; next: toolkit deploy", err=True)
     else:
         typer.echo("nothing to do: the testbed is as its file says")

@@ -142,7 +142,7 @@ class Variation:
 
 
 def plan_deploy(asked: Asked) -> Plan:
-    """What deploy would do; looks at what is there and writes nothing."""
+    """What deploy would do, and what keeps it from that; looks at what is there and writes nothing."""
     testbed = asked.load()
     deployment = load_deployment(testbed.name)
     held = dict(deployment.hosts) if deployment else {}
@@ -150,7 +150,13 @@ def plan_deploy(asked: Asked) -> Plan:
     seen = observe(held, testbed.name) if held else {}
     bundles = _bundles(testbed, hosts, deployment.notes if deployment else {})
     unseen = {node: str(what) for node, what in seen.items() if isinstance(what, ToolkitError)}
-    return make_plan(testbed, deployment, bundles, running(seen), unseen)
+    plan = make_plan(testbed, deployment, bundles, running(seen), unseen)
+    if not plan.nodes("create", "replace"):
+        return plan
+    try:
+        return dataclasses.replace(plan, obstacles=tuple(obstacles(testbed)))
+    except ToolkitError as error:
+        return dataclasses.replace(plan, obstacles=(str(error),))
 
 
 def plan_redeploy(asked: Asked) -> tuple[tuple[Resource, ...], Plan]:
@@ -176,15 +182,20 @@ def check_beforehand(testbed: Testbed) -> dict[str, str]:
     workspace has a testbed of this name, and what reading manifests and secrets raises.
     """
     refuse_what_others_hold(testbed.name)
-    wrong: list[str] = []
-    for name, settings in testbed.providers.items():
-        found = provider_for(settings).check(testbed.name, testbed.subnet, testbed.nodes_from(name))
-        wrong += [f"provider {name}: {problem}" for problem in found]
-    if wrong:
+    if wrong := obstacles(testbed):
         raise UnreachableError("\n".join(wrong))
     names = {secret for service in testbed.services for secret in service.secrets.values()}
     names |= file_secrets(testbed) | cloud_file_secrets(testbed)
     return read_secrets(testbed.secrets, names) if names else {}
+
+
+def obstacles(testbed: Testbed) -> list[str]:
+    """What keeps providers from their machines, in a line for each; raises where an engine or manifest is not there."""
+    return [
+        f"provider {name}: {problem}"
+        for name, settings in testbed.providers.items()
+        for problem in provider_for(settings).check(testbed.name, testbed.subnet, testbed.nodes_from(name))
+    ]
 
 
 def build_images(testbed: Testbed, hosts: Mapping[str, Host], emit: Emit) -> Images:

@@ -136,12 +136,22 @@ def test_what_keeps_a_provider_from_its_machines_is_told_first(tmp_path: Path, r
     assert released == []
 
 
+@pytest.mark.usefixtures("released")
+def test_a_plan_tells_what_keeps_a_deploy_from_machines_that_it_would_make(tmp_path: Path, workspace: Path) -> None:
+    nodes = "name: lab\nnodes: {base: {labels: {dark: a}}, far: {}}\n"
+    assert deploy.plan_deploy(written(tmp_path, nodes)).obstacles == ("provider container: no power at base",)
+    assert deploy.plan_deploy(written(tmp_path, nodes.replace("dark", "lit"))).obstacles == ()
+    assert not (workspace / "lab").exists()
+
+
 def test_a_manifest_that_is_not_there_leaves_no_state(workspace: Path, tmp_path: Path) -> None:
     asked = written(
         tmp_path, "name: lab\nprovider: wall\nproviders: {wall: {type: rspec, manifest: m.rspec}}\nnodes: {base: {}}\n"
     )
     with pytest.raises(FileInvalidError, match="cannot be read"):
         deploy.deploy(asked, ignore)
+    [obstacle] = deploy.plan_deploy(asked).obstacles
+    assert "cannot be read" in obstacle
     assert not (workspace / "lab" / "state.json").exists()
 
 
