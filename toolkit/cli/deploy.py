@@ -52,7 +52,7 @@ def plan(
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Show what deploy would do, difference by difference, and what would stop it. Example: toolkit plan testbed.yml"""
+    """Show what deploy would do, and what would stop it. Example: toolkit plan testbed.yml"""
     from toolkit.controller.deploy import plan_deploy
 
     found = plan_deploy(_asked(testbed, provider, sets, scale))

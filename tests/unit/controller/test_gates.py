@@ -24,12 +24,12 @@ BUNDLE = Bundle(
 
 def seen(state: str = "running", status: str = "Up 3 seconds", content: str = "1", **clock: object) -> Observed:
     container = ObservedContainer(
-        name="toolkit-t-s", id="1", service="s", role="s", hash="h", content=content, image="i:1",
-        state=state, status=status, health="", created=0.0,
+        name="toolkit-t-s", service="s", role="s", hash="h", content=content, image="i:1",
+        state=state, status=status, health="",
     )  # fmt: skip
     return Observed(
         node="a", containers={container.name: container}, engine_version="20.10", engine_error="",
-        clock=clock or {"shared": True}, boot_id="b", uptime_s=1.0, kernel="6.1", machine="x86_64", python="3.11",
+        clock=clock or {"shared": True}, python="3.11",
         load=0.0, bundle=BUNDLE.digest(),
     )  # fmt: skip
 
