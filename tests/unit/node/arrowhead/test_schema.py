@@ -12,10 +12,12 @@ from toolkit.node.arrowhead.storage import open_storage
 def test_each_earlier_version_becomes_todays(tmp_path: Path, monkeypatch) -> None:
     for version in range(1, len(MIGRATIONS)):
         url = f"sqlite:///{tmp_path}/{version}.sqlite"
-        with monkeypatch.context() as patch, create_engine(url, future=True).begin() as connection:
+        engine = create_engine(url, future=True)
+        with monkeypatch.context() as patch, engine.begin() as connection:
             patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:version])
             assert schema.migrate(connection) == version
             connection.execute(text("INSERT INTO arrowhead_service (service_definition) VALUES ('kept')"))
+        engine.dispose()
         storage = open_storage(url, pool=1, timeout_s=1)
         tables = inspect(storage.engine)
         assert set(METADATA.tables) <= set(tables.get_table_names())

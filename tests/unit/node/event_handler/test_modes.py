@@ -379,9 +379,8 @@ def test_a_sql_log_has_the_originals_rows(bench: Bench, consumer: Consumer) -> N
 
 
 def rows(path: Path, at_least: int) -> int:
-
     def found() -> int:
-        with sqlite3.connect(path) as database:
+        with contextlib.closing(sqlite3.connect(path)) as database:
             return int(database.execute("SELECT count(*) FROM logs").fetchone()[0])
 
     until(lambda: found() >= at_least, instead=found)
