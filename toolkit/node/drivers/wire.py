@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import ssl
 
 _READ_BYTES = 65_536
-_READS_AT_ONCE = 16
+"""More than a record of TLS holds, so that nothing decrypted is left where no selector sees it."""
 _time_ns = time.time_ns
 
 
@@ -33,9 +33,7 @@ class Wire:
         plain.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(float(options.get("dead_after_s", 15)) * 1000)
         )
-        self._waits = True
-        self._tls = bool(options.get("tls"))
-        self._socket: socket.socket = _wrap(plain, host, options) if self._tls else plain
+        self._socket: socket.socket = _wrap(plain, host, options) if options.get("tls") else plain
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
@@ -48,7 +46,6 @@ class Wire:
 
     def blocking(self, timeout_s: float | None) -> None:
         """Wait up to `timeout_s` in `send_all` and `read` (for handshakes); None: never wait again."""
-        self._waits = timeout_s is not None
         if timeout_s is None:
             self._socket.setblocking(False)
         else:
@@ -87,6 +84,7 @@ class Wire:
     def read(self) -> tuple[bytes, int]:
         """(what is there, the instant right after it was read in ns); nothing there gives b"".
 
+        Of TLS it is one record: the next may come later than that instant.
         Raises ConnectionError at the end of the stream.
         """
         try:
@@ -100,14 +98,6 @@ class Wire:
             raise _cut(self.address, error) from error
         if not data:
             raise ConnectionResetError(f"{self.address} closed the connection")
-        if self._tls and not self._waits:
-            # Decrypted bytes wait inside the TLS layer, where no selector sees them.
-            for _ in range(_READS_AT_ONCE):
-                with contextlib.suppress(OSError):
-                    if more := self._socket.recv(_READ_BYTES):
-                        data += more
-                        continue
-                break
         return data, at_ns
 
     def close(self) -> None:
