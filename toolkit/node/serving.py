@@ -33,11 +33,12 @@ Handler = Callable[[str, str, bytes], Reply]
 
 
 class Server:
-    """Listens on some (address, port) pairs, each with its handler; requests are answered one after the other."""
+    """Serves some (address, port) pairs, each with its handler; requests are answered one after the other."""
 
     def __init__(self, listeners: dict[tuple[str, int], Handler]) -> None:
         self._selector = selectors.DefaultSelector()
         self._connections: dict[socket.socket, _Connection] = {}
+        self._listeners: dict[socket.socket, Handler] = {}
         for (address, port), handler in listeners.items():
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -49,14 +50,16 @@ class Server:
                     f"cannot listen on {address}:{port}: {error.strerror}; "
                     f"see what holds it with `ss -ltnp 'sport = :{port}'`"
                 ) from error
-            listener.listen(16)
             listener.setblocking(False)
-            self._selector.register(listener, selectors.EVENT_READ, handler)
+            self._listeners[listener] = handler
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
     def start(self) -> None:
-        """Serve in a thread of its own."""
+        """Listen, and serve in a thread of its own."""
+        for listener, handler in self._listeners.items():
+            listener.listen(16)
+            self._selector.register(listener, selectors.EVENT_READ, handler)
         self._thread.start()
 
     def stop(self) -> None:
@@ -64,9 +67,8 @@ class Server:
         self._stopping = True
         if self._thread.is_alive():
             self._thread.join(2)
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
+        for end in (*self._listeners, *self._connections):
+            end.close()
         self._selector.close()
 
     def _serve(self) -> None:
