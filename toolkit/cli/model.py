@@ -200,7 +200,8 @@ def fit(
     Example: toolkit model fit latest --bootstrap 200
     """
     from toolkit.model.curves import fit_curves
-    from toolkit.model.fit import FAMILIES, bootstrap, compromise, fit
+    from toolkit.model.families import FAMILIES
+    from toolkit.model.fit import compromise, fit
 
     chosen = [f.strip() for f in families.split(",")] if families else list(FAMILIES)
     documents: dict[str, Any] = {}
@@ -210,6 +211,8 @@ def fit(
         document = report.document()
         curves[name] = fit_curves(report)
         if rounds and report.best.family != "deterministic":
+            from toolkit.model.bootstrap import bootstrap
+
             document["bootstrap"] = bootstrap(
                 report.values, report.best, rounds=rounds, resolution=resolution
             ).document()

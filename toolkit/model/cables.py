@@ -192,54 +192,70 @@ def freed(
     Exact where the cables serve as supposed. A copy cannot arrive before it has passed: where the typical one does,
     the cable is taken to be that much faster (a token bucket's burst; a rate that was declared too low).
     """
-    most = max(_MOST_COPIES // out.shape[1], 1)
-    used = slice(0, most)
+    used = slice(0, max(_MOST_COPIES // out.shape[1], 1))
     publish = received - sent
     if cables.in_mbps:
-        left = publish[used] - _sojourn(sent[used], cables.in_ms)
-        cables = replace(cables, in_mbps=cables.in_mbps / _scale(left, cables.in_ms))
-        publish = np.full(len(sent), np.nan)
-        publish[used] = received[used] - sent[used] - _sojourn(sent[used], cables.in_ms)
-    leaving = out
-    first = out[:, 0]
-    copies = out.shape[1]
+        cables, publish = _without_cable_in(cables, sent, received, used)
     queue_ms = _queue(cables, out, answered)
-    is_idle = np.ones(len(out), dtype=bool)
+    leaving, is_idle = out, np.ones(len(out), dtype=bool)
     if _is_never_idle(cables, queue_ms):
-        is_idle[:] = False
-        leaving = np.vstack(
-            [_leaving(cables, row[None], at) for row, at in zip(out[used], (first + queue_ms)[used], strict=True)]
-        )
-        leaving = np.pad(leaving, ((0, len(out) - len(leaving)), (0, 0)), constant_values=np.nan)
+        leaving, is_idle = _leaving_a_queue(cables, out, queue_ms, used), ~is_idle
     elif cables.out_mbps:
-        leaving = np.full(out.shape, np.nan)
-        leaving[used] = _leaving(cables, out[used])
-        is_idle = _is_idle(first, leaving)
-        if cables.is_paced and cables.parts(copies) > 1:
-            cables = replace(cables, quantum_bytes=_quantum(cables, out, answered, is_idle))
-            leaving[used] = _leaving(cables, out[used])
-            is_idle = _is_idle(first, leaving)
-        passing = leaving - out
-        if is_idle.sum() >= _FEW:
-            typical = float(np.nanmedian(passing[is_idle]))
-            scale = _scale((arrived - leaving)[is_idle], typical)
-            cables = replace(cables, out_mbps=cables.out_mbps / scale)
-            leaving[used] = _leaving(cables, out[used])
-            is_idle = _is_idle(first, leaving)
-    gaps = np.diff(out, axis=1)
-    free_gaps = gaps[is_idle] if is_idle.sum() >= _FEW else gaps
-    typical_gap = np.nanmean(free_gaps) if is_idle.sum() >= _FEW and free_gaps.size else 0.0
-    if free_gaps.size and is_idle.sum() < _FEW:
-        typical_gap = float(np.nanquantile(free_gaps, 0.25))
+        cables = _as_seen(cables, out, arrived, answered, used)
+        leaving, is_idle = _followed(cables, out, used)
     return Freed(
         cables=cables,
         publish=publish,
         deliver=arrived - leaving,
         is_idle=is_idle,
-        gap_ms=float(typical_gap),
+        gap_ms=_gap(out, is_idle),
         held_copies=_held(out, arrived, cables.out_ms / 4) if cables.out_mbps else 0.0,
         answer_ms=_answer(cables, out, answered, is_idle),
     )
+
+
+def _without_cable_in(cables: Cables, sent: FloatArray, received: FloatArray, used: slice) -> tuple[Cables, FloatArray]:
+    """The cable to the broker as fast as it was seen to be, and what is left of the hop without it."""
+    left = (received - sent)[used] - _sojourn(sent[used], cables.in_ms)
+    cables = replace(cables, in_mbps=cables.in_mbps / _scale(left, cables.in_ms))
+    publish = np.full(len(sent), np.nan)
+    publish[used] = received[used] - sent[used] - _sojourn(sent[used], cables.in_ms)
+    return cables, publish
+
+
+def _as_seen(cables: Cables, out: FloatArray, arrived: FloatArray, answered: FloatArray, used: slice) -> Cables:
+    """The cable to the subscribers with the quantum that answers show, and as fast as it was seen to be."""
+    leaving, is_idle = _followed(cables, out, used)
+    if cables.is_paced and cables.parts(out.shape[1]) > 1:
+        cables = replace(cables, quantum_bytes=_quantum(cables, out, answered, is_idle))
+        leaving, is_idle = _followed(cables, out, used)
+    if is_idle.sum() >= _FEW:
+        typical = float(np.nanmedian((leaving - out)[is_idle]))
+        cables = replace(cables, out_mbps=cables.out_mbps / _scale((arrived - leaving)[is_idle], typical))
+    return cables
+
+
+def _followed(cables: Cables, out: FloatArray, used: slice) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """When each copy has left the cable, NaN beyond `used`; which messages found it empty."""
+    leaving = np.full(out.shape, np.nan)
+    leaving[used] = _leaving(cables, out[used])
+    return leaving, _is_idle(out[:, 0], leaving)
+
+
+def _leaving_a_queue(cables: Cables, out: FloatArray, queue_ms: FloatArray, used: slice) -> FloatArray:
+    """The same for a cable that is never idle: each message from what it found there."""
+    leaving = np.full(out.shape, np.nan)
+    for i, (row, at) in enumerate(zip(out[used], (out[:, 0] + queue_ms)[used], strict=True)):
+        leaving[i] = _leaving(cables, row[None], at)
+    return leaving
+
+
+def _gap(out: FloatArray, is_idle: NDArray[np.bool_]) -> float:
+    """Typical time between two sendings of a message; where nearly all waited, what the fastest quarter took."""
+    gaps = np.diff(out, axis=1)
+    if not gaps.size:
+        return 0.0
+    return float(np.nanmean(gaps[is_idle]) if is_idle.sum() >= _FEW else np.nanquantile(gaps, 0.25))
 
 
 def pool(runs: Sequence[Freed]) -> Freed:

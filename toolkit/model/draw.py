@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.model.analyse import Solution
 from toolkit.model.expressions import Expression
 from toolkit.model.fit import FitReport
 from toolkit.model.net import Immediate, Net
 from toolkit.model.predict import Point
+from toolkit.model.solution import Solution
 from toolkit.model.validate import Validation
 
 _STEP_X, _STEP_Y, _MARGIN = 130, 110, 70

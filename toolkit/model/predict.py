@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import ModelError
-from toolkit.model.analyse import Effort, Spread, solve
+from toolkit.model.analyse import Effort, solve
 from toolkit.model.distributions import Empirical, FloatArray, Loglogistic, Lognormal, Shifted, Weibull
 from toolkit.model.net import Net, Timed
 from toolkit.model.netfile import read_net
 from toolkit.model.simulate import BATCH, mean_interval, message_places, simulate, why_not_followed
+from toolkit.model.solution import Spread
 
 _QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 _TRIALS = 24
@@ -33,9 +34,8 @@ class Point:
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "settings": self.settings, "method": self.method, "error_bound": self.error_bound, **self.latency.document(),  # noqa: E501 - one element of the drawing
-        }  # fmt: skip
+        about = {"settings": self.settings, "method": self.method, "error_bound": self.error_bound}
+        return about | self.latency.document()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

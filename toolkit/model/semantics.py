@@ -331,69 +331,84 @@ class _Explorer:
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         return states[:, first], np.asarray(np.bincount(inverse, weights=weight), dtype=np.float64), origin[first]
 
-    def solve_loop(  # noqa: C901 - one step after the other
+    def solve_loop(
         self, states: IntArray, weight: FloatArray, origin: IntArray
     ) -> tuple[IntArray, FloatArray, IntArray]:
         """Where vanishing states that lead back to each other end: the exits of (I - P_vv)."""
         _, settled = self.fire_immediate(states)
-        already = (states[:, settled], weight[settled], origin[settled])
+        parts = [(states[:, settled], weight[settled], origin[settled])]
         states, weight, origin = states[:, ~settled], weight[~settled], origin[~settled]
         keys, first, inverse = np.unique(self.key(states), return_index=True, return_inverse=True)
-        known = {int(k): i for i, k in enumerate(keys)}
-        todo = states[:, first]
+        jumps, exits = self.walk_loop(states[:, first], keys)
+        visits = self.loop_visits(jumps, exits, len(keys))
+        for row, after, chance in exits:
+            share = weight * visits[row, inverse] * chance
+            used = np.flatnonzero(share > 0)
+            parts.append((np.repeat(after[:, None], used.size, axis=1), share[used], origin[used]))
+        return self.merge(
+            np.concatenate([part[0] for part in parts], axis=1),
+            np.concatenate([part[1] for part in parts]),
+            np.concatenate([part[2] for part in parts]),
+        )
+
+    def walk_loop(
+        self, states: IntArray, keys: NDArray[np.uint64]
+    ) -> tuple[list[tuple[int, int, float]], list[tuple[int, IntArray, float]]]:
+        """The jumps among vanishing states that different ones lead to, and the exits to tangible states.
+
+        As (from, to, probability) and (from, state after, probability); states are numbered, the given ones first.
+        """
+        known = {int(key): i for i, key in enumerate(keys)}
         jumps: list[tuple[int, int, float]] = []
-        leaving: list[tuple[int, IntArray, float]] = []
+        exits: list[tuple[int, IntArray, float]] = []
         base = 0
-        while todo.shape[1]:
+        while states.shape[1]:
             fresh: list[IntArray] = []
-            fired, _ = self.fire_immediate(todo)
+            fired, _ = self.fire_immediate(states)
             for after, index, probability in fired:
                 _, tangible = self.fire_immediate(after)
                 for j, key in enumerate(self.key(after)):
                     row = base + int(index[j])
                     if tangible[j]:
-                        leaving.append((row, after[:, j], float(probability[j])))
+                        exits.append((row, after[:, j], float(probability[j])))
                         continue
                     if int(key) not in known:
                         known[int(key)] = len(known)
                         fresh.append(after[:, j])
                     jumps.append((row, known[int(key)], float(probability[j])))
-            base += todo.shape[1]
+            base += states.shape[1]
             if len(known) > _MOST_VANISHING:
-                break
-            todo = np.stack(fresh, axis=1) if fresh else todo[:, :0]
-        names = ", ".join(t.name for t in self.net.immediate)
-        trap = ModelError(
-            f"net {self.net.name}: immediate transitions fire for ever without time passing; look at {names}"
-        )
-        if not leaving or len(known) > _MOST_VANISHING:
-            raise trap
+                raise self.trap()
+            states = np.stack(fresh, axis=1) if fresh else states[:, :0]
+        return jumps, exits
+
+    def loop_visits(
+        self, jumps: list[tuple[int, int, float]], exits: list[tuple[int, IntArray, float]], entries: int
+    ) -> FloatArray:
+        """Expected visits of each vanishing state (row) from each of the first `entries` of them."""
         from scipy.sparse import coo_matrix, identity
         from scipy.sparse.linalg import splu
 
-        size = len(known)
-        rows, cols, values = (np.array(part) for part in zip(*jumps, strict=True))
-        p_vv = coo_matrix((values, (rows, cols)), shape=(size, size)).tocsc()
-        exit_rows = np.array([row for row, _, _ in leaving])
+        if not exits:
+            raise self.trap()
+        rows, columns, values = (np.array(part) for part in zip(*jumps, strict=True))
+        exit_rows = np.array([row for row, _, _ in exits])
+        size = int(max(rows.max(), columns.max(), exit_rows.max())) + 1
+        p_vv = coo_matrix((values, (rows, columns)), shape=(size, size)).tocsc()
         reach = np.zeros(size)
-        np.add.at(reach, exit_rows, [p for _, _, p in leaving])
+        np.add.at(reach, exit_rows, [p for _, _, p in exits])
         try:
             solver = splu(identity(size, format="csc") - p_vv)
         except RuntimeError as error:
-            raise trap from error
+            raise self.trap() from error
         if np.abs(solver.solve(reach) - 1).max() > 1e-9:
-            raise trap
-        # Expected visits of each vanishing state, from each state we came with.
-        visits = solver.solve(np.eye(size)[:, : len(keys)], trans="T")
-        results = [already]
-        for row, after, chance in leaving:
-            share = weight * visits[row, inverse] * chance
-            used = np.flatnonzero(share > 0)
-            results.append((np.repeat(after[:, None], used.size, axis=1), share[used], origin[used]))
-        return self.merge(
-            np.concatenate([r[0] for r in results], axis=1),
-            np.concatenate([r[1] for r in results]),
-            np.concatenate([r[2] for r in results]),
+            raise self.trap()
+        return np.asarray(solver.solve(np.eye(size)[:, :entries], trans="T"))
+
+    def trap(self) -> ModelError:
+        names = ", ".join(t.name for t in self.net.immediate)
+        return ModelError(
+            f"net {self.net.name}: immediate transitions fire for ever without time passing; look at {names}"
         )
 
     def stop_clocks(

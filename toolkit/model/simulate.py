@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -472,20 +474,25 @@ class _Batch:
             self.home = self.home[:, index]
             self.gone, self.arrived = self.gone[index], self.arrived[index]
 
-    def run(  # noqa: C901 - one step after the other
-        self, at: FloatArray, rewards: Sequence[Expression], *, horizon: float, warm_up: float, most_firings: int
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Until the target (or nothing is left to happen) or the horizon.
+    def finish(
+        self, which: IntArray, following: FloatArray, *, last: float, horizon: float
+    ) -> tuple[IntArray, FloatArray]:
+        """What fires next in each replication and when, without those that are done: -1, or taken out of the arrays."""
+        done = following > horizon
+        if self.target is not None:
+            is_complete = np.isfinite(self.completed[self.alive])
+            done = (is_complete & (following > last)) | (done & (following > last)) | np.isinf(following)
+        ended = int(done.sum())
+        if ended and (ended == done.size or ended * 8 > done.size):
+            index = np.flatnonzero(~done)
+            self.keep(index)
+            return which[index], following[index]
+        if ended:
+            return np.where(done, -1, which), np.where(done, self.now, following)
+        return which, following
 
-        Sums over replications at each time of: places marked, tokens, rewards; and tokens averaged over time.
-        """
-        places = len(self.rules.places)
-        occupied = np.zeros((places, len(at)))
-        tokens = np.zeros((places, len(at)))
-        earned = np.zeros((len(rewards), len(at)))
-        area = np.zeros((places, self.count))
-        is_area = warm_up < horizon < math.inf
-        last = float(at[-1]) if len(at) else -1.0
+    def run(self, record: _Record, *, horizon: float, most_firings: int) -> None:
+        """Until the target (or nothing is left to happen) or the horizon."""
         self.fire_immediate()
         self.set_clocks()
         steps = 0
@@ -495,31 +502,10 @@ class _Batch:
                 self.completed[self.alive[reached]] = self.now[reached]
             which = self.next.argmin(axis=0)
             following = self.next[which, np.arange(which.size)]
-            if float(self.now.min()) <= last:
-                for k, instant in enumerate(at):
-                    here = (self.now <= instant) & (following > instant)
-                    if here.any():
-                        occupied[:, k] += ((self.marking > 0) & here).sum(axis=1)
-                        tokens[:, k] += (self.marking * here).sum(axis=1)
-                        for row, reward in enumerate(rewards):
-                            earned[row, k] += float(self.rules.value(reward, self.marking)[here].sum())
-            if is_area:
-                span = np.minimum(following, horizon) - np.clip(self.now, warm_up, horizon)
-                area[:, self.alive] += self.marking * np.maximum(span, 0.0)
-            done = following > horizon
-            if self.target is not None:
-                is_complete = np.isfinite(self.completed[self.alive])
-                done = (is_complete & (following > last)) | (done & (following > last)) | np.isinf(following)
-            ended = int(done.sum())
-            if ended and (ended == done.size or ended * 8 > done.size):
-                index = np.flatnonzero(~done)
-                self.keep(index)
-                which, following = which[index], following[index]
-                if not index.size:
-                    break
-            elif ended:
-                which = np.where(done, -1, which)
-                following = np.where(done, self.now, following)
+            record.note(self, following)
+            which, following = self.finish(which, following, last=record.last, horizon=horizon)
+            if not which.size:
+                break
             self.now = following
             self.fire_timed(which)
             self.fire_immediate()
@@ -530,18 +516,68 @@ class _Batch:
                     f"net {self.net.name}: a replication did not end within {most_firings:,} firings; "
                     "give a horizon or a first_passage measure that is reached"
                 )
-        return occupied, tokens, earned, area / (horizon - warm_up) if is_area else area
 
 
-def _run_batch(arguments: tuple[Any, ...]) -> dict[str, Any]:
-    net, target, at, rewards, seed, number, count, horizon, warm_up, follow, most_firings = arguments
-    batch = _Batch(net, Rules(net), target, seed=seed, number=number, count=count, follow=follow)
-    occupied, tokens, earned, area = batch.run(at, rewards, horizon=horizon, warm_up=warm_up, most_firings=most_firings)
+class _Record:
+    """What a batch shows over time, as sums over its replications."""
+
+    def __init__(self, job: _Job, places: int) -> None:
+        self.at, self.rewards = job.at, job.rewards
+        self.last = float(job.at[-1]) if len(job.at) else -1.0
+        """The last of the instants; -1 if there are none."""
+        self.occupied = np.zeros((places, len(job.at)))
+        self.tokens = np.zeros((places, len(job.at)))
+        self.earned = np.zeros((len(job.rewards), len(job.at)))
+        self.warm_up, self.horizon = job.warm_up, job.horizon
+        self.area = np.zeros((places, job.count))
+        """Tokens times time from the warm-up to the horizon, of each replication."""
+        self.is_area = job.warm_up < job.horizon < math.inf
+
+    def note(self, batch: _Batch, following: FloatArray) -> None:
+        """Each replication stays as it is from its `now` until `following`."""
+        marking, now = batch.marking, batch.now
+        if float(now.min()) <= self.last:
+            for k, instant in enumerate(self.at):
+                here = (now <= instant) & (following > instant)
+                if here.any():
+                    self.occupied[:, k] += ((marking > 0) & here).sum(axis=1)
+                    self.tokens[:, k] += (marking * here).sum(axis=1)
+                    for row, reward in enumerate(self.rewards):
+                        self.earned[row, k] += float(batch.rules.value(reward, marking)[here].sum())
+        if self.is_area:
+            span = np.minimum(following, self.horizon) - np.clip(now, self.warm_up, self.horizon)
+            self.area[:, batch.alive] += marking * np.maximum(span, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What each batch does; batches differ in their number alone."""
+
+    net: Net
+    target: Expression | None
+    at: FloatArray
+    """Ascending."""
+    rewards: tuple[Expression, ...]
+    seed: int
+    count: int
+    horizon: float
+    warm_up: float
+    follow: bool
+    most_firings: int
+
+
+def _run_batch(job: _Job, number: int) -> dict[str, Any]:
+    batch = _Batch(
+        job.net, Rules(job.net), job.target, seed=job.seed, number=number, count=job.count, follow=job.follow
+    )
+    record = _Record(job, len(job.net.places))
+    batch.run(record, horizon=job.horizon, most_firings=job.most_firings)
+    area = record.area / (job.horizon - job.warm_up) if record.is_area else record.area
     return {
         "completed": batch.completed,
-        "occupied": occupied / count,
-        "tokens": tokens / count,
-        "rewards": earned / count,
+        "occupied": record.occupied / job.count,
+        "tokens": record.tokens / job.count,
+        "rewards": record.earned / job.count,
         "averages": area.T,
         "latency": None if batch.latency is None else batch.latency.astype(np.float32),
         "delivered": None if batch.delivered is None else batch.delivered.astype(np.float32),
@@ -549,7 +585,7 @@ def _run_batch(arguments: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def simulate(  # noqa: C901 - one step after the other
+def simulate(
     net: Net,
     *,
     at: Sequence[float] = (),
@@ -572,50 +608,32 @@ def simulate(  # noqa: C901 - one step after the other
     the time; whatever was reached is in the intervals. Raises ModelError if a replication cannot end.
     """
     measure = net.completion()
-    target = measure.expression if measure is not None else None
-    if target is None and not horizon < math.inf:
+    if measure is None and not horizon < math.inf:
         raise ModelError(f"net {net.name}: without a first_passage measure the simulator needs a horizon")
     started = time.monotonic()
-    copies = net.latency.arrivals if net.latency is not None else 1
-    cells = len(net.places) * max(sum(net.places.values()), 1) * copies
-    per_batch = max(min(BATCH, least, _MOST_CELLS // cells), 2)
-    instants = np.sort(np.asarray(at, dtype=np.float64))
-    follow = follow and why_not_followed(net) is None
-    if follow and any(isinstance(t.timing, Timed) and isinstance(t.timing.delay, Expression) for t in net.timed):
-        follow = False
-
-    def job(number: int) -> tuple[Any, ...]:
-        return (net, target, instants, tuple(rewards), seed, number, per_batch, horizon, warm_up, follow, most_firings)
-
+    job = _Job(
+        net=net,
+        target=measure.expression if measure is not None else None,
+        at=np.sort(np.asarray(at, dtype=np.float64)),
+        rewards=tuple(rewards),
+        seed=seed,
+        count=max(min(BATCH, least, _MOST_CELLS // _cells(net)), 2),
+        horizon=horizon,
+        warm_up=warm_up,
+        follow=follow and _can_follow(net),
+        most_firings=most_firings,
+    )
     results: list[dict[str, Any]] = []
 
     def is_enough() -> bool:
-        done = len(results) * per_batch
+        done = len(results) * job.count
         if done >= most or (time.monotonic() - started > most_seconds and len(results) > 1):
             return True
-        if done < least:
-            return False
-        if target is None:
-            return True
-        completed = np.concatenate([r["completed"] for r in results])
-        finite = completed[np.isfinite(completed)]
-        if finite.size < 2:
-            return True
-        checks = [mean_interval(finite)] + [quantile_interval(finite, q) for q in quantiles]
-        return all(interval.relative <= precision for interval in checks)
+        return done >= least and (measure is None or _is_precise(results, precision, quantiles))
 
-    if workers > 1:
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            number = 0
-            while not is_enough():
-                results += pool.map(_run_batch, [job(number + i) for i in range(workers)])
-                number += workers
-    else:
+    with _mapper(workers) as run_all:
         while not is_enough():
-            results.append(_run_batch(job(len(results))))
+            results += run_all(partial(_run_batch, job), range(len(results), len(results) + workers))
 
     def joined(name: str) -> Any:
         return None if results[0][name] is None else np.concatenate([r[name] for r in results])
@@ -631,6 +649,41 @@ def simulate(  # noqa: C901 - one step after the other
         firings=sum(r["firings"] for r in results),
         seconds=time.monotonic() - started,
     )
+
+
+def _cells(net: Net) -> int:
+    """Places x tokens of one replication, copies counted."""
+    copies = net.latency.arrivals if net.latency is not None else 1
+    return len(net.places) * max(sum(net.places.values()), 1) * copies
+
+
+def _can_follow(net: Net) -> bool:
+    """Whether messages keep their names: clocks that are drawn anew at each step hold none."""
+    is_redrawn = any(isinstance(t.timing, Timed) and isinstance(t.timing.delay, Expression) for t in net.timed)
+    return why_not_followed(net) is None and not is_redrawn
+
+
+def _is_precise(results: Sequence[Mapping[str, Any]], precision: float, quantiles: Sequence[float]) -> bool:
+    """Whether mean and quantiles are known well enough; more of what never completes would not help."""
+    completed = np.concatenate([r["completed"] for r in results])
+    finite = completed[np.isfinite(completed)]
+    if finite.size < 2:
+        return True
+    checks = [mean_interval(finite)] + [quantile_interval(finite, q) for q in quantiles]
+    return all(interval.relative <= precision for interval in checks)
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """`map`, in processes of their own if there are several."""
+    if workers <= 1:
+        yield map
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
 
 
 def mean_interval(values: FloatArray) -> Interval:

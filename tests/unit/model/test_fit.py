@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from toolkit.errors import ModelError
+from toolkit.model.bootstrap import bootstrap
 from toolkit.model.distributions import FAMILIES as NAMED
 from toolkit.model.distributions import Gamma, Lognormal, PhaseType, Shifted, Uniform, Weibull, empirical
 from toolkit.model.expressions import parse_delay
-from toolkit.model.fit import anderson_darling, bootstrap, fit, gamma_shape, ks_distance, rounded_shape
+from toolkit.model.families import gamma_shape
+from toolkit.model.fit import fit, rounded_shape
+from toolkit.model.likelihood import anderson_darling, ks_distance
 
 # The thesis' orchestrator requests, ms.
 # fmt: off
