@@ -238,9 +238,10 @@ def _fit_lines(name: str, document: Mapping[str, Any]) -> Iterator[str]:
     yield f"{name}: n {document['n']}, mean {document['mean']:.4g} ms, sd {document['sd']:.4g} ms"
     compared = [document["rounded"]] if "rounded" in document else []
     for found in document["fits"][:6] + compared:
+        ad = "inf" if found["ad"] is None else f"{found['ad']:.4g}"
         yield (
             f"  {found['family']:<20} AIC {found['aic']:>12.1f}  BIC {found['bic']:>12.1f}  "
-            f"KS {found['ks']:.4f}  {found['distribution'][:70]}"
+            f"KS {found['ks']:.4f}  AD {ad:<8}  {found['distribution'][:70]}"
         )
     for outlier in document["outliers"]:
         yield (
@@ -250,7 +251,9 @@ def _fit_lines(name: str, document: Mapping[str, Any]) -> Iterator[str]:
     for note in document["notes"]:
         yield f"  note: {note}"
     if "bootstrap" in document:
-        yield f"  bootstrap: KS p {document['bootstrap']['ks_p']:.3f}, AD p {document['bootstrap']['ad_p']:.3f}"
+        found = document["bootstrap"]
+        yield f"  bootstrap: KS p {found['ks_p']:.3f}, AD p {found['ad_p']:.3f}; 95 % of {found['rounds']} rounds:"
+        yield from (f"    {name} {low:.4g} to {high:.4g}" for name, (low, high) in found["confidence"].items())
 
 
 @app.command("predict")

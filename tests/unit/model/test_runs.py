@@ -185,7 +185,8 @@ def test_the_commands_on_a_run_write_into_its_folder(tmp_path):
     run("fit", str(folder), *only, "--plots", str(tmp_path / "plots"))
     shown = run("fit", str(folder), *only, "--round-shapes", "--bootstrap", "5")
     assert "rounded_gamma" in shown.stdout
-    assert "bootstrap: KS p" in shown.stdout
+    assert re.search(r"gamma .* AD \d\.\d+ .*gamma\(", shown.stdout)
+    assert re.search(r"bootstrap: KS p .* of 5 rounds:\n    mean 0\.\d+ to 0\.\d+\n", shown.stdout)
     fits = json.loads((folder / "model" / "fits.json").read_text())
     assert fits["hops"]["publish"]["fits"][0]["family"] in {"gamma", "erlang"}
     assert (tmp_path / "plots" / "fit-publish.svg").stat().st_size > 1000
