@@ -287,7 +287,7 @@ def test_what_was_left_by_hand_is_listed_and_never_hidden(lab: Lab) -> None:
     )
     try:
         ran = lab.run("teardown", expect=8)
-        assert f"network toolkit-{lab.name}" in ran.stderr
+        assert f"network toolkit-{lab.name}: used by container test-by-hand" in ran.stderr
     finally:
         docker("rm", "-f", "test-by-hand")
     lab.run("teardown")

@@ -68,6 +68,8 @@ def teardown(
                 typer.echo(f"{verb} {resource.kind} {resource.name}")
             if not dry_run:
                 typer.echo(_in_short(name, outcome))
+            elif not outcome.left:
+                typer.echo(f"nothing to do: nothing of a testbed {name} is there")
     if json_output:
         typer.echo(json.dumps(documents))
     elif not names:

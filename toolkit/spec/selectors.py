@@ -18,6 +18,7 @@ from toolkit.errors import UsageError
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.testbed import Node, Testbed
 
+FAILED = "@failed"
 _ONE = r"!?(all|@failed|[a-z][a-z0-9-]*|(role|kind|group|provider|service):[a-z][a-z0-9-]*|label:[^,=\s]+=[^,\s]*)"
 PATTERN = rf"^{_ONE}(\s*,\s*{_ONE})*$"
 """What a schema can say of a selector."""
@@ -50,14 +51,17 @@ def choice_of(testbed: Testbed, *, failed: Iterable[str] = ()) -> Choice:
 
 
 def select(testbed: Testbed, selector: str, *, failed: Iterable[str] = ()) -> tuple[str, ...]:
-    """Names of the nodes a selector picks, in the file's order; raises UsageError where a part of it picks nothing.
+    """Names of the nodes a selector picks, in the file's order; raises UsageError where it or a part picks nothing.
 
-    `@failed` alone may pick nothing.
+    One with `@failed` in it may pick nothing.
     """
     try:
-        return pick([selector], choice_of(testbed, failed=failed))
+        picked = pick([selector], choice_of(testbed, failed=failed))
     except ValueError as error:
         raise UsageError(f"selector {selector!r}: {error}") from None
+    if not picked and FAILED not in selector:
+        raise UsageError(f"selector {selector!r} matches nothing: what it picks it takes away again")
+    return picked
 
 
 def pick(selectors: Iterable[str], choice: Choice) -> tuple[str, ...]:
@@ -103,14 +107,13 @@ def _term(kind: str | None, value: str, choice: Choice) -> set[str]:
 def _named(value: str, choice: Choice) -> set[str]:
     if value == "all":
         return {node.name for node in choice.nodes}
-    if value == "@failed":
+    if value == FAILED:
         return set(choice.failed)
     names = {node.name for node in choice.nodes}
     if value in names:
         return {value}
-    return _some(
-        {n.name for n in choice.nodes if n.entry == value}, None, value, {*names, *(n.entry for n in choice.nodes)}
-    )
+    known = {FAILED} if value.startswith("@") else {*names, *(n.entry for n in choice.nodes)}
+    return _some({n.name for n in choice.nodes if n.entry == value}, None, value, known)
 
 
 def _some(names: set[str], kind: str | None, value: str, candidates: Iterable[str]) -> set[str]:

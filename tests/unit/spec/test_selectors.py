@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from toolkit.errors import UsageError
 from toolkit.spec.load import load_testbed
-from toolkit.spec.selectors import PATTERN, select
+from toolkit.spec.selectors import PATTERN, choice_of, pick, select
 
 TEXT = """
 groups: {worker: {}}
@@ -68,7 +68,8 @@ def test_picks(testbed, selector, names):
         ("label:rack=c", "no node has label 'rack=c'"),
         ("eh,", "'' is not a selector"),
         ("a b", "'a b' is not a selector"),
-        ("@faild", "no node is named"),
+        ("@faild", "no node is named '@faild'; did you mean '@failed'?"),
+        ("sub,!kind:pi1", "'sub,!kind:pi1' matches nothing: what it picks it takes away again"),
     ],
 )
 def test_says_what_is_wrong_with_a_selector(testbed, selector, said):
@@ -81,7 +82,12 @@ TERMS = st.sampled_from(["all", *ALL, "sub", "kind:pi1", "role:broker", "group:w
 
 @given(left=TERMS, right=TERMS)
 def test_comma_is_union_and_minus_takes_away(testbed, left, right):
-    one, other = set(select(testbed, left)), set(select(testbed, right))
-    assert set(select(testbed, f"{left},{right}")) == one | other
-    assert set(select(testbed, f"{left},!{right}")) == one - other
-    assert set(select(testbed, f"!{right}")) == set(ALL) - other
+    choice = choice_of(testbed, failed=["eh"])
+
+    def picked(*selectors: str) -> set[str]:
+        return set(pick(selectors, choice))
+
+    one, other = picked(left), picked(right)
+    assert picked(f"{left},{right}") == picked(left, right) == one | other
+    assert picked(f"{left},!{right}") == one - other
+    assert picked(f"!{right}") == set(ALL) - other
