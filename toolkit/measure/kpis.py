@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from toolkit.measure.ledger import Joined, Ledger
 from toolkit.measure.probes import all_seen, probe_problems
+from toolkit.spec.names import did_you_mean
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -261,6 +262,13 @@ def find_kpi(kpis: Mapping[str, Any], name: str) -> Any:
     raise KeyError(name)
 
 
+def _short_names(kpis: Mapping[str, Any]) -> list[str]:
+    """What conditions usually name: the books' counts, and every hop's statistics."""
+    hops: Mapping[str, Mapping[str, Any]] = kpis.get("hops", {})
+    by_hop = [f"{hop}.{statistic}" for hop, statistics in hops.items() for statistic in statistics]
+    return [*kpis.get("ledger", {}).get("total", {}), *hops.get("end_to_end", {}), *by_hop]
+
+
 def broken_asserts(kpis: Mapping[str, Any], asserts: Mapping[str, str]) -> list[str]:
     """The conditions that do not hold, in words; times without a unit are ms."""
     broken = []
@@ -273,7 +281,8 @@ def broken_asserts(kpis: Mapping[str, Any], asserts: Mapping[str, str]) -> list[
         try:
             value = find_kpi(kpis, name)
         except KeyError:
-            broken.append(f"{name}: this run has no such KPI; wanted {condition}")
+            near = did_you_mean(name, _short_names(kpis))
+            broken.append(f"{name}: this run has no such KPI{near}; wanted {condition}")
             continue
         if not isinstance(value, int | float) or not _OPERATORS[operator](value, number):
             broken.append(f"{name} is {value}{'' if unit in (None, '%') else ' ms'}; wanted {condition}")

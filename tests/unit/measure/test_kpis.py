@@ -84,6 +84,13 @@ def test_asserts(asserts: dict[str, str], broken: int):
     assert len(broken_asserts(KPIS, asserts)) == broken
 
 
+@pytest.mark.parametrize(("slip", "meant"), [("lst", "lost"), ("p99", "p99_ms"), ("brokr.p50_ms", "broker.p50_ms")])
+def test_a_slip_in_a_condition_is_told_with_the_nearest_kpi(slip: str, meant: str) -> None:
+    assert broken_asserts(KPIS, {slip: "== 0"}) == [
+        f"{slip}: this run has no such KPI; did you mean {meant!r}?; wanted == 0"
+    ]
+
+
 def test_counters_that_contradict_the_stamps_are_told():
     joined = Joined(
         ledgers={"s": Ledger(expected=10, delivered=8, dropped=2, lost_in_broker=2)}, messages=10, broker_lost=2
