@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Export the Grafana dashboards.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Export the Grafana dashboards. Example: toolkit dashboards export",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.callback()

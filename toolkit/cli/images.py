@@ -13,7 +13,11 @@ from toolkit.errors import UsageError
 from toolkit.events import ignore
 from toolkit.spec.names import did_you_mean
 
-app = typer.Typer(help="Build and list the images that nodes run.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Build and list the images that nodes run. Example: toolkit images needed",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 def register(parent: typer.Typer) -> None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from toolkit.model.net import Net
     from toolkit.model.structure import Structure
 
-app = typer.Typer(help="Fit, solve and check stochastic Petri nets of a testbed.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fit, solve and check stochastic Petri nets of a testbed. Example: toolkit model predict latest",
+    no_args_is_help=True,
+)
 
 NetArgument = Annotated[Path, typer.Argument(metavar="NET", help="A net: .yml, .pnml or .xpn.")]
 RunArgument = Annotated[

@@ -30,7 +30,9 @@ RunArgument = Annotated[
 NameOption = Annotated[str | None, typer.Option("--testbed", "-t", metavar="NAME", help="Only runs of this testbed.")]
 
 app = typer.Typer(
-    help="List, show, verify, export and prune the results of runs.", no_args_is_help=True, rich_markup_mode=None
+    help="List, show, verify, export and prune the results of runs. Example: toolkit results list",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

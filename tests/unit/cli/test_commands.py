@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.models import TyperInfo
 
 from toolkit import errors
 from toolkit.cli.main import COMMANDS, application
@@ -36,6 +37,12 @@ def test_every_command_has_an_example_and_is_documented(name: str, text: str) ->
     assert "Example: " in text
     assert f"toolkit {name.split(maxsplit=1)[0]}" in COMMANDS_DOC
     assert all(word in COMMANDS_DOC for word in name.split())
+
+
+@pytest.mark.parametrize("group", APPLICATION.registered_groups, ids=lambda group: group.name)
+def test_every_group_has_an_example(group: TyperInfo) -> None:
+    assert group.typer_instance is not None
+    assert f"Example: toolkit {group.name} " in (group.typer_instance.info.help or "")
 
 
 @pytest.mark.parametrize("module", COMMANDS)
