@@ -23,6 +23,8 @@ from toolkit.spec.yaml import Path
 
 PLACES = ("services", "nodes", "groups", "kinds", "defaults", "variables", "images", "monitoring", "clock")
 """Sections of the file that a point may reach into, by a deploy."""
+WHOLE_WITHOUT = {"nodes", "groups", "kinds", "defaults", "monitoring", "clock"}
+"""Those of them where every key may be left out, so that one can be checked by itself."""
 INSIDE = {"arrivals", "options", "asserts"}
 """Keys of a workload that hold keys of their own."""
 VARIED = {*KEYS, "arrivals", "payload", "stop"} - {"repeat"}
@@ -136,11 +138,14 @@ def _is_good(
 
 
 def _is_there(written: _Written, file: Mapping[str, Any], findings: Findings) -> bool:
-    """Whether a place lies in nodes that the file has; a point adds none."""
+    """Whether a place lies in nodes that the file has, for a point adds none, and the value may stand there."""
     section, name, *_ = written.key.split(".")
     nodes = file.get("nodes", {})
     if section != "nodes" or name in nodes:
-        return True
+        entry: Any = written.value
+        for key in reversed(written.key.split(".")):
+            entry = {key: entry}
+        return section not in WHOLE_WITHOUT or _fits("file", {"nodes": {"any": {}}, **entry}, written, findings)
     findings.add(_key_of(written.place), f"undefined node {name!r}{did_you_mean(name, nodes)}", at_key=True)
     return False
 
