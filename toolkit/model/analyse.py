@@ -14,19 +14,12 @@ import numpy as np
 
 from toolkit.errors import ModelError
 from toolkit.model.distributions import Distribution, Exponential, FloatArray, Gamma, HyperErlang, PhaseType
+from toolkit.model.intervals import Interval, mean_interval, quantile_interval, sd_interval
 from toolkit.model.net import Measure, Net, Timed
 from toolkit.model.phases import expand
 from toolkit.model.semantics import MOST_STATES, Rules, StateSpace, TooManyStatesError, one_clock, state_space
 from toolkit.model.semimarkov import SemiMarkov
-from toolkit.model.simulate import (
-    Interval,
-    Outcome,
-    mean_interval,
-    quantile_interval,
-    sd_interval,
-    simulate,
-    why_not_followed,
-)
+from toolkit.model.simulate import Outcome, simulate, why_not_followed
 from toolkit.model.solution import Message, Solution, Spread
 from toolkit.model.transient import MOST_WORK, PassageTime, TooLongError, Watched, steady_state, watch
 

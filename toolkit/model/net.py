@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -148,7 +149,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
-def check_names(net: Net) -> None:  # noqa: C901, PLR0912 - one step after the other
+def check_names(net: Net) -> None:
     """Raise ModelError unless names, arcs and markings make sense by themselves."""
     where = f"net {net.name}"
     if not net.places or not net.transitions:
@@ -158,43 +159,51 @@ def check_names(net: Net) -> None:  # noqa: C901, PLR0912 - one step after the o
             raise ModelError(f"{where}: place name {place!r} must be letters, digits and _")
         if not 0 <= tokens <= MOST_TOKENS:
             raise ModelError(f"{where}: place {place} starts with {tokens} tokens; 0 to {MOST_TOKENS} are possible")
-    seen: set[str] = set()
+    names = Counter([*net.places, *(t.name for t in net.transitions)])
     for transition in net.transitions:
-        at = f"{where}, transition {transition.name}"
-        if transition.name in seen or transition.name in net.places:
-            raise ModelError(f"{at}: the name is used twice")
-        seen.add(transition.name)
-        if not transition.inputs and not transition.outputs:
-            raise ModelError(f"{at}: has no arcs")
-        arcs = [(transition.inputs, "input"), (transition.outputs, "output"), (transition.inhibitors, "inhibitor")]
-        for places, kind in arcs:
-            for place, count in places.items():
-                if place not in net.places:
-                    raise ModelError(f"{at}: {kind} place {place!r} does not exist{nearest(place, list(net.places))}")
-                if count < 1:
-                    raise ModelError(f"{at}: the {kind} arc of {place} has multiplicity {count}; 1 or more is needed")
-        for name in transition.reads() - set(net.places):
-            raise ModelError(f"{at}: {name!r} is neither a place nor a parameter{nearest(name, list(net.places))}")
-        if isinstance(transition.timing, Timed):
-            servers = transition.timing.servers
-            if servers is not None and servers < 1:
-                raise ModelError(f"{at}: {servers} servers; 1 or more, or infinite, are possible")
-            if not transition.inputs and servers is None:
-                raise ModelError(f"{at}: without an input place it cannot have infinitely many servers")
+        if names[transition.name] > 1:
+            raise ModelError(f"{where}, transition {transition.name}: the name is used twice")
+        _check_transition(net, transition, f"{where}, transition {transition.name}")
     for name, measure in net.measures.items():
-        if measure.kind not in MEASURES:
-            raise ModelError(f"{where}, measure {name}: {measure.kind!r} is none of {', '.join(MEASURES)}")
-        for used in measure.expression.names - set(net.places):
-            raise ModelError(f"{where}, measure {name}: {used!r} does not exist{nearest(used, list(net.places))}")
+        _check_measure(net, measure, f"{where}, measure {name}")
     if net.latency is not None:
-        for name in net.latency.start:
-            net.transition(name)
-        if net.latency.arrivals < 1:
-            raise ModelError(f"{where}, latency: {net.latency.copies} copies of a message; 1 or more are possible")
-        if net.latency.end not in net.places:
-            raise ModelError(
-                f"{where}, latency: no place {net.latency.end!r}{nearest(net.latency.end, list(net.places))}"
-            )
+        _check_latency(net, net.latency, f"{where}, latency")
+
+
+def _check_transition(net: Net, transition: Transition, at: str) -> None:
+    if not transition.inputs and not transition.outputs:
+        raise ModelError(f"{at}: has no arcs")
+    arcs = [(transition.inputs, "input"), (transition.outputs, "output"), (transition.inhibitors, "inhibitor")]
+    for places, kind in arcs:
+        for place, count in places.items():
+            if place not in net.places:
+                raise ModelError(f"{at}: {kind} place {place!r} does not exist{nearest(place, list(net.places))}")
+            if count < 1:
+                raise ModelError(f"{at}: the {kind} arc of {place} has multiplicity {count}; 1 or more is needed")
+    for name in transition.reads() - set(net.places):
+        raise ModelError(f"{at}: {name!r} is neither a place nor a parameter{nearest(name, list(net.places))}")
+    if isinstance(transition.timing, Timed):
+        servers = transition.timing.servers
+        if servers is not None and servers < 1:
+            raise ModelError(f"{at}: {servers} servers; 1 or more, or infinite, are possible")
+        if not transition.inputs and servers is None:
+            raise ModelError(f"{at}: without an input place it cannot have infinitely many servers")
+
+
+def _check_measure(net: Net, measure: Measure, at: str) -> None:
+    if measure.kind not in MEASURES:
+        raise ModelError(f"{at}: {measure.kind!r} is none of {', '.join(MEASURES)}")
+    for used in measure.expression.names - set(net.places):
+        raise ModelError(f"{at}: {used!r} does not exist{nearest(used, list(net.places))}")
+
+
+def _check_latency(net: Net, latency: Latency, at: str) -> None:
+    for name in latency.start:
+        net.transition(name)
+    if latency.arrivals < 1:
+        raise ModelError(f"{at}: {latency.copies} copies of a message; 1 or more are possible")
+    if latency.end not in net.places:
+        raise ModelError(f"{at}: no place {latency.end!r}{nearest(latency.end, list(net.places))}")
 
 
 Arcs = str | Sequence[str] | Mapping[str, int] | None

@@ -12,9 +12,10 @@ import numpy as np
 from toolkit.errors import ModelError
 from toolkit.model.analyse import Effort, solve
 from toolkit.model.distributions import Empirical, FloatArray, Loglogistic, Lognormal, Shifted, Weibull
+from toolkit.model.intervals import mean_interval
 from toolkit.model.net import Net, Timed
 from toolkit.model.netfile import read_net
-from toolkit.model.simulate import BATCH, mean_interval, message_places, simulate, why_not_followed
+from toolkit.model.simulate import BATCH, message_places, simulate, why_not_followed
 from toolkit.model.solution import Spread
 
 _QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from toolkit.errors import ModelError
 from toolkit.model.distributions import Deterministic, Distribution, FloatArray, IntArray
 from toolkit.model.expressions import Expression
+from toolkit.model.intervals import mean_interval, quantile_interval
 from toolkit.model.net import Immediate, Net, Timed, Transition
 from toolkit.model.semantics import Rules
 from toolkit.model.together import EXTRA_ROWS, PLENTY, Together, with_extra_rows
@@ -29,21 +30,6 @@ BATCH = 2048
 _MOST_CELLS = 16_000_000
 """Places x tokens x replications of a batch: nets of very many tokens are stepped in smaller ones."""
 _LOOP = 100_000
-Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """An estimate with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def relative(self) -> float:
-        """Half the interval's width over the estimate."""
-        return (self.high - self.low) / 2 / abs(self.value) if self.value else math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -684,28 +670,3 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
 
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield pool.map
-
-
-def mean_interval(values: FloatArray) -> Interval:
-    """Mean of independent values with a 95 % interval (normal: there are thousands)."""
-    mean = float(values.mean(dtype=np.float64))
-    half = Z95 * float(values.std(ddof=1, dtype=np.float64)) / math.sqrt(len(values))
-    return Interval(value=mean, low=mean - half, high=mean + half)
-
-
-def sd_interval(values: FloatArray) -> Interval:
-    """Standard deviation with a 95 % interval, from the spread of the squared deviations."""
-    squares = (values - values.mean(dtype=np.float64)) ** 2
-    inner = mean_interval(squares)
-    return Interval(
-        value=math.sqrt(inner.value), low=math.sqrt(max(inner.low, 0.0)), high=math.sqrt(max(inner.high, 0.0))
-    )
-
-
-def quantile_interval(values: FloatArray, p: float) -> Interval:
-    """Quantile of independent values with the order statistics around it as a 95 % interval."""
-    size = len(values)
-    half = Z95 * math.sqrt(size * p * (1 - p))
-    ranks = [int(min(max(r, 0), size - 1)) for r in (size * p - half - 1, size * p, size * p + half)]
-    low, value, high = np.partition(values, sorted(set(ranks)))[ranks]
-    return Interval(value=float(value), low=float(low), high=float(high))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.model.intervals import Interval
 from toolkit.model.net import Net
-from toolkit.model.simulate import Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ from toolkit.errors import ModelError
 from toolkit.model.broker import buffer_bytes, run_settings
 from toolkit.model.build import net_from_run
 from toolkit.model.distributions import FloatArray
+from toolkit.model.intervals import Interval
 from toolkit.model.net import Net
 from toolkit.model.netfile import read_net
 from toolkit.model.predict import latencies
 from toolkit.model.samples import FULL, RunSamples
-from toolkit.model.simulate import Interval
 
 PERCENTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 _ROUNDS = 200
