@@ -1,9 +1,8 @@
-"""What node processes reach on this machine: direct Event Handler beside Mosquitto, send rate, what sampling costs.
+"""What node processes reach on this machine: direct Event Handler beside Mosquitto, send rate, idle and stuck streams.
 
 Run: .venv/bin/python tests/bench/bench_node.py [--repeats 5]
-     [--only latency,modes,rate,sampling,jitter,fanout,idle,stuck,halts]
-What is compared is measured in turns (A B A B …) and compared by the median of its repeats. What sampling costs is the
-median over many short pairs of runs, of the ratio within each pair: the load of a shared machine changes more slowly.
+     [--only latency,modes,rate,jitter,fanout,idle,stuck,halts]
+What is compared is measured in turns (A B A B …) and compared by the median of its repeats.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -241,80 +240,6 @@ def rate(tables: Tables, repeats: int) -> None:
         print(f"rate mqtt QoS 0, 100 B, n=40000 x {repeats}: {name} {median:.0f} messages/s{wanted}")
 
 
-def cpu_ns(pid: int) -> int:
-    """What all threads of a process have had of the processors."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-
-
-@contextlib.contextmanager
-def share_of_a_core(process: NodeProcess, share: float) -> Iterator[None]:
-    """Limit one process as a virtual node is limited, by the kernel's CFS quota; needs root."""
-    top = Path("/sys/fs/cgroup")
-    one = (top / "cgroup.controllers").exists()  # cgroup v2
-    home, group = (top if one else top / "cpu"), f"toolkit-bench-{process.process.pid}"
-    if one:
-        (top / "cgroup.subtree_control").write_text("+cpu")
-    (home / group).mkdir()
-    try:
-        limits = {"cpu.max": f"{share * 20_000:.0f} 20000"} if one else {
-            "cpu.cfs_period_us": "20000", "cpu.cfs_quota_us": f"{share * 20_000:.0f}"
-        }  # fmt: skip
-        for name, value in limits.items():
-            (home / group / name).write_text(value)
-        (home / group / "cgroup.procs").write_text(str(process.process.pid))
-        yield
-    finally:
-        (home / "cgroup.procs").write_text(str(process.process.pid))
-        (home / group).rmdir()
-
-
-def sampling(tables: Tables, repeats: int) -> None:
-    """The same with and without stamps: rate, where one process has a fifth of a core and so decides it."""
-    cases: dict[str, tuple[NodeProcess, dict[str, Any]]] = {
-        "publisher, MQTT QoS 0": (tables.publisher, {"protocol": "mqtt", "messages": 40_000, "subscribers": False}),
-        "publisher, MQTT QoS 1": (tables.publisher, {"protocol": "mqtt", "messages": 16_000, "qos": 1}),
-        "publisher, SSE direct": (tables.publisher, {"protocol": "sse", "messages": 16_000}),
-        "subscriber, MQTT QoS 0": (tables.subscriber, {"protocol": "mqtt", "messages": 16_000}),
-        "subscriber, MQTT QoS 1": (tables.subscriber, {"protocol": "mqtt", "messages": 16_000, "qos": 1}),
-        "subscriber, SSE direct": (tables.subscriber, {"protocol": "sse", "messages": 16_000}),
-        "broker, SSE direct": (tables.handler, {"protocol": "sse", "messages": 16_000}),
-    }
-
-    def measure(record: bool, process: NodeProcess, order: dict[str, Any]) -> tuple[float, float]:
-        """(messages a second, us of processor time that the process spent on each)."""
-        before = cpu_ns(process.process.pid)
-        rate = tables.rate_per_s(tables.run(record=record, payload_bytes=100, drain_s=0.1, **order))
-        if process is tables.subscriber:
-            status, began_ns = process.status(), tables.publisher.status().first_sent_ns
-            assert status.received == order["messages"]
-            rate = status.received / (status.last_ns - began_ns) * 1e9
-        return rate, (cpu_ns(process.process.pid) - before) / order["messages"] / 1000
-
-    pairs = 6 * repeats
-    for name, (process, order) in cases.items():
-        found: list[tuple[tuple[float, float], tuple[float, float]]] = []
-        with share_of_a_core(process, 0.2):
-            for number in range(pairs):  # the first of a pair is not always the same
-                first, second = measure(number % 2 == 0, process, order), measure(number % 2 == 1, process, order)
-                found.append((first, second) if number % 2 == 0 else (second, first))
-        costs = sorted(1 - on[0] / off[0] for on, off in found)
-        on, off = ([statistics.median(pair[which][figure] for pair in found) for figure in (0, 1)] for which in (0, 1))
-        low, high = median_interval(costs)
-        print(
-            f"sampling {name}, n={order['messages']} x {pairs} pairs: "
-            f"{on[0]:.0f}/s with stamps, {off[0]:.0f}/s without, {on[1]:.1f} and {off[1]:.1f} us of processor time; "
-            f"cost of the rate {statistics.median(costs):+.1%} (95 %: {low:+.1%} to {high:+.1%}; 5 % wanted)"
-        )
-
-
-def median_interval(values: list[float]) -> tuple[float, float]:
-    """The 95 % interval of the median of sorted values, by order statistics (David, Nagaraja 2003, 7.1)."""
-    count, covered, low = len(values), 0.0, 0
-    while (covered := covered + math.comb(count, low) / 2**count) <= 0.025:
-        low += 1
-    return values[max(low - 1, 0)], values[count - max(low, 1)]
-
-
 def peer_rates(tables: Tables) -> dict[str, Callable[[], float]]:
     """The rates of other clients that this machine has, from starting to send to the last message handed over."""
     line = b"x" * 100 + b"\n"
@@ -433,7 +358,6 @@ MEASURES = {
     "modes": modes,
     "fanout": fanout,
     "rate": rate,
-    "sampling": sampling,
     "jitter": jitter,
     "idle": idle,
     "stuck": stuck,

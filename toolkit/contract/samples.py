@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -18,6 +19,8 @@ MAGIC = b"\xf5TK\xfa"
 VERSION = 1
 HEADER = struct.Struct(">4sBBHIQqqI")
 HEADER_BYTES = HEADER.size
+HEAD_BYTES = HEADER_BYTES - 4
+"""The header without its checksum."""
 STAMP = struct.Struct("<BBHIQqq")
 STAMP_BYTES = STAMP.size
 STAMP_DTYPE = [
@@ -89,26 +92,45 @@ def unpack_header(payload: bytes | memoryview) -> Header | None:
     magic, version, flags, length, stream, seq, t0, t1, crc = HEADER.unpack_from(payload)
     if magic != MAGIC or version != VERSION or length != HEADER_BYTES:
         return None
-    if zlib.crc32(bytes(payload[: HEADER_BYTES - 4])) != crc:
+    if zlib.crc32(bytes(payload[:HEAD_BYTES])) != crc:
         return None
     return Header(stream=stream, seq=seq, t0_ns=t0, t1_ns=t1, flags=flags)
 
 
-_SENT_FROM_HEADER = ((1, 5, 1), (4, 8, 4), (8, 12, 8), (16, 28, 8), (24, 20, 8))
-"""(place in a stamp, place in a header, bytes): flags, stream, seq, T1, T0."""
+_IDENTITY = ((1, 5, 1), (4, 8, 4), (8, 12, 8))
+"""(place in a stamp, place in a header, bytes): flags, stream, seq."""
+_INSTANTS = ((16, 28, 8), (24, 20, 8))
+"""The same of T1 and T0."""
 
 
 def sent_stamps(headers: bytes | bytearray, peer: int) -> bytearray:
-    """Stamps of messages sent, made of their headers one after the other.
-
-    Byte by byte of all messages at once, since taking each message apart would take ten times as long.
-    """
-    count = len(headers) // HEADER_BYTES
-    stamps = bytearray(STAMP.pack(Point.SENT, 0, peer, 0, 0, 0, 0) * count)
-    for to, source, size in _SENT_FROM_HEADER:
-        for byte in range(size):
-            stamps[to + byte :: STAMP_BYTES] = headers[source + size - 1 - byte :: HEADER_BYTES]
+    """Stamps of messages sent, made of their headers one after the other."""
+    stamps = bytearray(STAMP.pack(Point.SENT, 0, peer, 0, 0, 0, 0) * (len(headers) // HEADER_BYTES))
+    _copy(headers, HEADER_BYTES, stamps, _IDENTITY + _INSTANTS)
     return stamps
+
+
+def received_stamps(heads: bytes | bytearray, reads: Iterable[tuple[int, int, int]]) -> bytearray:
+    """Stamps of messages received, made of their headers without checksums one after the other.
+
+    `reads` tells of each read (peer, its instant in ns, how many of these messages it brought).
+    """
+    received = int(Point.RECEIVED)
+    stamps = bytearray().join([STAMP.pack(received, 0, peer, 0, 0, at_ns, 0) * count for peer, at_ns, count in reads])
+    _copy(heads, HEAD_BYTES, stamps, _IDENTITY)
+    return stamps
+
+
+def _copy(
+    headers: bytes | bytearray, header_bytes: int, stamps: bytearray, fields: tuple[tuple[int, int, int], ...]
+) -> None:
+    """Byte by byte of all messages at once, since taking each message apart would take ten times as long."""
+    zeros = bytes(len(stamps) // STAMP_BYTES)
+    for to, source, size in fields:
+        for byte in range(size):
+            column = headers[source + size - 1 - byte :: header_bytes]
+            if column != zeros:  # as the upper bytes of most numbers are
+                stamps[to + byte :: STAMP_BYTES] = column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

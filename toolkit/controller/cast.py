@@ -314,9 +314,9 @@ def entrances(broker: Service, deployment: Deployment) -> list[str]:
 
 
 def live_every(workload: Workload, publishers: int) -> int:
-    """Which share of messages feeds the live histograms; a tenth where no rate is known."""
+    """Which share of messages feeds the live histograms; an eighth where no rate is known."""
     rate = workload.arrivals.rate_per_s * max(publishers, 1)
-    return max(1, round(rate / LIVE_PER_S)) if rate else 10
+    return max(1, round(rate / LIVE_PER_S)) if rate else 8
 
 
 def _processes(testbed: Testbed, deployment: Deployment, services: Iterable[Service]) -> Iterable[Process]:

@@ -6,9 +6,10 @@ import struct
 import zlib
 
 from toolkit.contract.payloads import fill
-from toolkit.contract.samples import HEADER, HEADER_BYTES, MAGIC, VERSION
+from toolkit.contract.samples import HEAD_BYTES, HEADER, HEADER_BYTES, MAGIC, VERSION
 
-_HEAD_BYTES = HEADER_BYTES - 4
+_FLAGS = 5
+"""Their place in a header."""
 _crc32 = zlib.crc32
 _pack_head = struct.Struct(HEADER.format.removesuffix("I")).pack
 """All but the checksum."""
@@ -30,16 +31,22 @@ class MessageMaker:
         return head + _crc32(head).to_bytes(4, "big")
 
 
-def read_header(payload: bytes) -> tuple[int, int, int] | None:
-    """(stream, seq, flags) of a payload; None when it is foreign or damaged."""
+def read_header(payload: bytes) -> tuple[int, int, int, bytes] | None:
+    """(stream, seq, flags, the header without its checksum) of a payload; None when it is foreign or damaged."""
     if len(payload) < HEADER_BYTES:
         return None
     magic, version, flags, length, stream, seq, _, _, crc = _unpack_from(payload)
     if magic != MAGIC or version != VERSION or length != HEADER_BYTES:
         return None
-    if _crc32(payload[:_HEAD_BYTES]) != crc:
+    head = payload[:HEAD_BYTES]
+    if _crc32(head) != crc:
         return None
-    return stream, seq, flags
+    return stream, seq, flags, head
+
+
+def with_flags(head: bytes, flags: int) -> bytes:
+    """A header, with its checksum or without, that says other flags; a checksum is not made anew."""
+    return b"%b%c%b" % (head[:_FLAGS], flags, head[_FLAGS + 1 :])
 
 
 class Seen:

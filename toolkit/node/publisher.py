@@ -31,7 +31,7 @@ from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
 from toolkit.node.messages import MessageMaker
 from toolkit.node.redial import Redial
-from toolkit.node.stamps import WORDS_AT_ONCE, StampWriter
+from toolkit.node.stamps import StampWriter
 
 ROLE = "publisher"
 _PROBE_SEQ = 1 << 63
@@ -391,8 +391,7 @@ class Publishing:
         self._watch_writing(link, connection)
         counts = self._counts
         link.outstanding -= len(accepted) + len(rejected)
-        recording = self._recording
-        words = recording.words if recording is not None else None
+        words = self._recording.words if self._recording is not None else None
         acked = _ACKED | link.peer << 16
         for stream, seq, flags in accepted:
             if flags & _PROBE:
@@ -402,8 +401,6 @@ class Publishing:
                 words += (acked | flags << 8 | stream << 32, seq, at_ns, 0)
             if not flags:
                 counts.acked += 1
-        if recording is not None and len(recording.words) >= WORDS_AT_ONCE:
-            recording.turn()
         counts.rejected += len(rejected)
 
 

@@ -1,8 +1,8 @@
 """Writes the stamps of one process in one run, without a system call beside the measured socket.
 
-The hot thread puts four words a stamp on a list, and does nothing else; of a message that it sends it keeps the header,
-in which all is said already. A background thread makes stamps of both, saves all of them, watches the clock for steps,
-and sends some to the hop exporter. Beside the stamps a JSON document (`StampsInfo`) says who wrote
+The hot thread puts four words a stamp on a list, and does nothing else; of a message that it sends or receives it keeps
+the header, in which nearly all is said already. A background thread makes stamps of both, saves all of them, watches
+the clock for steps, and sends some to the hop exporter. Beside the stamps a JSON document (`StampsInfo`) says who wrote
 them.
 """
 
@@ -13,36 +13,38 @@ import collections
 import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import HEADER_BYTES, STAMP_BYTES, StampsInfo, sent_stamps
+from toolkit.contract.samples import HEAD_BYTES, HEADER_BYTES, STAMP_BYTES, StampsInfo, received_stamps, sent_stamps
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node.live import LiveSender
 
-_WORDS, _SEQ_WORD = STAMP_BYTES // 8, 1
-"""A stamp as 64-bit words, and which of them is the sequence number."""
-WORDS_AT_ONCE = 256 * _WORDS
-"""Put into one list and made into stamps in one go, for which the interpreter is held: some 30 us."""
-_MOST_WAITING_LISTS = 1024
-"""45 MB: what a stalled disk may cost in memory before stamps are given up."""
-_HEADERS_AT_ONCE = 512 * HEADER_BYTES
-"""Made into stamps in one go, for which the interpreter is held: some 50 us."""
-_MANY_HEADERS = 16_384 * HEADER_BYTES
-_MOST_WAITING_HEADERS = 64 * _MANY_HEADERS
+_WORDS = STAMP_BYTES // 8
+"""A stamp as 64-bit words."""
+_SEQ = slice(8, 16)
+"""Where its sequence number is."""
+_AT_ONCE = 1024
+"""Stamps made in one go, some 20 us; where the hot thread asks for the interpreter it gets it in between."""
+_BYTES_AT_ONCE = 1 << 18
+"""Written in one go: after each system call the two threads wait for one another."""
+_MOST_WAITING = 1 << 18
+"""In words, 45 MB: what a stalled disk may cost in memory before stamps are given up."""
+_MOST_WAITING_HEADERS = 1 << 20
 _PERIOD_S = 0.2
-_PERIODS_PER_SAVE = 5
 _STEP_NS = 100_000
 _PLACEHOLDER_BYTES = 64 * 1024
-_MOST_SAMPLED = 4096
+_MOST_SAMPLED = 128
+"""In a period, for the hop exporter; what they cost is some 1 ms a second."""
 _MASK = (1 << 64) - 1
 
 
@@ -61,11 +63,16 @@ class StampWriter:
         self.info_path = self.path.with_suffix(".json")
         # The document's blocks are taken now, so that a disk that fills up can still be told about.
         self.info_path.write_bytes(b" " * _PLACEHOLDER_BYTES)
-        self._headers: list[tuple[int, bytearray]] = []
         self.words: list[int] = []
         """Stamps as `contract.samples.STAMP` has them: point, flags, peer and stream from the lowest bit of the first
-        word on, then seq, at_ns and aux_ns. Who adds to it directly calls `turn` where it has become long."""
-        self._full: collections.deque[list[int]] = collections.deque()
+        word on, then seq, at_ns and aux_ns."""
+        self._sent: list[tuple[int, bytearray]] = []
+        self._heads = bytearray()
+        """Of messages received, the header of each without its checksum."""
+        self._reads: collections.deque[tuple[int, int, int]] = collections.deque()
+        """(peer, instant in ns, how many messages it brought) of each read, once all of its heads are there."""
+        self._made = bytearray()
+        """Stamps to be written."""
         self._taken = 0
         """Stamps that were made, saved or given up."""
         self._saved_bytes = 0
@@ -73,7 +80,8 @@ class StampWriter:
         self._live = live
         self._live_flows: dict[str, list[Any]] = {}
         self._live_every = int(order.options.get("live_every", 0) or 0) if live is not None else 0
-        self._sampled: collections.deque[bytes] = collections.deque(maxlen=_MOST_SAMPLED)
+        self._sampled_every = self._live_every
+        self._sampled: list[bytes] = []
         self._clock = ClockWatch()
         self._closing = threading.Event()
         self._background = threading.Thread(target=self._work, name="stamps", daemon=True)
@@ -81,21 +89,18 @@ class StampWriter:
 
     def add(self, point: int, flags: int, peer: int, stream: int, seq: int, at_ns: int, aux_ns: int = 0) -> None:
         """Note one stamp, without a system call."""
-        words = self.words
-        words += (point | flags << 8 | peer << 16 | stream << 32, seq, at_ns & _MASK, aux_ns & _MASK)
-        if len(words) >= WORDS_AT_ONCE:
-            self.turn()
-
-    def turn(self) -> None:
-        """Hand over the list of words and begin another, in the thread that adds to it."""
-        self._full.append(self.words)
-        self.words = []
+        self.words += (point | flags << 8 | peer << 16 | stream << 32, seq, at_ns & _MASK, aux_ns & _MASK)
 
     def sent(self, peer: int) -> bytearray:
         """Where the thread that sends over a connection appends the header of each message that it has handed over."""
         headers = bytearray()
-        self._headers.append((peer, headers))
+        self._sent.append((peer, headers))
         return headers
+
+    def received(self, peer: int, at_ns: int, heads: Sequence[bytes]) -> None:
+        """Note the messages of one read by their headers without checksums."""
+        self._heads += b"".join(heads)
+        self._reads.append((peer, at_ns, len(heads)))
 
     def close(
         self, *, counts: dict[str, int], flows: dict[str, list[Any]], facts: dict[str, Any], error: str | None = None
@@ -138,44 +143,52 @@ class StampWriter:
         self._live_flows = flows
 
     def _work(self) -> None:
-        period = 0
         while not self._closing.wait(_PERIOD_S):
-            period += 1
             self._clock.look()
-            many = any(len(headers) >= _MANY_HEADERS for _, headers in self._headers)
-            if many or self._full or self._live_every > 0 or period % _PERIODS_PER_SAVE == 0:
-                self._save()
+            self._save()
             self._send_sampled(self._live_flows)
 
     def _save(self) -> None:
-        for peer, headers in self._headers:
-            self._save_headers(peer, headers)
-        present = self.words  # before those that were handed over, so that stamps stay in order
-        while self._full:
-            self._save_words(self._full.popleft())
-            if len(self._full) >= _MOST_WAITING_LISTS:
-                self._error = self._error or f"the disk under {self.path.parent} is too slow"
-        self._save_words(present)
+        # What is taken is copied first: the other thread adds meanwhile, which a view would forbid.
+        for peer, headers in self._sent:
+            while taken := headers[: _AT_ONCE * HEADER_BYTES]:
+                self._look_out(len(headers) // HEADER_BYTES, _MOST_WAITING_HEADERS)
+                del headers[: len(taken)]
+                self._keep(sent_stamps(taken, peer))
+        while self._reads:
+            self._look_out(len(self._heads) // HEAD_BYTES, _MOST_WAITING_HEADERS)
+            reads, count = [], 0
+            while self._reads and count < _AT_ONCE:
+                reads.append(self._reads.popleft())
+                count += reads[-1][2]
+            heads = self._heads[: count * HEAD_BYTES]
+            del self._heads[: len(heads)]
+            self._keep(received_stamps(heads, reads))
+        while words := self.words[: _AT_ONCE * _WORDS]:
+            self._look_out(len(self.words) // _WORDS, _MOST_WAITING)
+            del self.words[: len(words)]
+            stamps = array.array("Q", words)
+            if sys.byteorder == "big":
+                stamps.byteswap()
+            self._keep(stamps.tobytes())
+        self._write()
 
-    def _save_words(self, words: list[int]) -> None:
-        stamps = array.array("Q", words)  # a copy: the other thread may add meanwhile
-        del words[: len(stamps)]
-        if sys.byteorder == "big":
-            stamps.byteswap()
-        self._taken += len(stamps) // _WORDS
-        self._write(memoryview(stamps).cast("B"))
-
-    def _save_headers(self, peer: int, headers: bytearray) -> None:
-        if len(headers) > _MOST_WAITING_HEADERS:
+    def _look_out(self, waiting: int, most: int) -> None:
+        if waiting > most:
             self._error = self._error or f"the disk under {self.path.parent} is too slow"
-        while taken := headers[:_HEADERS_AT_ONCE]:  # a copy: a view would forbid the other thread to append
-            del headers[: len(taken)]
-            self._taken += len(taken) // HEADER_BYTES
-            self._write(memoryview(sent_stamps(taken, peer)))
 
-    def _write(self, data: memoryview) -> None:
+    def _keep(self, stamps: bytes | bytearray) -> None:
+        self._taken += len(stamps) // STAMP_BYTES
         if self._live_every > 0:
-            self._sampled.extend(_every(self._live_every, data))
+            self._sampled += _every(self._sampled_every, stamps)
+            if len(self._sampled) > _MOST_SAMPLED:
+                self._sample_less()
+        self._made += stamps
+        if len(self._made) >= _BYTES_AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        data, self._made = memoryview(self._made), bytearray()
         if self._error is not None:
             return
         try:
@@ -190,11 +203,18 @@ class StampWriter:
             else:
                 self._error = f"cannot write stamps to {where}: {error.strerror}"
 
+    def _sample_less(self) -> None:
+        """Every second one of them, which others that have too many keep, too."""
+        twice = 2 * self._sampled_every
+        kept = [stamp for stamp in self._sampled if not _seq(stamp) % twice]
+        if len(kept) < len(self._sampled):  # not only the first messages of many streams
+            self._sampled_every, self._sampled = twice, kept
+
     def _send_sampled(self, flows: dict[str, list[Any]]) -> None:
         if self._live is None or not self._sampled:
             return
-        stamps = [self._sampled.popleft() for _ in range(len(self._sampled))]
-        self._live.send(self._order, stamps, flows)
+        self._live.send(self._order, self._sampled, flows)
+        self._sampled, self._sampled_every = [], self._live_every
 
     def _write_info(self, info: StampsInfo) -> None:
         text = json.dumps(dataclasses.asdict(info), indent=1).encode()
@@ -204,12 +224,25 @@ class StampWriter:
             file.truncate()
 
 
-def _every(count: int, stamps: memoryview) -> Iterator[bytes]:
-    """The stamps of every `count`-th message; only sequence numbers are looked at: a full stream costs half."""
-    numbers = stamps.cast("Q")[_SEQ_WORD::_WORDS].tolist()
-    for place, seq in enumerate(numbers):
-        if not seq % count:
-            yield bytes(stamps[place * STAMP_BYTES : (place + 1) * STAMP_BYTES])
+def _every(count: int, stamps: bytes | bytearray) -> Iterator[bytes]:
+    """The stamps of every `count`-th message; whether a power of two in `count` fits is seen of all of them at once."""
+    low = stamps[_SEQ.start :: STAMP_BYTES].translate(_remainders(min(count & -count, 256)))
+    place = low.find(0)
+    while place >= 0:
+        stamp = bytes(stamps[place * STAMP_BYTES : (place + 1) * STAMP_BYTES])
+        if not _seq(stamp) % count:
+            yield stamp
+        place = low.find(0, place + 1)
+
+
+@functools.cache
+def _remainders(divisor: int) -> bytes:
+    """Of each byte."""
+    return bytes(number % divisor for number in range(256))
+
+
+def _seq(stamp: bytes) -> int:
+    return int.from_bytes(stamp[_SEQ], "little")
 
 
 class ClockWatch:

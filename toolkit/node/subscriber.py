@@ -18,7 +18,7 @@ from typing import Any
 
 from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import Flag, Point
+from toolkit.contract.samples import Flag
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition
 from toolkit.node.client import at_entrance, serve_orders
@@ -29,15 +29,14 @@ from toolkit.node.drivers.base import Driver, Message, SubscribingConnection
 from toolkit.node.event_log import EventLog
 from toolkit.node.flows import Flows
 from toolkit.node.live import LiveSender
-from toolkit.node.messages import Seen, read_header
+from toolkit.node.messages import Seen, read_header, with_flags
 from toolkit.node.pacing import Waiter
 from toolkit.node.redial import Redial
-from toolkit.node.stamps import WORDS_AT_ONCE, StampWriter
+from toolkit.node.stamps import StampWriter
 
 ROLE = "subscriber"
 _CONNECT_WITHIN_S = 30.0
 _SECOND_NS = 1_000_000_000
-_RECEIVED = int(Point.RECEIVED)
 _WARMUP, _RETAINED, _REDELIVERED, _PROBE = int(Flag.WARMUP), int(Flag.RETAINED), int(Flag.REDELIVERED), int(Flag.PROBE)
 
 
@@ -78,7 +77,8 @@ class Subscribing:
         self._recording: StampWriter | None = None
         """The writer, in runs that record."""
         self._log = EventLog() if order.options.get("log_events") else None
-        self._take = self._take_messages if self._log is None else self._take_and_tell
+        slowly = self._consume_s or self._log is not None
+        self._take = self._take_one_by_one if slowly else self._take_messages
 
     def prepare(self) -> None:
         """Subscribe on every connection, confirmed by the broker; raises OSError or ToolkitError.
@@ -256,37 +256,36 @@ class Subscribing:
     def _take_arrived(self, link: _Link, at_ns: int) -> None:
         try:
             self._take(link, link.connection.messages(), at_ns)
-            if self._recording is not None and len(self._recording.words) >= WORDS_AT_ONCE:
-                self._recording.turn()
         except ConnectionError as error:
             self._lost(link, error)
 
-    def _take_and_tell(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
-        """The same, with a line for each."""
+    def _take_one_by_one(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
+        """The same, with a line for each, or with what a slow consumer does between them."""
         for message in messages:
             if self._log is not None:
                 self._log.received(message[0], at_ns)
             self._take_messages(link, (message,), at_ns)
+            if self._consume_s:
+                time.sleep(self._consume_s)
 
     def _take_messages(self, link: _Link, messages: Iterable[Message], at_ns: int) -> None:
         """Note and count what one read brought."""
-        counts, streams, recording = self._counts, self._streams, self._recording
-        words = recording.words if recording is not None else None
-        received = _RECEIVED | link.peer << 16
+        counts, streams = self._counts, self._streams
+        heads: list[bytes] = []
         for payload, told in messages:
             header = read_header(payload)
             if header is None or (streams and header[0] not in streams):
                 counts.foreign += 1
                 continue
-            stream, seq, flags = header
+            stream, seq, flags, head = header
             if flags & _PROBE:
                 counts.probes += 1
                 continue
-            flags |= told
-            if words is not None:
-                words += (received | flags << 8 | stream << 32, seq, at_ns, 0)
-            if told & _REDELIVERED:
-                counts.redelivered += 1
+            if told:
+                flags |= told
+                head = with_flags(head, flags)
+                counts.redelivered += bool(told & _REDELIVERED)
+            heads.append(head)
             seen = link.seen.get(stream)
             if seen is None:
                 seen = link.seen[stream] = Seen()
@@ -296,9 +295,10 @@ class Subscribing:
                 counts.warmup += 1
             else:
                 counts.received += 1
+        if heads:
             counts.last_ns = at_ns
-            if self._consume_s:
-                time.sleep(self._consume_s)
+            if self._recording is not None:
+                self._recording.received(link.peer, at_ns, heads)
 
 
 def _close_all(connections: list[SubscribingConnection]) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.contract.samples import HEADER_BYTES, Header, pack_header, unpack_header
-from toolkit.node.messages import MessageMaker, Seen, read_header
+from toolkit.node.messages import MessageMaker, Seen, read_header, with_flags
 
 
 @given(
@@ -17,7 +17,13 @@ from toolkit.node.messages import MessageMaker, Seen, read_header
 def test_the_fast_header_is_the_contracts_header(stream: int, seq: int, t0: int, t1: int, flags: int) -> None:
     header = MessageMaker(payload_bytes=100, seed=1).header(stream, seq, t0, t1, flags)
     assert header == pack_header(Header(stream=stream, seq=seq, t0_ns=t0, t1_ns=t1, flags=flags))
-    assert read_header(header + b"fill") == (stream, seq, flags)
+    assert read_header(header + b"fill") == (stream, seq, flags, header[:-4])
+
+
+@given(flags=st.integers(0, 255), others=st.integers(0, 255))
+def test_other_flags_change_nothing_else(flags: int, others: int) -> None:
+    first, second = (pack_header(Header(stream=1, seq=2, t0_ns=3, t1_ns=4, flags=value)) for value in (flags, others))
+    assert with_flags(first[:-4], others) == second[:-4]
 
 
 @given(st.binary(max_size=60), st.integers(0, HEADER_BYTES - 1), st.integers(1, 255))

@@ -73,8 +73,7 @@ def payload(stream: int, seq: int, flags: int = 0, size: int = 71) -> str:
 
 
 def test_every_event_is_stamped_as_it_came_and_as_it_went(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorders, "WORDS_AT_ONCE", 7 * 4)
-    monkeypatch.setattr(stamps, "_MOST_WAITING_LISTS", 10_000)
+    monkeypatch.setattr(stamps, "_AT_ONCE", 7)
     monkeypatch.setattr(recorders, "_MOST_STREAMS", 3)
     dice, writer = random.Random(1), bench.begin()
     publishers, subscribers = [End(1), End(2)], [End(3), End(4), End(5)]

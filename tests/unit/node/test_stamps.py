@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import HEADER_BYTES, STAMP, Header, Point, StampsInfo, pack_header
+from toolkit.contract.samples import STAMP, Header, Point, StampsInfo, pack_header
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node import stamps
 from toolkit.node.live import LiveSender, read_datagram
@@ -31,11 +31,10 @@ def close(writer: StampWriter, **counts: int) -> StampsInfo:
     return writer.close(counts=counts, flows={"0": ["10.0.0.1", 5]}, facts={"python": "3"})
 
 
-def test_every_stamp_comes_back_in_order_across_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamps, "WORDS_AT_ONCE", 64 * 4)
-    monkeypatch.setattr(stamps, "_MOST_WAITING_LISTS", 10_000)
+def test_every_stamp_comes_back_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "_AT_ONCE", 64)
+    monkeypatch.setattr(stamps, "_BYTES_AT_ONCE", 100 * STAMP.size)
     monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
-    monkeypatch.setattr(stamps, "_PERIODS_PER_SAVE", 1)
     writer = StampWriter(settings(tmp_path), order())
     for seq in range(50_000):
         writer.add(1, 0, 3, 7, seq, 1000 + seq, -seq)
@@ -50,8 +49,7 @@ def test_every_stamp_comes_back_in_order_across_lists(tmp_path: Path, monkeypatc
 def test_headers_of_what_was_sent_become_stamps_of_their_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stamps, "_HEADERS_AT_ONCE", 3 * HEADER_BYTES)
-    monkeypatch.setattr(stamps, "_MANY_HEADERS", 4 * HEADER_BYTES)
+    monkeypatch.setattr(stamps, "_AT_ONCE", 3)
     monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
     writer = StampWriter(settings(tmp_path), order())
     first, second = writer.sent(1), writer.sent(0x1234)
@@ -69,16 +67,60 @@ def test_headers_of_what_was_sent_become_stamps_of_their_connection(
     assert info.error is None
 
 
-def test_stamps_of_a_stalled_disk_are_given_up_and_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamps, "WORDS_AT_ONCE", 4)
-    monkeypatch.setattr(stamps, "_MOST_WAITING_LISTS", 10)
+def test_heads_of_what_was_received_become_stamps_of_their_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamps, "_AT_ONCE", 5)
+    monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
+    writer = StampWriter(settings(tmp_path), order())
+    expected = []
+    for read in range(10_000):
+        peer, at_ns, count = read % 0x1234, 10**18 + read, read % 4 + 1
+        stream, flags, first = 2**32 - 1 - read, read & 5, read << 40
+        found = [Header(stream=stream, seq=first + n, t0_ns=1, t1_ns=2, flags=flags) for n in range(count)]
+        expected += [(Point.RECEIVED, flags, peer, stream, header.seq, at_ns, 0) for header in found]
+        writer.received(peer, at_ns, [pack_header(header)[:-4] for header in found])
+    assert close(writer).stamps == len(expected)
+    assert list(STAMP.iter_unpack(writer.path.read_bytes())) == expected
+
+
+@pytest.mark.parametrize("noted", ["words", "sent", "received"])
+def test_stamps_of_a_stalled_disk_are_given_up_and_said_to_be(
+    noted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, writes = os.write, [0]
+
+    def stalls(fd: int, data: Any) -> int:
+        """More comes in while the first write waits for the disk."""
+        done = real(fd, data)
+        writes[0] += 1
+        if writes[0] == 1:
+            note(1, 101)
+        return done
+
+    def note(first: int, end: int) -> None:
+        for seq in range(first, end):
+            header = pack_header(Header(stream=7, seq=seq, t0_ns=seq, t1_ns=seq))
+            if noted == "words":
+                writer.add(1, 0, 0, 7, seq, seq)
+            elif noted == "sent":
+                sent.extend(header)
+            else:
+                writer.received(0, seq, [header[:-4]])
+
+    monkeypatch.setattr(stamps, "_AT_ONCE", 1)
+    monkeypatch.setattr(stamps, "_BYTES_AT_ONCE", STAMP.size)
+    monkeypatch.setattr(stamps, "_MOST_WAITING", 10)
+    monkeypatch.setattr(stamps, "_MOST_WAITING_HEADERS", 10)
     monkeypatch.setattr(stamps, "_PERIOD_S", 60)
     writer = StampWriter(settings(tmp_path), order())
-    for seq in range(100):
-        writer.add(1, 0, 0, 7, seq, seq)
+    sent = writer.sent(0)
+    note(0, 1)
+    monkeypatch.setattr(stamps.os, "write", stalls)
     info = close(writer)
+    monkeypatch.undo()
     assert info.stamps == 1  # the first that was written; then it was seen how many wait
-    assert info.error == f"the disk under {tmp_path / 'r'} is too slow; 1 stamps saved, 99 lost"
+    assert info.error == f"the disk under {tmp_path / 'r'} is too slow; 1 stamps saved, 100 lost"
 
 
 def test_a_full_disk_ends_in_a_named_error_with_whole_stamps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,13 +140,14 @@ def test_a_full_disk_ends_in_a_named_error_with_whole_stamps(tmp_path: Path, mon
     for seq in range(5):
         writer.add(1, 0, 0, 7, seq, seq)
         sent += pack_header(Header(stream=7, seq=5 + seq, t0_ns=seq, t1_ns=seq))
+        writer.received(0, seq, [pack_header(Header(stream=7, seq=10 + seq, t0_ns=seq, t1_ns=seq))[:-4]])
     monkeypatch.setattr(stamps.os, "write", write)
     info = close(writer)
     monkeypatch.undo()
     assert info.stamps == 3
     assert info.error is not None
     assert f"the disk under {tmp_path / 'r'} on node pi-1 is full" in info.error
-    assert "3 stamps saved, 7 lost" in info.error
+    assert "3 stamps saved, 12 lost" in info.error
     assert (tmp_path / "r" / "pub-2.stamps").stat().st_size == 3 * STAMP.size
     assert json.loads((tmp_path / "r" / "pub-2.json").read_text())["error"] == info.error
 
@@ -163,6 +206,26 @@ def test_sampled_stamps_reach_the_hop_exporter_with_their_flows(tmp_path: Path) 
             assert head["flows"] == {"0": ["10.0.0.1", 5]}
             got += some
     assert [stamp[4] for stamp in got] == list(range(0, 1000, 10))
+
+
+def test_too_many_sampled_stamps_become_fewer_of_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exporter(LiveSender):
+        def send(self, order: RunOrder, stamps: list[bytes], flows: dict[str, list[Any]]) -> None:
+            sent.append([STAMP.unpack(stamp) for stamp in stamps])
+
+    monkeypatch.setattr(stamps, "_PERIOD_S", 60)
+    monkeypatch.setattr(stamps, "_MOST_SAMPLED", 100)
+    monkeypatch.setattr(stamps, "_AT_ONCE", 64)
+    sent: list[list[tuple[int, ...]]] = []
+    for streams, messages, every in ((1, 10_000, 12 * 16), (1000, 1, 12), (1, 900, 12)):
+        writer = StampWriter(
+            settings(tmp_path), order(live_every=12), live=Exporter(settings(tmp_path), "127.0.0.1", 9)
+        )
+        for seq in range(messages):
+            for stream in range(streams):
+                writer.add(1, 0, 0, stream, seq, seq)
+        close(writer)
+        assert sorted(stamp[4] for stamp in sent.pop()) == sorted([*range(0, messages, every)] * streams)
 
 
 def test_no_exporter_address_means_no_sender(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 from toolkit.contract.samples import Flag, Point
 from toolkit.node.flows import Flows
 from toolkit.node.messages import read_header
-from toolkit.node.stamps import WORDS_AT_ONCE, StampWriter
+from toolkit.node.stamps import StampWriter
 
 _RECEIVED, _SENT = int(Point.BROKER_RECEIVED), int(Point.BROKER_SENT)
 _PROBE = int(Flag.PROBE)
@@ -98,8 +98,6 @@ class Recorder:
             words += (bits | mark, seq, sent_ns, 0)
         self.received += 1
         self.sent += len(sent)
-        if len(words) >= WORDS_AT_ONCE:
-            writer.turn()
 
     def stamp_later(self, passage: Passage, peer: Peer, at_ns: int) -> None:
         """T3 of a subscriber that had to wait."""
@@ -108,11 +106,8 @@ class Recorder:
         if writer is None or identity is None or identity[0] < 0:
             return
         bits, seq = identity
-        words = writer.words
-        words += (bits | self._mark(peer, _SENT), seq, at_ns, 0)
+        writer.words += (bits | self._mark(peer, _SENT), seq, at_ns, 0)
         self.sent += 1
-        if len(words) >= WORDS_AT_ONCE:
-            writer.turn()
 
     def _identity(self, payload: str | bytes) -> Identity | None:
         """Who a message is; of one that begins as others of its stream did, only the number is read."""
@@ -128,7 +123,7 @@ class Recorder:
             header = None
         if header is None:
             return None
-        stream, seq, flags = header
+        stream, seq, flags, _ = header
         if flags & _PROBE:
             return _LEFT_OUT
         if len(self._streams) >= _MOST_STREAMS:

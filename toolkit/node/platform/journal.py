@@ -68,7 +68,7 @@ class Journal:
         if not self.on:
             return None
         header = read_header(payload)
-        return None if header is None or header[2] & _PROBE else header
+        return None if header is None or header[2] & _PROBE else header[:3]
 
     def stamp(self, point: int, identity: Identity, peer: Peer, at_ns: int) -> None:
         """Note that a message passed."""
