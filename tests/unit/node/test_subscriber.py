@@ -80,7 +80,7 @@ def test_what_was_read_is_noted_with_its_instant_and_what_the_broker_told(
     run = Subscribing(settings, control, order)
     run.prepare()
     while not control.stopping:
-        run._receive([(control.stop_fd, 0)])  # noqa: SLF001  as if its socket were ready
+        run._receive([(control.stop_fd, 0)])
     assert run.finish(None) is None
     counts = control.counts
     assert (counts.received, counts.warmup, counts.duplicate, counts.redelivered) == (2, 2, 1, 1)
