@@ -116,16 +116,16 @@ compile_modules() { # Where Python is told to keep no bytecode, each start would
 }
 
 command_on_path() { # So that `toolkit teardown` works as it is written in the README.
-  local link=/usr/local/bin/toolkit
-  case ":$PATH:" in *":$HOME/.local/bin:"*) [ "$(id -u)" = 0 ] || link=$HOME/.local/bin/toolkit ;; esac
-  [ "$(readlink "$link" 2>/dev/null)" = "$PWD/.venv/bin/toolkit" ] && return 0
+  local link=/usr/local/bin/toolkit own=$HOME/.local/bin target=$PWD/.venv/bin/toolkit
+  if [ "$(id -u)" != 0 ]; then
+    case ":$PATH:" in *":$own:"*) link=$own/toolkit ;; *) command -v sudo >/dev/null || link=$own/toolkit ;; esac
+  fi
+  [ "$(readlink "$link" 2>/dev/null)" = "$target" ] && return 0
   if [ -e "$link" ] && [ ! -L "$link" ]; then
     say "$link is something else; use .venv/bin/toolkit"
     return 0
   fi
-  if [ "$link" = /usr/local/bin/toolkit ]; then as_root ln -sfn "$PWD/.venv/bin/toolkit" "$link"; else
-    mkdir -p "$(dirname "$link")" && ln -sfn "$PWD/.venv/bin/toolkit" "$link"
-  fi
+  if [ "$link" = "$own/toolkit" ]; then mkdir -p "$own" && ln -sfn "$target" "$link"; else as_root ln -sfn "$target" "$link"; fi
   say "toolkit is now a command ($link)"
 }
 
