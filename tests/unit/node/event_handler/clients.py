@@ -96,5 +96,20 @@ class Consumer:
         return {"systemName": name, "address": "127.0.0.1", "port": self.port}
 
 
+def feedback_to(consumer: Consumer) -> dict[str, Any]:
+    """What a publisher adds that wants to hear who was reached."""
+    return {"deliveryCompleteUri": "publisher/feedback", "source": consumer.system("PressPub")}
+
+
+def publish_and_hear(handler: NodeProcess, consumer: Consumer) -> tuple[list[tuple[str, Any]], dict[str, bool]]:
+    """What came of an event for subscribers `everything`, `exact` and `broken`; what its publisher is to hear."""
+    event = {"type": "pressure", "payload": "41", "eventMetadata": {"unit": "bar"}}
+    assert ask(handler, "POST", "/eventhandler/publish", {"event": event, **feedback_to(consumer)})[0] == 200
+    got = consumer.wait_for(4)
+    assert sorted(path for path, _ in got) == ["/broken", "/everything", "/exact", "/publisher/feedback"]
+    base = f"http://127.0.0.1:{consumer.port}"
+    return got, {f"{base}/everything": True, f"{base}/exact": True, f"{base}/broken": False}
+
+
 def count(handler: NodeProcess, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in handler.metrics().splitlines() if line.startswith(name))

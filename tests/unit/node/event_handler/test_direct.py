@@ -18,7 +18,7 @@ from tests.waiting import until
 from toolkit.node.event_handler.documents import Filter, System
 from toolkit.node.event_handler.systems import Systems
 
-from .clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
+from .clients import SOURCE, Consumer, Stream, ask, count, publish, publish_and_hear, stuck_subscriber
 
 
 @pytest.fixture(params=["uvloop", "asyncio"], scope="module")
@@ -161,17 +161,8 @@ def test_callbacks_follow_their_filters_and_the_publisher_hears_of_it(handler: N
     assert subscribe("past", endDate="2001-01-01T00:00:00Z")[0] == 400
     assert subscribe("broken")[0] == 201
 
-    feedback = {"deliveryCompleteUri": "publisher/feedback", "source": consumer.system("PressPub")}
-    event = {"type": "pressure", "payload": "41", "eventMetadata": {"unit": "bar"}}
-    assert ask(handler, "POST", "/eventhandler/publish", {"event": event, **feedback})[0] == 200
-    got = consumer.wait_for(4)
-    assert sorted(path for path, _ in got) == ["/broken", "/everything", "/exact", "/publisher/feedback"]
-    base = f"http://127.0.0.1:{consumer.port}"
-    assert dict(got)["/publisher/feedback"] == {
-        f"{base}/everything": True,
-        f"{base}/exact": True,
-        f"{base}/broken": False,
-    }
+    got, told = publish_and_hear(handler, consumer)
+    assert dict(got)["/publisher/feedback"] == told
     assert dict(got)["/everything"].keys() == {"type", "payload", "timestamp", "eventMetadata"}
 
     consumer.got.clear()

@@ -27,7 +27,17 @@ from toolkit.node.event_handler.outlet import Outlet
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.sending import Sending
 
-from .clients import SOURCE, Consumer, Stream, ask, count, publish, stuck_subscriber
+from .clients import (
+    SOURCE,
+    Consumer,
+    Stream,
+    ask,
+    count,
+    feedback_to,
+    publish,
+    publish_and_hear,
+    stuck_subscriber,
+)
 
 
 def start(bench: Bench, mode: str, **settings: Any) -> NodeProcess:
@@ -222,16 +232,10 @@ def test_original_filters_and_feeds_back(bench: Bench, consumer: Consumer, datab
     assert subscribe(handler, consumer, "broken") == 201
     assert ask(handler, "GET", "/eventhandler/subscription", headers={"eventtype": "pressure"})[0] == 405
 
-    feedback = {"deliveryCompleteUri": "publisher/feedback", "source": consumer.system("PressPub")}
-    event = {"type": "pressure", "payload": "41", "eventMetadata": {"unit": "bar"}}
-    assert ask(handler, "POST", "/eventhandler/publish", {"event": event, **feedback})[0] == 200
-    got = consumer.wait_for(4)
-    assert sorted(path for path, _ in got) == ["/broken", "/everything", "/exact", "/publisher/feedback"]
-    base = f"http://127.0.0.1:{consumer.port}"
-    told = {f"{base}/everything": True, f"{base}/exact": True, f"{base}/broken": False}
+    got, told = publish_and_hear(handler, consumer)
     assert got[-1] == ("/publisher/feedback", told)
     consumer.got.clear()
-    nobody = {"event": {"type": "unheard", "payload": "1"}, **feedback}
+    nobody = {"event": {"type": "unheard", "payload": "1"}, **feedback_to(consumer)}
     assert ask(handler, "POST", "/eventhandler/publish", nobody)[0] == 200
     assert consumer.wait_for(1) == [("/publisher/feedback", {})]
 
