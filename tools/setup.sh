@@ -20,7 +20,7 @@ missing_packages() {
 system_packages() {
   local wanted=(ca-certificates debian-archive-keyring openssh-client iproute2 iptables mmdebstrap)
   command -v dockerd >/dev/null || wanted+=(docker.io)
-  [ "$(id -u)" = 0 ] || wanted+=(acl uidmap) # engine.sh lets this user in; mmdebstrap needs no root then.
+  [ "$(id -u)" = 0 ] || ! command -v sudo >/dev/null || wanted+=(acl uidmap) # engine.sh lets this user in; mmdebstrap needs no root then.
   python_ok || wanted+=(python3 python3-venv)
   [ "$tests" = no ] || is_ubuntu || wanted+=(chromium)
   [ "$tests" = no ] || wanted+=(chrony fonts-dejavu-core prometheus prometheus-node-exporter mosquitto mosquitto-clients prosody python3-httptools qemu-system-x86 qemu-utils e2fsprogs iputils-ping procps)
