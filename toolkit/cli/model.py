@@ -145,8 +145,8 @@ def show(
 
 def _structure_document(found: Structure) -> dict[str, Any]:
     return {
-        "place_invariants": list(found.place_invariants),
-        "transition_invariants": list(found.transition_invariants),
+        "place_invariants": found.place_invariants,
+        "transition_invariants": found.transition_invariants,
         "markings": found.markings,
         "complete": found.is_complete,
         "bounds": found.bounds,
@@ -172,7 +172,9 @@ def _net_lines(net: Net, aliases: Mapping[str, str], found: Structure, notes: It
         guard += "".join(f"  unless {place} >= {count}" for place, count in node.get("inhibit", {}).items())
         arcs = f"{_arcs(node.get('in'))} -> {_arcs(node.get('out'))}"
         yield f"  {name}: {arcs}  {what}  {node.get('server', '')}".rstrip() + guard
-    for weights in found.place_invariants:
+    if found.place_invariants is None:
+        yield "  what is constant is not told: too many combinations of its transitions"
+    for weights in found.place_invariants or ():
         yield "  constant: " + " + ".join(p if w == 1 else f"{w} {p}" for p, w in weights.items())
     yield f"  {found.markings} markings{'' if found.is_complete else ' or more'}"
     for note in notes:

@@ -20,10 +20,10 @@ _MOST_ROWS = 2000
 class Structure:
     """What was found."""
 
-    place_invariants: tuple[Weights, ...]
-    """Weighted sums of tokens that never change."""
-    transition_invariants: tuple[Weights, ...]
-    """Firings that together lead back to the marking before."""
+    place_invariants: tuple[Weights, ...] | None
+    """Weighted sums of tokens that never change; None where looking for all of them would take too long."""
+    transition_invariants: tuple[Weights, ...] | None
+    """Firings that together lead back to the marking before; None as above."""
     markings: int
     is_complete: bool
     """Whether every reachable marking was seen."""
@@ -54,7 +54,7 @@ def analyse_structure(net: Net, *, most_markings: int = 20_000) -> Structure:
     seen = np.array(markings)
     place_invariants = _named(_semiflows(matrix), places)
     if unbounded and not is_monotonic:
-        unbounded = _still_growing(seen, places, place_invariants)
+        unbounded = _still_growing(seen, places, place_invariants or ())
     return Structure(
         place_invariants=place_invariants,
         transition_invariants=_named(_semiflows(matrix.T), names),
@@ -80,8 +80,8 @@ def incidence(net: Net) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     return matrix
 
 
-def _semiflows(matrix: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> list[list[int]]:
-    """Minimal non-negative x with x @ matrix == 0 (Farkas), or none if there are too many."""
+def _semiflows(matrix: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> list[list[int]] | None:
+    """Minimal non-negative x with x @ matrix == 0 (Farkas); None if there are too many on the way."""
     size, columns = matrix.shape
     rows = [([int(v) for v in matrix[i]], [int(i == j) for j in range(size)]) for i in range(size)]
     for column in range(columns):
@@ -98,7 +98,7 @@ def _semiflows(matrix: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> list[
                 zero.append(([v // divisor for v in rest], [v // divisor for v in flow]))
         rows = _minimal(zero)
         if len(rows) > _MOST_ROWS:
-            return []
+            return None
     return [flow for _, flow in rows]
 
 
@@ -112,7 +112,9 @@ def _minimal(rows: list[tuple[list[int], list[int]]]) -> list[tuple[list[int], l
     return kept
 
 
-def _named(flows: list[list[int]], names: list[str]) -> tuple[Weights, ...]:
+def _named(flows: list[list[int]] | None, names: list[str]) -> tuple[Weights, ...] | None:
+    if flows is None:
+        return None
     return tuple({n: v for n, v in zip(names, flow, strict=True) if v} for flow in flows)
 
 

@@ -201,6 +201,19 @@ def test_oris_arcs_run_through_joints(tmp_path):
         load_xpn(file)
 
 
+def test_invariants_that_are_too_many_to_look_for_are_not_called_none():
+    builder = NetBuilder("pairs")
+    for stage in range(13):
+        builder.place(f"A{stage}", int(stage == 0)).place(f"B{stage}", int(stage == 0))
+    for stage in range(12):  # 2^13 ways to follow one token of each pair
+        builder.timed(
+            f"t{stage}", {f"A{stage}": 1, f"B{stage}": 1}, {f"A{stage + 1}": 1, f"B{stage + 1}": 1}, "exponential(1)"
+        )
+    found = analyse_structure(builder.build())
+    assert found.place_invariants is None
+    assert found.transition_invariants == ()
+
+
 def test_invariants_bounds_and_deadlocks_are_named():
     net = load_net(MODELS / "event-handler.yml", tokens=3)
     found = analyse_structure(net)
@@ -295,6 +308,7 @@ def test_firing_keeps_the_invariants(data):
         builder.timed(f"t{i}", data.draw(arcs), data.draw(arcs), "exponential(1)")
     net = builder.build()
     found = analyse_structure(net, most_markings=200)
+    assert found.place_invariants is not None
     for weights in found.place_invariants:
         vector = np.array([weights.get(p, 0) for p in places])
         assert (vector @ incidence(net) == 0).all()
