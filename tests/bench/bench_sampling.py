@@ -5,9 +5,9 @@ Publishers and subscribers play whole runs, as on a node, over TCP on loopback w
 broker and is not counted: it answers at once, and has always more to send. Counted is all the processor time that the
 measured process has, from the start of a run to its last stamp in the file: of the hot thread, of the one that makes
 stamps, writes them and sends some to a hop exporter, and of the kernel for both. A process that alone decides the rate
-takes a message in just that time. Of the Event Handler `direct` one thread takes requests as they come off a connection
-and writes answers and events to /dev/null: that tells what its stamps cost, not which part of its rate. Turns change
-places from pair to pair; the cost is the median of the pairs.
+takes a message in just that time. In one row a real Mosquitto hands on as much as it can. Of the Event Handler `direct`
+one thread takes requests as they come off a connection and writes answers and events to /dev/null: that tells what its
+stamps cost, not which part of its rate. Turns change places from pair to pair; the cost is the median of the pairs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
+from tests.mosquitto import Mosquitto  # noqa: E402
 from toolkit.contract.orders import RunOrder  # noqa: E402
 from toolkit.contract.settings import ProcessSettings  # noqa: E402
 from toolkit.node.control import Counts  # noqa: E402
@@ -59,6 +60,8 @@ Turn = Callable[[bool], float]
 """Plays one turn, with stamps or without; us a message."""
 Play = Callable[[socket.socket], None]
 """Plays a broker to one client, to the end of its connection."""
+Broker = contextlib.AbstractContextManager[tuple[str, Callable[[], None]]]
+"""An address, and what is called when the client is ready."""
 
 
 def payloads(count: int) -> Iterator[bytes]:
@@ -128,8 +131,8 @@ def sends_events(count: int) -> Play:
 
 
 @contextlib.contextmanager
-def broker(play: Play) -> Iterator[str]:
-    """The address of a process that plays it to one client after the other."""
+def played(play: Play) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A process that plays a broker to one client after the other."""
 
     def serve() -> None:
         gc.disable()
@@ -143,10 +146,34 @@ def broker(play: Play) -> Iterator[str]:
         process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
         process.start()
         try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
+            yield f"127.0.0.1:{listener.getsockname()[1]}", lambda: None
         finally:
             process.kill()
             process.join()
+
+
+@contextlib.contextmanager
+def mosquitto(count: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Mosquitto, to which a process sends messages of QoS 0 as fast as it takes them, whenever a client is ready."""
+    before, after = packets.publish_head(4, TOPIC, PAYLOAD_BYTES, 0)
+    ready = os.eventfd(0)
+
+    def send() -> None:
+        stream = b"".join(before + after + payload for payload in payloads(count))
+        with socket.create_connection(("127.0.0.1", real.port)) as peer:
+            peer.sendall(packets.connect(4, "feeder", keep_alive_s=0, clean=True))
+            while os.eventfd_read(ready):
+                peer.sendall(stream)
+
+    with tempfile.TemporaryDirectory() as folder, Mosquitto(Path(folder), "max_queued_messages 0") as real:
+        process = multiprocessing.get_context("fork").Process(target=send, daemon=True)
+        process.start()
+        try:
+            yield f"127.0.0.1:{real.port}", lambda: os.eventfd_write(ready, 1)
+        finally:
+            process.kill()
+            process.join()
+            os.close(ready)
 
 
 # -- clients ---------------------------------------------------------------------------------------------------------
@@ -177,16 +204,12 @@ class Told:
 
 
 @contextlib.contextmanager
-def client(role: str, protocol: str, qos: int, messages: int) -> Iterator[Turn]:
-    if role == "publisher":
-        play = takes_mqtt if protocol == "mqtt" else takes_posts
-    else:
-        play = sends_mqtt(messages, qos) if protocol == "mqtt" else sends_events(messages)
+def client(role: str, protocol: str, qos: int, messages: int, broker: Broker) -> Iterator[Turn]:
     numbers = itertools.count()
     with (
         tempfile.TemporaryDirectory() as folder,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter,
-        broker(play) as address,
+        broker as (address, ready),
     ):
         exporter.bind(("127.0.0.1", 0))
         os.environ["TOOLKIT_HOP_EXPORTER"] = f"127.0.0.1:{exporter.getsockname()[1]}"
@@ -203,6 +226,7 @@ def client(role: str, protocol: str, qos: int, messages: int) -> Iterator[Turn]:
             control: Any = Told(-1 if role == "publisher" else messages)
             part = (Publishing if role == "publisher" else Subscribing)(settings, control, order)
             part.prepare()
+            ready()
             before_ns = time.process_time_ns()
             part.play()
             error = part.finish(None)
@@ -312,12 +336,13 @@ def event_handler(subscribers: int) -> Iterator[Turn]:
 # -- pairs -------------------------------------------------------------------------------------------------------------
 
 CASES: dict[str, tuple[int, Callable[[int], contextlib.AbstractContextManager[Turn]]]] = {
-    "publisher, MQTT QoS 0": (50_000, lambda n: client("publisher", "mqtt", 0, n)),
-    "publisher, MQTT QoS 1": (30_000, lambda n: client("publisher", "mqtt", 1, n)),
-    "publisher, Event Handler": (30_000, lambda n: client("publisher", "sse", 0, n)),
-    "subscriber, MQTT QoS 0": (300_000, lambda n: client("subscriber", "mqtt", 0, n)),
-    "subscriber, MQTT QoS 1": (120_000, lambda n: client("subscriber", "mqtt", 1, n)),
-    "subscriber, Event Handler": (150_000, lambda n: client("subscriber", "sse", 0, n)),
+    "publisher, MQTT QoS 0": (50_000, lambda n: client("publisher", "mqtt", 0, n, played(takes_mqtt))),
+    "publisher, MQTT QoS 1": (30_000, lambda n: client("publisher", "mqtt", 1, n, played(takes_mqtt))),
+    "publisher, Event Handler": (30_000, lambda n: client("publisher", "sse", 0, n, played(takes_posts))),
+    "subscriber, MQTT QoS 0": (300_000, lambda n: client("subscriber", "mqtt", 0, n, played(sends_mqtt(n, 0)))),
+    "subscriber, MQTT QoS 0, Mosquitto": (100_000, lambda n: client("subscriber", "mqtt", 0, n, mosquitto(n))),
+    "subscriber, MQTT QoS 1": (120_000, lambda n: client("subscriber", "mqtt", 1, n, played(sends_mqtt(n, 1)))),
+    "subscriber, Event Handler": (150_000, lambda n: client("subscriber", "sse", 0, n, played(sends_events(n)))),
     "Event Handler, 1 subscriber": (EVENTS, lambda _: event_handler(1)),
     "Event Handler, 10 subscribers": (EVENTS, lambda _: event_handler(10)),
 }
