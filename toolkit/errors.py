@@ -23,7 +23,7 @@ from dataclasses import dataclass
 EXIT_CODES: dict[int, str] = {
     0: "done, or nothing to do",
     1: "internal error (a bug; the traceback is in the log)",
-    2: "wrong use of the command line",
+    2: "wrong use of the command line, or a path of this machine that cannot be read or written",
     3: "the testbed file (or a file it names) is invalid",
     4: "a node, the engine or an image is out of reach, or a node fails the preflight",
     5: "deploy incomplete; run it again to go on",

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.target import JsonOption
+from toolkit.cli.written import tell_written
+
 app = typer.Typer(
     help="Export the Grafana dashboards. Example: toolkit dashboards export",
     no_args_is_help=True,
@@ -27,11 +30,13 @@ def register(parent: typer.Typer) -> None:
 @app.command("export")
 def export(
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")] = Path("dashboards"),
+    json_output: JsonOption = False,
 ) -> None:
     """Write every dashboard as JSON, for a Grafana of your own. Example: toolkit dashboards export --to dashboards"""
     from toolkit.provisioning.dashboards import dashboards
 
     to.mkdir(parents=True, exist_ok=True)
-    for name, text in dashboards().items():
+    made = dashboards()
+    for name, text in made.items():
         (to / name).write_text(text)
-        typer.echo(f"wrote {to / name}")
+    tell_written([to / name for name in made], as_json=json_output)

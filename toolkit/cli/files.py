@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.cli.target import DEFAULT_FILE, JsonOption, ProviderOption
+from toolkit.cli.written import tell_written
 from toolkit.errors import FileInvalidError, Problem, UsageError
 from toolkit.events import counted
 from toolkit.spec.names import NAME_PATTERN
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
 def init(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="The file to write.")] = DEFAULT_FILE,
     name: Annotated[str, typer.Option(metavar="NAME", help="The testbed's name.")] = "lab",
+    json_output: JsonOption = False,
 ) -> None:
     """Write a small testbed file to start from. Example: toolkit init && toolkit deploy"""
     if not re.fullmatch(NAME_PATTERN, name):
@@ -55,7 +57,8 @@ def init(
     if file.exists():
         raise UsageError(f"{file} is there already; choose another name: toolkit init OTHER.yml")
     file.write_text(_EXAMPLE.format(name=name))
-    typer.echo(f"wrote {file}; next: toolkit deploy {file}")
+    tell_written([file], as_json=json_output)
+    typer.echo(f"next: toolkit deploy {file}", err=True)
 
 
 def validate(
@@ -102,7 +105,9 @@ def validate(
         typer.echo(json.dumps(documents))
 
 
-def schema() -> None:
+def schema(
+    json_output: Annotated[bool, typer.Option("--json", help="The form it has anyway.")] = True,  # noqa: ARG001
+) -> None:
     """Print the JSON Schema of testbed files, for editors. Example: toolkit schema > testbed.schema.json"""
     from toolkit.spec.file import json_schema
 

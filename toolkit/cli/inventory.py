@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from toolkit import paths
+from toolkit.cli import completion
 from toolkit.cli.target import TestbedArgument, loaded
+from toolkit.errors import UsageError
+from toolkit.spec.names import did_you_mean
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +22,10 @@ def register(app: typer.Typer) -> None:
 def inventory(
     testbed: TestbedArgument = None,
     listing: Annotated[bool, typer.Option("--list", help="The whole inventory (the default).")] = True,  # noqa: ARG001
-    host: Annotated[str | None, typer.Option("--host", metavar="NODE", help="Only one node's variables.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option("--host", metavar="NODE", autocompletion=completion.nodes, help="Only one node's variables."),
+    ] = None,
     script: Annotated[bool, typer.Option("--script", help="Write an inventory script and print its path.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="The form it has anyway.")] = True,  # noqa: ARG001
 ) -> None:
@@ -43,4 +49,7 @@ def inventory(
         typer.echo(str(file))
         return
     answer = dynamic_inventory(deployment, asked)
-    typer.echo(json.dumps(answer["_meta"]["hostvars"].get(host, {}) if host else answer, indent=1))
+    known = answer["_meta"]["hostvars"]
+    if host is not None and host not in known:
+        raise UsageError(f"no node is named {host!r}{did_you_mean(host, known)}")
+    typer.echo(json.dumps(answer if host is None else known[host], indent=1))

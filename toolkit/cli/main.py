@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -83,7 +85,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a sign or two of ours
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.exit(_exit_code())
+    code = _exit_code()
+    try:
+        sys.stdout.flush()
+    except OSError:  # it has been said; Python would try again at its end, and give that another exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _exit_code() -> int:
@@ -91,8 +98,10 @@ def _exit_code() -> int:
         code = application(sys.argv[1] if len(sys.argv) > 1 else "")(standalone_mode=False, prog_name="toolkit")
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        return 0
+    except SystemExit as ended:  # of typer or rich: a shell has its completion, or nobody reads on
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        code = INTERRUPTED if _acts() else 0
     except Exception as error:  # noqa: BLE001 - whatever it is, people get words and no traceback
         return _explain(error)
     if code == INTERRUPTED:  # typer, too, makes this of an interrupt
@@ -146,7 +155,7 @@ def _typed_instead(error: typer.TyperException) -> str:
 
 def _acts() -> bool:
     """Whether the command changes machines, so that something is left to go on from."""
-    return any(word in ACTING for word in sys.argv[1:2])
+    return any(word in ACTING for word in sys.argv[1:2]) and not {"--help", "--dry-run"} & set(sys.argv)
 
 
 def _is_of_this_machine(error: OSError) -> bool:
@@ -196,6 +205,7 @@ def _say(words: str, exit_code: int, problems: Sequence[Problem] = ()) -> int:
             document["problems"] = [
                 {"file": p.file, "line": p.line, "column": p.column, "message": p.message} for p in problems
             ]
-        typer.echo(json.dumps(document))
+        with contextlib.suppress(OSError):  # which may be what is told
+            typer.echo(json.dumps(document))
     typer.echo(words, err=True)
     return exit_code

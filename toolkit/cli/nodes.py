@@ -145,10 +145,8 @@ def logs(
         for container in what.containers.values()
         if service in {None, container.service}
     ]
-    for what in seen.values():
-        if isinstance(what, ToolkitError):
-            typer.echo(str(what), err=True)
-    if not found:
+    silent = [what for what in seen.values() if isinstance(what, ToolkitError)]
+    if not found and not silent:
         raise UsageError(f"no container of {service or 'any service'} on {nodes}; see: toolkit status")
     if follow and len(found) > 1:
         names = ", ".join(f"{host.node}/{container.service}" for host, container in found)
@@ -160,3 +158,5 @@ def logs(
                 typer.echo(json.dumps({"node": host.node, "service": container.service, "line": line}))
             else:
                 typer.echo(f"{host.node}/{container.service}: {line}")
+    if silent:
+        fail(UnreachableError("\n".join(map(str, silent))))

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from toolkit.cli.target import JsonOption
+from toolkit.cli.written import tell_written
 
 TestbedName = Annotated[
     str | None, typer.Option("--testbed", "-t", metavar="NAME", help="Look only among the runs of this testbed.")
@@ -42,6 +43,7 @@ def report(
         Path | None, typer.Option(metavar="FOLDER", help="Also draw the figures for a paper into this folder.")
     ] = None,
     form: Annotated[Literal["svg", "pdf"], typer.Option("--format", help="Of those figures.")] = "svg",
+    json_output: JsonOption = False,
 ) -> None:
     """Write one page on one run or several that works offline. Example: toolkit report latest --to report.html"""
     from toolkit.measure.experiments import find_experiment
@@ -61,15 +63,12 @@ def report(
             page = next(file for file in made if file.name == "report.html")
             to.write_text(page.read_text())
             made.append(to)
-        for file in made:
-            typer.echo(f"wrote {file}")
-        return
-    folders = [find_run(run, testbed) for run in runs or ["latest"]]
-    typer.echo(f"wrote {write_report(folders, to or folders[0].path / 'report.html')}")
-    made = write_tables(folders, tables) if tables else []
-    made += write_figures(folders, figures, form=form) if figures else []
-    for file in made:
-        typer.echo(f"wrote {file}")
+    else:
+        folders = [find_run(run, testbed) for run in runs or ["latest"]]
+        made = [write_report(folders, to or folders[0].path / "report.html")]
+        made += write_tables(folders, tables) if tables else []
+        made += write_figures(folders, figures, form=form) if figures else []
+    tell_written(made, as_json=json_output)
 
 
 def compare(

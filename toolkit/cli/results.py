@@ -14,6 +14,7 @@ import typer
 from toolkit.cli import completion
 from toolkit.cli.ending import fail
 from toolkit.cli.target import JsonOption
+from toolkit.cli.written import tell_written
 from toolkit.errors import MeasurementError, UsageError
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ def export(
         ),
     ] = None,
     testbed: NameOption = None,
+    json_output: JsonOption = False,
 ) -> None:
     """Pack a run's folder for somebody else. Unpacked, it makes a report there: toolkit report FOLDER.
 
@@ -158,7 +160,7 @@ def export(
     folder = find_run(run, testbed)
     to = to or Path(f"{folder.name}.tar.gz")
     shutil.make_archive(str(to)[: -len(".tar.gz")], "gztar", folder.path.parent, folder.name)
-    typer.echo(f"wrote {to}")
+    tell_written([to], as_json=json_output)
 
 
 @app.command("prune")
@@ -166,21 +168,25 @@ def prune(
     testbed: Annotated[str, typer.Option("--testbed", "-t", metavar="NAME", help="The testbed.")],
     keep: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="How many of the newest runs stay.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Delete all but the newest runs of a testbed. Example: toolkit results prune -t lab --keep 20"""
     from toolkit.measure.experiments import list_experiments
     from toolkit.measure.store import prune as prune_runs
 
     gone = prune_runs(testbed, keep=keep, dry_run=dry_run)
-    for run in gone:
-        typer.echo(f"{'would delete' if dry_run else 'deleted'} {run.name}")
-    names = {run.name for run in gone}
+    names = [run.name for run in gone]
+    if json_output:
+        typer.echo(json.dumps({"would_delete" if dry_run else "deleted": names}))
+    else:
+        for name in names:
+            typer.echo(f"{'would delete' if dry_run else 'deleted'} {name}")
     for experiment in list_experiments(testbed):
-        if lacks := len(names & {entry["run"] for entry in experiment.document()["runs"]}):
+        if lacks := len({entry["run"] for entry in experiment.document()["runs"]}.intersection(names)):
             verb = "would lack" if dry_run else "lacks"
             typer.echo(
                 f"{experiment.name} {verb} {lacks} of its runs: its page stays as it is, and one made again says so",
                 err=True,
             )
-    if not gone:
+    if not gone and not json_output:
         typer.echo(f"nothing to do: testbed {testbed} has no more than {keep} run{'' if keep == 1 else 's'}")

@@ -11,6 +11,7 @@ import typer
 from toolkit.cli import completion
 from toolkit.cli.progress import progress
 from toolkit.cli.target import EventsOption, JsonOption, TestbedArgument, loaded
+from toolkit.errors import UnreachableError
 
 if TYPE_CHECKING:
     from toolkit.spec.testbed import Testbed
@@ -43,7 +44,10 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every 2 s until interrupted.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Show every node, its containers, their health and its clock. Example: toolkit status --nodes role:broker"""
+    """Show every node, its containers, their health and its clock. Example: toolkit status --nodes role:broker
+
+    Exit code 4 if a node cannot be reached. Whether all is well is asked by: toolkit verify
+    """
     from toolkit.controller.status import node_row
     from toolkit.provisioning.observe import observe
     from toolkit.spec.selectors import select
@@ -62,8 +66,10 @@ def status(
         else:
             _print(asked, deployment, rows, clear=watch)
         if not watch:
-            return
+            break
         time.sleep(2)
+    if any(row["error"] and row["state"] in {"absent", "unreachable"} for row in rows):
+        raise typer.Exit(UnreachableError.exit_code)  # what was printed says why
 
 
 def _print(testbed: Testbed, deployment: Deployment, rows: list[dict[str, Any]], *, clear: bool) -> None:

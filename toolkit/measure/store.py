@@ -176,8 +176,13 @@ def find_run(name: str, testbed: str | None = None) -> RunFolder:
 
     Raises UsageError listing candidates.
     """
-    if (Path(name) / "manifest.json").is_file():
-        return RunFolder(Path(name).resolve())
+    place = Path(name)
+    if (place / "manifest.json").is_file():
+        return RunFolder(place.resolve())
+    if place.is_dir() and "/" in name:
+        raise UsageError(f"{name} is no folder of a run: it holds no manifest.json")
+    if not place.exists() and ("/" in name or place.suffix):  # ids and names of workloads have neither
+        raise UsageError(f"there is no file or folder {name}; runs: toolkit results list")
     home = paths.workspace()
     names = [testbed] if testbed else sorted(f.name for f in home.iterdir() if f.is_dir()) if home.is_dir() else []
     runs = [run for each in names for run in list_runs(each)]

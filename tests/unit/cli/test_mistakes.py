@@ -219,6 +219,11 @@ def test_a_name_that_is_nearly_one_that_is_deployed(here: Path, shell: Shell) ->
 def test_a_run_that_is_not_there_names_those_that_are(here: Path, shell: Shell, workspace: Path) -> None:
     make_run(workspace / "lab" / "runs" / "20260101T000001Z-slow")
     assert "there is no run 'x'; there are: 20260101T000001Z-slow" in shell("results show x")[1]
+    (here / "empty").mkdir()
+    for line in ("model fit missing.csv", "report runs/missing", "results verify missing.csv"):
+        *_, name = line.split()
+        assert shell(line) == (2, f"there is no file or folder {name}; runs: toolkit results list\n")
+    assert "./empty is no folder of a run: it holds no manifest.json" in shell("results show ./empty")[1]
     code, told = shell("report latest --to lab.yml/report.html")
     assert code == 2
     assert "lab.yml: File exists" in told
@@ -236,16 +241,39 @@ def test_nodes_that_are_not_reached_are_named_once_and_below_the_table(
     monkeypatch.setattr("toolkit.provisioning.observe.observe", lambda *_: gone)
     monkeypatch.setattr("toolkit.controller.gates.observe", lambda *_: gone)
     code, told = shell("status lab")
-    assert code == 0
+    assert code == 4
     assert told.splitlines()[-5:] == [f"node {name}: {why}" for name in names]
     monkeypatch.setenv("COLUMNS", "40")
     assert ["sub-2", "unreachable", "-"] in [line.split() for line in shell("status lab")[1].splitlines()]
     monkeypatch.setenv("COLUMNS", str(WIDTH))
-    assert shell("logs -t lab")[1].count(f"node eh: {why}") == 1
+    code, told = shell("logs -t lab")
+    assert code == 4
+    assert told.splitlines() == [f"node {name}: {why}" for name in names]
     code, told = shell("verify lab --gate engine --gate images")
     assert code == 6
     assert "images: 0 of 5 nodes pass, the others were not reached" in told
     assert f"engine: node eh: {why}" in told
+
+
+def test_nodes_that_are_in_the_file_only_are_no_trouble_to_look_at(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.provisioning.observe.observe", lambda *_: {})
+    deployment = Deployment(name="lab", file=str(here / "lab.yml"), stage="deployed", notes={"grafana": "no image"})
+    save_deployment(deployment)
+    assert shell("status lab")[0] == 0
+    save_deployment(dataclasses.replace(deployment, failed={"eh": "no address is free"}))
+    code, told = shell("status lab")
+    assert code == 4
+    assert told.splitlines()[-1] == "node eh: no address is free"
+
+
+def test_an_inventory_has_no_variables_of_nodes_that_are_not_there(here: Path, shell: Shell) -> None:
+    save_deployment(Deployment(name="lab", file=str(here / "lab.yml"), stage="deployed", hosts={"eh": held("eh")}))
+    assert shell("inventory lab --host e") == (2, "no node is named 'e'; did you mean 'eh'?\n")
+    code, told = shell("inventory lab --host eh")
+    assert code == 0
+    assert json.loads(told)["ansible_host"] == "eh"
 
 
 def test_nodes_without_a_machine_are_not_passed_over(here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,6 +341,78 @@ def test_a_workspace_that_may_not_be_written_is_named_and_another_is_proposed(
     assert code == 2
     assert "Not a directory" in told
     assert "try another workspace: TOOLKIT_HOME=FOLDER" in told
+
+
+def test_what_commands_write_and_remove_is_one_document(
+    here: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(workspace / "lab" / "runs" / "20260101T000001Z-slow")
+
+    def document(line: str) -> dict[str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["toolkit", *line.split(), "--json"])
+        assert main._exit_code() == 0
+        told: dict[str, list[str]] = json.loads(capsys.readouterr().out)
+        return told
+
+    written = [
+        *document("report --to r.html --tables tables")["wrote"],
+        *document("results export --to r.tar.gz")["wrote"],
+        *document("dashboards export --to boards")["wrote"],
+        *document("init new.yml")["wrote"],
+    ]
+    assert {"r.html", "tables/hops.csv", "r.tar.gz", "boards/kpis.json", "new.yml"} <= set(written)
+    assert all((here / name).is_file() for name in written)
+    name = "20260101T000001Z-slow"
+    assert document("results prune -t lab --keep 0 --dry-run") == {"would_delete": [name]}
+    assert document("results prune -t lab --keep 0") == {"deleted": [name]}
+    assert document("results prune -t lab --keep 0") == {"deleted": []}
+
+
+@pytest.mark.parametrize("line", ["schema", "validate lab.yml --resolved", "deploy --help"])
+def test_where_nobody_reads_on_what_only_shows_is_done(here: Path, line: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:  # noqa: PTH123 - it is a descriptor
+        ran = subprocess.run(
+            [sys.executable, "-m", "toolkit", *line.split()],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_where_nobody_reads_on_what_acts_is_interrupted(
+    here: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def emits(_: str) -> None:
+        try:
+            raise BrokenPipeError
+        except OSError:
+            sys.exit(1)  # as typer does
+
+    monkeypatch.setattr(main, "application", emits)
+    assert shell("deploy lab.yml --json") == (
+        130,
+        "interrupted; the state is saved: deploy again to go on, or teardown\n",
+    )
+    assert shell("deploy lab.yml --dry-run") == (0, "")
+
+
+@pytest.mark.parametrize("line", ["schema", "validate lab.yml --json"])
+def test_output_that_cannot_be_written_is_told(here: Path, line: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "toolkit", *line.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1
+    assert "No space left on device" in ran.stderr
 
 
 def test_a_full_disk_is_told_with_what_lies_where(
