@@ -1,4 +1,6 @@
-"""How long joining and summarising takes, and how much memory: `bench_measure.py [samples] [subscribers]`.
+"""How long joining and summarising takes, and how much memory.
+
+Run: .venv/bin/python tests/bench/bench_measure.py [--samples 10000000] [--subscribers 1]
 
 A made-up run of one publisher with four streams; 1 in 1,000 deliveries is lost, 1 in 1,000 comes twice. The goal is
 10 million samples in 60 s and 1 GB. Memory is this process' high-water mark, its imports included.
@@ -6,6 +8,7 @@ A made-up run of one publisher with four streams; 1 in 1,000 deliveries is lost,
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import resource
@@ -17,11 +20,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.contract.orders import Arrivals
-from toolkit.contract.samples import STAMP_DTYPE, Point, StampsInfo
-from toolkit.measure.compute import compute
-from toolkit.measure.store import RunFolder
-from toolkit.spec.workload import Workload
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from toolkit.contract.orders import Arrivals  # noqa: E402
+from toolkit.contract.samples import STAMP_DTYPE, Point, StampsInfo  # noqa: E402
+from toolkit.measure.compute import compute  # noqa: E402
+from toolkit.measure.store import RunFolder  # noqa: E402
+from toolkit.spec.workload import Workload  # noqa: E402
 
 DTYPE = np.dtype(STAMP_DTYPE)
 STREAMS = 4
@@ -93,8 +98,11 @@ def make_run(folder: Path, samples: int, subscribers: int) -> RunFolder:
 
 def main() -> int:
     """Make a run, measure, print one line of JSON."""
-    samples = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
-    subscribers = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--samples", type=int, default=10_000_000)
+    arguments.add_argument("--subscribers", type=int, default=1)
+    given = arguments.parse_args()
+    samples, subscribers = given.samples, given.subscribers
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         run = make_run(Path(name), samples, subscribers)
         raw_bytes = sum(file.stat().st_size for file in run.raw.rglob("*.stamps"))
