@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from toolkit.contract.orders import Arrivals  # noqa: E402
-from toolkit.contract.samples import STAMP_DTYPE, Point, StampsInfo  # noqa: E402
-from toolkit.measure.compute import compute  # noqa: E402
-from toolkit.measure.store import RunFolder  # noqa: E402
-from toolkit.spec.workload import Workload  # noqa: E402
+from toolkit.contract.orders import Arrivals
+from toolkit.contract.samples import STAMP_DTYPE, Point, StampsInfo
+from toolkit.measure.compute import compute
+from toolkit.measure.store import RunFolder
+from toolkit.spec.workload import Workload
 
 DTYPE = np.dtype(STAMP_DTYPE)
 STREAMS = 4
