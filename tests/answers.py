@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.folders import write_files
 from tests.ports import free_port
 from tests.programs import find_program
 from tests.waiting import until
 from toolkit.provisioning.dashboards import dashboards
-from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
+from toolkit.provisioning.monitoring import prometheus_files
 from toolkit.provisioning.render import Target
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Host
@@ -117,9 +118,7 @@ def prometheus(folder: Path, testbed: Testbed, hosts: Mapping[str, Host], target
     """The address of a Prometheus as deploy configures it, with its rules; its files are in a new folder."""
     program = find_program("prometheus")
     folder.mkdir()
-    (folder / "prometheus.yml").write_text(prometheus_config(testbed, hosts, targets))
-    (folder / "recording.yml").write_text(recording_rules())
-    (folder / "alerts.yml").write_text(alert_rules(testbed))
+    write_files(folder, prometheus_files(testbed, hosts, targets))
     port = free_port()
     process = subprocess.Popen(
         [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",

@@ -1,4 +1,4 @@
-"""Collects what processes without a container left in folders of this machine."""
+"""Folders of this machine: files put into them, and what processes without a container left there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from toolkit.measure.collect import CLOCK_LOGS
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Name below the folder -> content."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
 
 
 class FolderCollector:

@@ -6,22 +6,22 @@ import contextlib
 import dataclasses
 import http.server
 import itertools
-import shutil
 import signal
 import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.folders import write_files
 from tests.past import fill, known_series
 from tests.ports import free_port
 from tests.waiting import until
 from toolkit.contract import metrics as m
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, expose
-from toolkit.provisioning.monitoring import NODE_SCRAPE_S, alert_rules, prometheus_config, recording_rules
+from toolkit.provisioning.monitoring import NODE_SCRAPE_S, prometheus_files
 from toolkit.provisioning.render import targets
 from toolkit.spec.load import load_testbed
 from toolkit.spec.testbed import Testbed
@@ -96,23 +96,21 @@ def simulated(folder: Path, nodes: int, *, past_s: int = 0) -> Iterator[Simulate
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # Prometheus ends in the middle of a scrape
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    config = prometheus_config(testbed, hosts, asked)
-    (folder / "recording.yml").write_text(recording_rules())
-    (folder / "alerts.yml").write_text(alert_rules(testbed))
+    files = prometheus_files(testbed, hosts, asked)
     try:
         with contextlib.ExitStack() as stack:
             address = f"127.0.0.1:{served}"
             if past_s:
-                with _prometheus(folder / "first", config, address):
+                with _prometheus(folder / "first", files, address):
                     time.sleep(SCRAPED_S)
                     series = known_series(address)
-                process = stack.enter_context(_prometheus(folder, NOT_YET, address))
+                process = stack.enter_context(_prometheus(folder, {**files, "prometheus.yml": NOT_YET}, address))
                 now_s = int(time.time())
                 fill(address, series, NODE_SCRAPE_S, now_s - past_s, now_s)
-                (folder / "prometheus.yml").write_text(config)
+                write_files(folder, files)
                 process.send_signal(signal.SIGHUP)
             else:
-                process = stack.enter_context(_prometheus(folder, config, address))
+                process = stack.enter_context(_prometheus(folder, files, address))
             yield Simulated(testbed=testbed, targets=len(asked), address=address, process=process.pid)
     finally:
         server.shutdown()
@@ -120,12 +118,8 @@ def simulated(folder: Path, nodes: int, *, past_s: int = 0) -> Iterator[Simulate
 
 
 @contextlib.contextmanager
-def _prometheus(folder: Path, config: str, address: str) -> Iterator[subprocess.Popen[bytes]]:
-    folder.mkdir(exist_ok=True)
-    for rules in ("recording.yml", "alerts.yml"):
-        if not (folder / rules).exists():
-            shutil.copy(folder.parent / rules, folder)
-    (folder / "prometheus.yml").write_text(config)
+def _prometheus(folder: Path, files: Mapping[str, str], address: str) -> Iterator[subprocess.Popen[bytes]]:
+    write_files(folder, files)
     process = subprocess.Popen(
         ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
          f"--web.listen-address={address}", "--web.enable-remote-write-receiver", "--log.level=error"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from tests.conftest import lacking
+from tests.folders import write_files
 from toolkit.contract import metrics
 from toolkit.provisioning import monitoring
 from toolkit.provisioning.dashboards import dashboards, grafana_files
@@ -56,11 +58,7 @@ TARGETS = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     hosts = {name: host(name) for name in ("base", "pub")}
-    (tmp_path / "prometheus.yml").write_text(
-        monitoring.prometheus_config(bed(alertmanager="10.0.0.9:9093"), hosts, TARGETS)
-    )
-    (tmp_path / "recording.yml").write_text(monitoring.recording_rules())
-    (tmp_path / "alerts.yml").write_text(monitoring.alert_rules(bed()))
+    write_files(tmp_path, monitoring.prometheus_files(bed(alertmanager="10.0.0.9:9093"), hosts, TARGETS))
     return tmp_path
 
 
@@ -73,7 +71,7 @@ def test_promtool_takes_the_configuration_and_both_files_of_rules(folder: Path) 
 @pytest.mark.parametrize("address", ["10.0.0.9:9093", "alerts.lan:9093", "[fd00::9]:9093"])
 def test_alerts_are_sent_to_the_alertmanager_that_the_testbed_names(folder: Path, address: str) -> None:
     file = folder / "prometheus.yml"
-    file.write_text(monitoring.prometheus_config(bed(alertmanager=address), {"base": host("base")}, TARGETS))
+    write_files(folder, monitoring.prometheus_files(bed(alertmanager=address), {"base": host("base")}, TARGETS))
     [manager] = yaml.safe_load(file.read_text())["alerting"]["alertmanagers"]
     assert manager == {"static_configs": [{"targets": [address]}]}
     promtool("check", "config", file)
@@ -81,7 +79,7 @@ def test_alerts_are_sent_to_the_alertmanager_that_the_testbed_names(folder: Path
 
 def test_without_an_alertmanager_there_is_no_alerting_section(folder: Path) -> None:
     file = folder / "prometheus.yml"
-    file.write_text(monitoring.prometheus_config(bed(), {"base": host("base")}, TARGETS))
+    write_files(folder, monitoring.prometheus_files(bed(), {"base": host("base")}, TARGETS))
     assert "alerting" not in yaml.safe_load(file.read_text())
     promtool("check", "config", file)
 
@@ -93,20 +91,32 @@ def test_targets_carry_their_labels_and_those_without_a_host_are_left_out(folder
     assert jobs["node"]["scrape_interval"] == "2s"
     assert jobs["node-pi1"]["scrape_interval"] == "5s"
     assert "scrape_interval" not in jobs["publisher"]
-    labels = [group["labels"] for group in jobs["publisher"]["static_configs"]]
-    assert [found["node"] for found in labels] == ["base", "pub"]
-    assert labels[0] == {
+    [found] = jobs["publisher"]["file_sd_configs"]
+    assert found["files"] == ["targets/publisher.json"]
+    groups = json.loads((folder / "targets/publisher.json").read_text())
+    assert [group["targets"] for group in groups] == [["10.0.0.2:9300"]] * 2
+    assert [group["labels"]["node"] for group in groups] == ["base", "pub"]
+    assert groups[0]["labels"] == {
         "testbed": 'quick"start', "node": "base", "kind": "vm", "service": "publisher", "role": "publisher",
         "instance": "base:9300",
     }  # fmt: skip
+
+
+def test_a_node_more_changes_only_what_prometheus_reads_again_by_itself() -> None:
+    one, two = (
+        monitoring.prometheus_files(bed(), {name: host(name) for name in names}, TARGETS)
+        for names in (("base", "pub"), ("base", "pub", "gone"))
+    )
+    assert one.keys() == two.keys()
+    assert {name for name in one if one[name] != two[name]} == {"targets/node-pi1.json", "targets/publisher.json"}
 
 
 @pytest.mark.parametrize(
     ("interval_s", "written", "node"), [(0.5, "500ms", "2s"), (5.0, "5s", None), (15.0, "15s", None)]
 )
 def test_intervals_are_written_as_prometheus_reads_them(interval_s: float, written: str, node: str | None) -> None:
-    config = monitoring.prometheus_config(bed(scrape_interval_s=interval_s), {"base": host("base")}, TARGETS)
-    parsed = yaml.safe_load(config)
+    files = monitoring.prometheus_files(bed(scrape_interval_s=interval_s), {"base": host("base")}, TARGETS)
+    parsed = yaml.safe_load(files["prometheus.yml"])
     assert parsed["global"]["scrape_interval"] == written
     [job] = [job for job in parsed["scrape_configs"] if job["job_name"] == "node"]
     assert job.get("scrape_interval") == node

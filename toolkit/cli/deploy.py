@@ -131,9 +131,9 @@ def redeploy(
 
 
 def _asked(testbed: str | None, provider: str | None, sets: list[str] | None, scale: float) -> Asked:
-    from toolkit.spec.load import Asked
+    from toolkit.controller.asked import asked_anew
 
-    return Asked(file=testbed_file(testbed), provider=provider, overrides=settings(sets), scale=scale)
+    return asked_anew(testbed_file(testbed), provider=provider, overrides=settings(sets), scale=scale)
 
 
 def _shown(verb: Verb, asked: Asked) -> AbstractContextManager[Journal]:

@@ -154,6 +154,7 @@ def plan_deploy(asked: Asked) -> Plan:
     if not plan.nodes("create", "replace"):
         return plan
     try:
+        refuse_what_others_hold(testbed.name)
         return dataclasses.replace(plan, obstacles=tuple(obstacles(testbed)))
     except ToolkitError as error:
         return dataclasses.replace(plan, obstacles=(str(error),))

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from toolkit import ssh
 from toolkit.contract.bundle import Bundle
 from toolkit.errors import GateError, ToolkitError
 from toolkit.events import Emit, Event, counted
 from toolkit.provisioning.observe import Observed, observe
-from toolkit.provisioning.render import PROMETHEUS_PORT
+from toolkit.provisioning.render import PROMETHEUS_PORT, targets
 from toolkit.spec.testbed import Testbed
 from toolkit.state import Host
 
@@ -177,7 +178,7 @@ _JUDGES: Mapping[str, _Judge] = {"engine": _engine, "images": _images, "clock": 
 
 
 def _metrics(testbed: Testbed, hosts: Mapping[str, Host]) -> list[Refusal]:
-    """Every target that Prometheus was told of has been scraped, and is up."""
+    """Everything that exposes metrics is among Prometheus' targets, has been scraped, and is up."""
     refusals: list[Refusal] = []
     for service in testbed.service_of_role("monitor"):
         for node in service.nodes:
@@ -188,18 +189,19 @@ def _metrics(testbed: Testbed, hosts: Mapping[str, Host]) -> list[Refusal]:
             except ToolkitError as error:
                 refusals.append(Refusal(gate="metrics", node=node, why=str(error)))
                 continue
-            refusals += [
-                Refusal(
-                    gate="metrics",
-                    node=target["labels"].get("node", "?"),
-                    why=f"{target['scrapeUrl']} is {target['health']} {target['lastError']}".rstrip(),
-                )
-                for target in active
-                if target["health"] != "up"
-            ]
-            if not active:
-                refusals.append(Refusal(gate="metrics", node=node, why="Prometheus has no targets yet"))
+            seen = {urlsplit(target["scrapeUrl"]).netloc: target for target in active}
+            for wanted in targets(testbed, hosts):
+                address = f"{wanted.address}:{wanted.port}"
+                if why := _not_scraped(address, seen.get(address)):
+                    refusals.append(Refusal(gate="metrics", node=wanted.node, why=why))
     return refusals
+
+
+def _not_scraped(address: str, seen: Mapping[str, Any] | None) -> str:
+    """Why Prometheus has no metrics of a target; empty where it has."""
+    if seen is None:
+        return f"{address} is not among the targets of Prometheus"
+    return "" if seen["health"] == "up" else f"{seen['scrapeUrl']} is {seen['health']} {seen['lastError']}".rstrip()
 
 
 def prometheus(host: Host, path: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -43,6 +44,9 @@ are of all processes of a job together, and the label says `ALL_INSTANCES`."""
 ALL_INSTANCES = "all"
 RULE_WINDOW_SCRAPES = 10
 """Rates of the rules reach over this many scrapes (at least 10 s)."""
+TARGETS = "targets"
+"""The folder beside prometheus.yml whose files Prometheus reads again by itself when they change: a node more or less
+leaves it running."""
 THROUGHPUT = {
     "broker_messages_in": metrics.BROKER_RECEIVED,
     "broker_messages_out": metrics.BROKER_SENT,
@@ -85,26 +89,24 @@ class AlertLimits:
     hold_s: float = 10.0
 
 
-def prometheus_config(testbed: Testbed, hosts: Mapping[str, Host], targets: Iterable[Target]) -> str:
-    """prometheus.yml; rules are expected beside it as recording.yml and alerts.yml.
+def prometheus_files(testbed: Testbed, hosts: Mapping[str, Host], targets: Iterable[Target]) -> dict[str, str]:
+    """Name -> content of everything below /etc/prometheus.
 
     Targets on nodes without a host are left out. Labels of a target: testbed, node, kind, service, role; `instance` is
     node:port, so that replicas differ.
     """
-    interval_s = testbed.monitoring.scrape_interval_s
     reachable = sorted((t for t in targets if t.node in hosts), key=lambda t: (_job(t), t.node, t.port))
-    jobs = [
-        {
-            "name": job,
-            "scrape_interval": duration(NODE_SCRAPE_S[job]) if NODE_SCRAPE_S.get(job, 0.0) > interval_s else None,
-            "scrape_timeout": duration(NODE_SCRAPE_S.get(job, interval_s)),
-            "keep": "|".join(NODE_SERIES) if job in NODE_SCRAPE_S else None,
-            "targets": [
-                {"address": f"{target.address}:{target.port}", "labels": _labels(testbed, target)} for target in members
-            ],
-        }
-        for job, members in groupby(reachable, key=_job)
-    ]
+    jobs = {job: list(members) for job, members in groupby(reachable, key=_job)}
+    return {
+        "prometheus.yml": _config(testbed, jobs),
+        "recording.yml": recording_rules(scrape_interval_s=testbed.monitoring.scrape_interval_s),
+        "alerts.yml": alert_rules(testbed),
+        **{f"{TARGETS}/{job}.json": _groups(testbed, members) for job, members in jobs.items()},
+    }
+
+
+def _config(testbed: Testbed, jobs: Iterable[str]) -> str:
+    interval_s = testbed.monitoring.scrape_interval_s
     return render_template(
         "prometheus/prometheus.yml.j2",
         testbed=testbed.name,
@@ -112,8 +114,23 @@ def prometheus_config(testbed: Testbed, hosts: Mapping[str, Host], targets: Iter
         scrape_timeout=duration(min(interval_s, 10.0)),
         evaluation_interval=duration(max(interval_s, 1.0)),
         alertmanager=testbed.monitoring.alertmanager,
-        jobs=jobs,
+        targets=TARGETS,
+        jobs=[
+            {
+                "name": job,
+                "scrape_interval": duration(NODE_SCRAPE_S[job]) if NODE_SCRAPE_S.get(job, 0.0) > interval_s else None,
+                "scrape_timeout": duration(NODE_SCRAPE_S.get(job, interval_s)),
+                "keep": "|".join(NODE_SERIES) if job in NODE_SCRAPE_S else None,
+            }
+            for job in jobs
+        ],
     )
+
+
+def _groups(testbed: Testbed, members: Iterable[Target]) -> str:
+    """The targets of one job, a line each."""
+    groups = [{"targets": [f"{t.address}:{t.port}"], "labels": _labels(testbed, t)} for t in members]
+    return "[\n" + ",\n".join(map(json.dumps, groups)) + "\n]\n"
 
 
 def recording_rules(*, scrape_interval_s: float = 1.0) -> str:

@@ -16,7 +16,7 @@ from toolkit.provisioning import databases, local_clouds
 from toolkit.provisioning.broker_access import client_environment, made_variables, upstream_options
 from toolkit.provisioning.brokers import BrokerSetup, broker_setup
 from toolkit.provisioning.dashboards import grafana_files
-from toolkit.provisioning.monitoring import alert_rules, prometheus_config, recording_rules
+from toolkit.provisioning.monitoring import TARGETS, prometheus_files
 from toolkit.provisioning.watching import console_files, console_node
 from toolkit.spec.quantities import in_base_units
 from toolkit.spec.services import (
@@ -364,15 +364,10 @@ class _NodeRenderer:
 
     def _monitor(self, service: Service) -> None:
         found = targets(self.testbed, self.hosts)
-        files = [
-            self._file("prometheus", "prometheus.yml", prometheus_config(self.testbed, self.hosts, found)),
-            self._file(
-                "prometheus",
-                "recording.yml",
-                recording_rules(scrape_interval_s=self.testbed.monitoring.scrape_interval_s),
-            ),
-            self._file("prometheus", "alerts.yml", alert_rules(self.testbed)),
-        ]
+        files = {
+            name: self._file("prometheus", name, text)
+            for name, text in prometheus_files(self.testbed, self.hosts, found).items()
+        }
         self._add(
             "prometheus",
             role="monitor",
@@ -386,7 +381,7 @@ class _NodeRenderer:
             mounts=(("etc/prometheus", "/etc/prometheus", "ro"), ("data/prometheus", "/prometheus", "rw")),
             cpus=service.cpus,
             memory_bytes=service.memory_bytes,
-            files=tuple(files),
+            files=tuple(path for name, path in files.items() if not name.startswith(f"{TARGETS}/")),
         )
         self._add(
             "hop-exporter",

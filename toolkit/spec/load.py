@@ -47,12 +47,14 @@ def load_testbed(
     overrides: Mapping[str, str] = _NOTHING,
     scale: float = 1.0,
     also: Path | None = None,
+    held: Mapping[str, str] = _NOTHING,
     environ: Mapping[str, str] = os.environ,
 ) -> Testbed:
     """The testbed a file asks for, every default worked in.
 
     `provider` takes all nodes from there instead; `overrides` maps a dotted path, or a variable's name, to YAML text
-    that replaces it; `scale` multiplies counts of nodes; `also` is a file with more workloads and experiments.
+    that replaces it; `scale` multiplies counts of nodes; `also` is a file with more workloads and experiments;
+    `held` maps virtual nodes to the addresses that they have now and keep, whoever comes before them in the file.
     Raises FileInvalidError with every problem found, UsageError for a wrong provider or override.
     """
     document = yaml.read(file)
@@ -63,7 +65,7 @@ def load_testbed(
     substitute(findings, environ)
     content = _check_shape(document, findings)
     name = content.get("name") or _name_of(file)
-    machines = resolve_machines(content, name, findings, provider=provider)
+    machines = resolve_machines(content, name, findings, provider=provider, held=held)
     testbed = dataclasses.replace(_testbed(file, name, content, machines, findings), scale=scale)
     rules.check(testbed, content, findings)
     if findings.problems:
@@ -92,6 +94,8 @@ class Asked:
     """Counts of nodes are multiplied by it."""
     also: Path | None = None
     """A file with more workloads and experiments."""
+    held: Mapping[str, str] = field(default_factory=dict)
+    """Virtual node -> the address it has now."""
 
     def load(self) -> Testbed:
         """The testbed; raises FileInvalidError or UsageError."""
@@ -101,6 +105,7 @@ class Asked:
             overrides={**self.overrides, **self.varied},
             scale=self.scale,
             also=self.also,
+            held=self.held,
         )
 
 

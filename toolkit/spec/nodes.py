@@ -44,9 +44,9 @@ def default_subnet(testbed: str) -> IPv4Network:
 
 
 def resolve_machines(
-    file: Mapping[str, Any], name: str, findings: Findings, *, provider: str | None = None
+    file: Mapping[str, Any], name: str, findings: Findings, *, provider: str | None = None, held: Mapping[str, str]
 ) -> Machines:
-    """Every node of the file; `provider` takes all of them from there instead."""
+    """Every node of the file; `provider` takes all of them from there instead; `held`: as in `load_testbed`."""
     providers = _providers(file, findings)
     if provider is not None and provider not in providers:
         raise UsageError(f"--provider {provider}: no such provider{did_you_mean(provider, filter(None, providers))}")
@@ -63,7 +63,7 @@ def resolve_machines(
         nodes = [dataclasses.replace(node, address=None) for node in nodes]
         subnet = default_subnet(name)
     return Machines(
-        nodes=tuple(_assign(nodes, subnet, providers, findings)),
+        nodes=tuple(_assign(nodes, subnet, providers, held, findings)),
         providers={key: value for key, value in providers.items() if any(n.provider == key for n in nodes)},
         subnet=subnet,
         twin=twin,
@@ -244,17 +244,28 @@ def _subnet(file: Mapping[str, Any], name: str, findings: Findings) -> IPv4Netwo
 
 
 def _assign(
-    nodes: list[Node], subnet: IPv4Network, providers: Mapping[str, ProviderSettings], findings: Findings
+    nodes: list[Node],
+    subnet: IPv4Network,
+    providers: Mapping[str, ProviderSettings],
+    held: Mapping[str, str],
+    findings: Findings,
 ) -> list[Node]:
-    """Addresses for virtual nodes without one: in the file's order, so that appended nodes move nobody."""
-    taken = {node.address for node in nodes}
+    """Addresses for virtual nodes without one: those that they hold, else the next free one in the file's order."""
+    named = {node.address for node in nodes}
+    kept = {
+        node.name: held[node.name]
+        for node in nodes
+        if node.address is None and node.name in held
+        if held[node.name] not in named and IPv4Address(held[node.name]) in subnet
+    }
+    taken = named.union(kept.values())
     free = (str(subnet[host]) for host in range(FIRST_HOST, subnet.num_addresses - 1))
     open_addresses = (address for address in free if address not in taken)
     assigned: list[Node] = []
     homeless: dict[str, list[str]] = {}
     for node in nodes:
         if node.address is None and providers[node.provider].type in VIRTUAL:
-            address = next(open_addresses, None)
+            address = kept.get(node.name) or next(open_addresses, None)
             if address is None:
                 homeless.setdefault(node.entry, []).append(node.name)
             assigned.append(dataclasses.replace(node, address=address))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from toolkit.controller import deploy, teardown
+from toolkit.controller.asked import as_deployed, asked_anew
 from toolkit.errors import FileInvalidError, UnreachableError, UsageError
 from toolkit.events import ignore
 from toolkit.providers.base import Acquired, Request, Resource
@@ -198,6 +199,8 @@ def test_a_testbed_of_that_name_in_another_workspace_is_left_alone(
     with pytest.raises(UsageError, match=f"named lab is up already, from the workspace {other}"):
         story(asked, ignore)
     assert released == []
+    [obstacle] = deploy.plan_deploy(asked).obstacles
+    assert f"named lab is up already, from the workspace {other}" in obstacle
     there_is.clear()  # the state is all that is left of it
     with contextlib.suppress(UnreachableError):
         story(asked, ignore)
@@ -247,3 +250,19 @@ def test_redeploy_lets_nobody_in_between_teardown_and_deploy(
     assert "container lab all" in released
     assert holders == [f"process {os.getpid()} on {socket.gethostname()} since {(holders[0] or '')[-8:]}"]
     assert lock_holder("lab") is None
+
+
+@pytest.mark.usefixtures("workspace")
+def test_nodes_keep_their_addresses_whoever_comes_before_them(tmp_path: Path) -> None:
+    asked = written(tmp_path, "name: lab\nnodes: {base: {}}\n")
+    held(asked.file)
+    deployment = load_deployment("lab")
+    assert deployment is not None
+    address = str(asked.load().subnet[10])
+    there = {"base": dataclasses.replace(deployment.hosts["base"], address=address)}
+    deployment = save_deployment(dataclasses.replace(deployment, hosts=there))
+    written(tmp_path, "name: lab\nnodes: {first: {}, base: {}}\n")
+    anew = asked_anew(asked.file, provider=None, overrides={}, scale=1.0)
+    for testbed in (anew.load(), as_deployed(deployment).load()):
+        assert testbed.node("base").address == address
+        assert testbed.node("first").address == str(testbed.subnet[11])

@@ -165,6 +165,24 @@ class TestAddresses:
         after = load("name: x\nnodes: {a: {}, b: {count: 2}, c: {}, d: {count: 9}}")
         assert after.nodes[: len(before.nodes)] == before.nodes
 
+    def test_who_holds_an_address_keeps_it_whoever_comes_before(self, load):
+        before = load("network: {subnet: 10.9.0.0/24}\nnodes: {a: {}, b: {count: 2}, c: {}}")
+        held = {node.name: node.address for node in before.nodes}
+        grown = load("network: {subnet: 10.9.0.0/24}\nnodes: {z: {}, a: {}, b: {count: 4}, c: {}}", held=held)
+        addresses = {node.name: node.address for node in grown.nodes}
+        assert held.items() <= addresses.items()
+        assert len(set(addresses.values())) == len(grown.nodes)
+        assert [addresses[name] for name in ("z", "b-3", "b-4")] == ["10.9.0.14", "10.9.0.15", "10.9.0.16"]
+        fewer = load("network: {subnet: 10.9.0.0/24}\nnodes: {c: {}}", held=held)
+        assert fewer.nodes[0].address == held["c"]
+
+    def test_an_address_that_is_held_gives_way_to_the_file(self, load):
+        held = {"a": "10.9.0.10", "b": "10.9.0.11"}
+        named = load("network: {subnet: 10.9.0.0/24}\nnodes: {a: {}, b: {}, c: {address: 10.9.0.10}}", held=held)
+        assert [node.address for node in named.nodes] == ["10.9.0.12", "10.9.0.11", "10.9.0.10"]
+        elsewhere = load("network: {subnet: 10.8.0.0/24}\nnodes: {a: {}, b: {}}", held=held)
+        assert [node.address for node in elsewhere.nodes] == ["10.8.0.10", "10.8.0.11"]
+
     def test_a_given_address_is_kept_and_never_given_twice(self, load):
         testbed = load("network: {subnet: 10.9.0.0/24}\nnodes: {a: {}, b: {address: 10.9.0.11}, c: {}}")
         assert [node.address for node in testbed.nodes] == ["10.9.0.10", "10.9.0.11", "10.9.0.12"]
