@@ -1,12 +1,10 @@
-"""What certificates of systems and clouds say: whose they are, and their public key."""
+"""Whose certificates of systems and clouds are."""
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from toolkit.errors import UsageError
@@ -37,9 +35,3 @@ def _common_name(certificate: Path) -> str:
         raise UsageError(f"{certificate} holds no certificate: {error}") from None
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else ""
-
-
-def public_key(certificate: Path) -> str:
-    """The certificate's key as systems tell it: base64 of the DER SubjectPublicKeyInfo."""
-    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
-    return base64.b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()

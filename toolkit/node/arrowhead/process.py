@@ -24,6 +24,7 @@ from toolkit.node.arrowhead.front import Front
 from toolkit.node.arrowhead.http_client import HttpClient
 from toolkit.node.arrowhead.http_server import HttpServer, Limits, Request, Response
 from toolkit.node.arrowhead.peers import Member, Offer, Peers
+from toolkit.node.arrowhead.public_keys import public_key
 from toolkit.node.arrowhead.refusals import Refusal
 from toolkit.node.arrowhead.routes import Route
 from toolkit.node.arrowhead.seed import load_seed, plant
@@ -153,17 +154,17 @@ async def _open(system: System, settings: Settings, stack: contextlib.AsyncExitS
     stack.callback(recorder.flush)
     client = HttpClient(tls=_client_tls(settings), read_timeout_s=settings.peer_timeout_s)
     stack.callback(client.close)
-    public_key = None
+    own_key = None
     if settings.tls is not None:
         certificates.own_name(settings.tls)
-        public_key = certificates.public_key(settings.tls.certificate)
+        own_key = public_key(settings.tls.certificate)
     member = Member(
         name=system.registered_name,
         address=settings.address,
         registry=settings.registry,
         interface=settings.quirks.core_interfaces[settings.secure],
         secure=settings.secure,
-        public_key=public_key,
+        public_key=own_key,
     )
     peers = Peers(member, client, offers=system.offers(settings), needs=system.needs(settings))
     return Core(settings=settings, storage=storage, peers=peers, recorder=recorder), figures

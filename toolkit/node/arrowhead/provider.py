@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from toolkit.contract import metrics
 from toolkit.errors import ToolkitError, UsageError
-from toolkit.node.arrowhead import certificates, logs, tls, tokens
+from toolkit.node.arrowhead import logs, tls, tokens
 from toolkit.node.arrowhead.access import common_name_of
 from toolkit.node.arrowhead.http_client import HttpClient
 from toolkit.node.arrowhead.http_server import HttpServer, Request, Response
 from toolkit.node.arrowhead.messages import ArrowheadService, ArrowheadSystem, ServiceRegistryEntry
 from toolkit.node.arrowhead.peers import exchange
 from toolkit.node.arrowhead.pretty import pretty
+from toolkit.node.arrowhead.public_keys import public_key
 from toolkit.node.arrowhead.refusals import Refusal
 from toolkit.node.arrowhead.settings import Settings, settings_from
 from toolkit.node.exposition import CONTENT_TYPE, Histogram, metrics_page
@@ -132,7 +133,7 @@ class Provider:
                 system_name=self._offered.system,
                 address=self._settings.address,
                 port=self._settings.port,
-                authentication_info=None if files is None else certificates.public_key(files.certificate),
+                authentication_info=None if files is None else public_key(files.certificate),
             ),
             service_uri=self._offered.uri,
         )

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UsageError
 from toolkit.node.arrowhead import tls
 from toolkit.node.arrowhead.access import Caller, common_name_of, is_cloud_name
+from toolkit.node.arrowhead.public_keys import public_key
 from toolkit.node.event_handler.problems import Problem
 from toolkit.node.event_handler.settings import HandlerSettings
 from toolkit.node.tls_sockets import TlsSocket
-
-_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-_VERSION, _LONG = 0xA0, 0x80
-"""In DER: the tag of a certificate's version, which old ones lack; the bit of a length that does not fit one byte."""
-_KEY_PLACE = 5
-"""After serial number, algorithm, issuer, validity and subject."""
 
 
 class Guard:
@@ -32,7 +25,7 @@ class Guard:
         self.client_context = tls.client_context(*files, verify_host=False)  # the framework never looks at host names
         for context in (self.server_context, self.client_context):
             context.sslsocket_class = TlsSocket
-        self.public_key = public_key(files[0].read_text())
+        self.public_key = public_key(files[0])
         """The own one, as systems tell it: base64 of the DER SubjectPublicKeyInfo."""
         authorities = map(common_name_of, self.client_context.get_ca_certs())
         self._cloud = next(filter(is_cloud_name, authorities), "")
@@ -42,32 +35,6 @@ class Guard:
     def caller(self, certificate: Mapping[str, Any] | None) -> Caller:
         """Who showed this certificate."""
         return Caller(common_name=common_name_of(certificate), server_cloud=self._cloud)
-
-
-def public_key(certificate: str) -> str:
-    """The key of the first certificate in a PEM text, base64 of its DER SubjectPublicKeyInfo."""
-    first = certificate[certificate.index(_BEGIN) : certificate.index(_END) + len(_END)]
-    to_be_signed = list(_elements(next(_elements(ssl.PEM_cert_to_DER_cert(first)))))
-    has_version = to_be_signed[0][0] == _VERSION
-    return base64.b64encode(to_be_signed[_KEY_PLACE + has_version]).decode()
-
-
-def _elements(der: bytes) -> Iterator[bytes]:
-    """The elements that a constructed DER element consists of."""
-    at, end = _extent(der, 0)
-    while at < end:
-        after = _extent(der, at)[1]
-        yield der[at:after]
-        at = after
-
-
-def _extent(der: bytes, at: int) -> tuple[int, int]:
-    """Where the contents of the element at `at` begin, and where they end."""
-    begin, length = at + 2, der[at + 1]
-    if length & _LONG:
-        size = length ^ _LONG
-        begin, length = begin + size, int.from_bytes(der[begin : begin + size], "big")
-    return begin, begin + length
 
 
 def unauthorized(caller: Caller, url: str) -> Problem:
