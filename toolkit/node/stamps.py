@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from toolkit.contract.orders import RunOrder
 from toolkit.contract.samples import HEAD_BYTES, HEADER_BYTES, STAMP_BYTES, StampsInfo, received_stamps, sent_stamps
@@ -46,6 +46,7 @@ _PLACEHOLDER_BYTES = 64 * 1024
 _MOST_SAMPLED = 128
 """In a period, for the hop exporter; what they cost is some 1 ms a second."""
 _MASK = (1 << 64) - 1
+_Waiting = TypeVar("_Waiting", bytearray, "list[int]")
 
 
 class StampWriter:
@@ -149,33 +150,29 @@ class StampWriter:
             self._send_sampled(self._live_flows)
 
     def _save(self) -> None:
-        # What is taken is copied first: the other thread adds meanwhile, which a view would forbid.
         for peer, headers in self._sent:
-            while taken := headers[: _AT_ONCE * HEADER_BYTES]:
-                self._look_out(len(headers) // HEADER_BYTES, _MOST_WAITING_HEADERS)
-                del headers[: len(taken)]
+            while taken := self._take(headers, _AT_ONCE, HEADER_BYTES, _MOST_WAITING_HEADERS):
                 self._keep(sent_stamps(taken, peer))
         while self._reads:
-            self._look_out(len(self._heads) // HEAD_BYTES, _MOST_WAITING_HEADERS)
             reads, count = [], 0
             while self._reads and count < _AT_ONCE:
                 reads.append(self._reads.popleft())
                 count += reads[-1][2]
-            heads = self._heads[: count * HEAD_BYTES]
-            del self._heads[: len(heads)]
-            self._keep(received_stamps(heads, reads))
-        while words := self.words[: _AT_ONCE * _WORDS]:
-            self._look_out(len(self.words) // _WORDS, _MOST_WAITING)
-            del self.words[: len(words)]
+            self._keep(received_stamps(self._take(self._heads, count, HEAD_BYTES, _MOST_WAITING_HEADERS), reads))
+        while words := self._take(self.words, _AT_ONCE, _WORDS, _MOST_WAITING):
             stamps = array.array("Q", words)
             if sys.byteorder == "big":
                 stamps.byteswap()
             self._keep(stamps.tobytes())
         self._write()
 
-    def _look_out(self, waiting: int, most: int) -> None:
-        if waiting > most:
+    def _take(self, waiting: _Waiting, count: int, size: int, most: int) -> _Waiting:
+        """The first `count` entries of `size` each; more than `most` that wait are too many for this disk."""
+        if len(waiting) // size > most:
             self._error = self._error or f"the disk under {self.path.parent} is too slow"
+        taken = waiting[: count * size]  # copied: the other thread adds meanwhile, which a view would forbid
+        del waiting[: len(taken)]
+        return taken
 
     def _keep(self, stamps: bytes | bytearray) -> None:
         self._taken += len(stamps) // STAMP_BYTES

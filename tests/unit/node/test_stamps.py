@@ -27,15 +27,20 @@ def order(**options: Any) -> RunOrder:
     return RunOrder(run="r", testbed="t", role="publisher", protocol="mqtt", options=options)
 
 
+def in_pieces(folder: Path, patch: pytest.MonkeyPatch, *, at_once: int) -> StampWriter:
+    """One that saves again and again while stamps come, so many at once."""
+    patch.setattr(stamps, "_AT_ONCE", at_once)
+    patch.setattr(stamps, "_PERIOD_S", 0.001)
+    return StampWriter(settings(folder), order())
+
+
 def close(writer: StampWriter, **counts: int) -> StampsInfo:
     return writer.close(counts=counts, flows={"0": ["10.0.0.1", 5]}, facts={"python": "3"})
 
 
 def test_every_stamp_comes_back_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamps, "_AT_ONCE", 64)
     monkeypatch.setattr(stamps, "_BYTES_AT_ONCE", 100 * STAMP.size)
-    monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
-    writer = StampWriter(settings(tmp_path), order())
+    writer = in_pieces(tmp_path, monkeypatch, at_once=64)
     for seq in range(50_000):
         writer.add(1, 0, 3, 7, seq, 1000 + seq, -seq)
     info = close(writer, sent=50_000)
@@ -49,9 +54,7 @@ def test_every_stamp_comes_back_in_order(tmp_path: Path, monkeypatch: pytest.Mon
 def test_headers_of_what_was_sent_become_stamps_of_their_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stamps, "_AT_ONCE", 3)
-    monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
-    writer = StampWriter(settings(tmp_path), order())
+    writer = in_pieces(tmp_path, monkeypatch, at_once=3)
     first, second = writer.sent(1), writer.sent(0x1234)
     for seq in range(20_000):
         buffer = second if seq % 3 else first
@@ -70,9 +73,7 @@ def test_headers_of_what_was_sent_become_stamps_of_their_connection(
 def test_heads_of_what_was_received_become_stamps_of_their_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stamps, "_AT_ONCE", 5)
-    monkeypatch.setattr(stamps, "_PERIOD_S", 0.001)
-    writer = StampWriter(settings(tmp_path), order())
+    writer = in_pieces(tmp_path, monkeypatch, at_once=5)
     expected = []
     for read in range(10_000):
         peer, at_ns, count = read % 0x1234, 10**18 + read, read % 4 + 1
