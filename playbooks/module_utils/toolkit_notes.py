@@ -85,18 +85,21 @@ def _new_packages(names, run):
 
 
 def _running_services(names, run):
-    """Services that run or would run at the next boot, and which of the two."""
-    found = []
-    for name in names:
-        status, output, _error = run(
-            ["systemctl", "show", "--property=ActiveState,UnitFileState,LoadState", name + ".service"]
-        )
-        state = dict(line.partition("=")[::2] for line in output.splitlines()) if status == 0 else {}
+    """Services that run or would run at the next boot, and which of the two; each by its own name and once.
+
+    A name may be another one's alias, as chronyd is of chrony, and an alias is gone when its service is disabled.
+    """
+    units = [name + ".service" for name in names]
+    status, output, _error = run(["systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState", *units])
+    found = {}
+    for block in output.split("\n\n") if status == 0 else ():
+        state = dict(line.partition("=")[::2] for line in block.splitlines())
+        name = state.get("Id", "")[: -len(".service")]
         active = state.get("ActiveState") in ("active", "activating", "reloading")
         enabled = state.get("UnitFileState") == "enabled"
         if state.get("LoadState") == "loaded" and (active or enabled):
-            found.append({"name": name, "active": active, "enabled": enabled})
-    return found
+            found[name] = {"name": name, "active": active, "enabled": enabled}
+    return list(found.values())
 
 
 def _missing_folders(names, _run):
