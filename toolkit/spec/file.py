@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Required
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from toolkit.spec import quantities, selectors
+from toolkit.spec import conditions, quantities, selectors
 from toolkit.spec.names import NAME_PATTERN
 from toolkit.spec.options import OptionsEntry
 from toolkit.spec.settings import Pair
@@ -468,7 +468,7 @@ class WorkloadEntry(TypedDict, total=False):
     seed: Annotated[int, Field(ge=0)]
     options: OptionsEntry
     """What one protocol, or a client, needs beside."""
-    asserts: dict[str, Annotated[str, Field(pattern=r"^(==|!=|<=|>=|<|>) ?[0-9.]+ ?(ns|us|ms|s|%)?$")]]
+    asserts: dict[str, Annotated[str, Field(pattern=conditions.PATTERN)]]
     """KPI -> condition; a broken one is exit code 7."""
     reference: list[ReferenceEntry]
     """Published figures to print beside ours."""

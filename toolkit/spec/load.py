@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from toolkit.spec import rules, yaml
 from toolkit.spec.clouds import DEFAULT_CLOUD, resolve_clouds
 from toolkit.spec.experiment_file import join_experiments
 from toolkit.spec.findings import Findings
-from toolkit.spec.names import did_you_mean
+from toolkit.spec.names import as_name, did_you_mean
 from toolkit.spec.nodes import Machines, resolve_machines
 from toolkit.spec.placing import resolve_services
 from toolkit.spec.quantities import duration_s
@@ -228,7 +227,7 @@ def _sweep(place: Any) -> None:
 def _name_of(file: Path) -> str:
     """The folder's name for a `testbed.yml`, else the file's."""
     stem = file.absolute().parent.name if file.stem == "testbed" else file.stem
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-0123456789")[:40].rstrip("-") or "testbed"
+    return as_name(stem) or "testbed"
 
 
 def _monitoring(entry: Mapping[str, Any]) -> Monitoring:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 
 NAME_PATTERN = "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
+
+
+def as_name(text: str) -> str:
+    """The nearest text that may be a name, such as `kuche-2` for "Küche 2"; empty where there is none."""
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", letters).lstrip("-0123456789")[:40].rstrip("-")
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
@@ -57,8 +58,11 @@ def resolve_machines(
     changed = provider is not None and any(providers[n.provider].type != providers[provider].type for n in asked)
     twin = bool(file.get("twin")) or (changed and providers[str(provider)].type in VIRTUAL)
     nodes = [dataclasses.replace(node, provider=provider) for node in asked] if provider else asked
-    _check_addresses(nodes, file, providers, findings, real=not changed)
-    subnet = _subnet(file, name, findings)
+    declared = _subnet(file, findings)
+    _check_addresses(nodes, declared, file, providers, findings, real=not changed)
+    subnet = declared or default_subnet(name)
+    if declared and not changed and any(providers[n.provider].type in VIRTUAL for n in nodes):
+        _check_own(declared, findings)
     if changed and twin:
         nodes = [dataclasses.replace(node, address=None) for node in nodes]
         subnet = default_subnet(name)
@@ -187,33 +191,34 @@ def _place(node: Node) -> Path:
 
 def _check_addresses(
     nodes: list[Node],
+    subnet: IPv4Network | None,
     file: Mapping[str, Any],
     providers: Mapping[str, ProviderSettings],
     findings: Findings,
     *,
     real: bool,
 ) -> None:
-    declared = "subnet" in file.get("network", {})
-    subnet = _subnet(file, "", Findings(document=findings.document)) if declared else None
+    """`subnet`: the file's, if it has one that is right; `real`: whether nodes are where the file says."""
+    declared = "subnet" in file.get("network", {}) or ("network", "subnet") in findings.left_out
     users: dict[str, str] = {}
     for node in nodes:
         kind = providers[node.provider].type
         if node.address is None:
-            written = file["nodes"][node.entry] or {}
-            if kind == "ssh" and real and "address" not in written and "addresses" not in written:
-                message = f"node {node.name!r} comes from SSH provider {node.provider!r} and needs an `address`"
-                findings.lacking(("nodes", node.entry), "address", message)
+            if kind == "ssh" and real:
+                _lacks_address(node, file["nodes"][node.entry] or {}, findings)
             continue
         try:
             address = IPv4Address(node.address)
         except AddressValueError:
-            findings.add(_place(node), f"{node.address!r} is not an IPv4 address; each of its four numbers is 0 to 255")
+            message = f"{node.address!r} is not an IPv4 address; each of its four numbers is 0 to 255"
+            zeros = ", written without a 0 before it" if re.search(r"\b0[0-9]", node.address) else ""
+            findings.add(_place(node), message + zeros)
             continue
         if (other := users.setdefault(node.address, node.name)) != node.name:
             findings.add(
                 _place(node), f"duplicate address {node.address}: nodes {other!r} and {node.name!r} both have it"
             )
-        if subnet is None and kind in VIRTUAL and real:
+        if not declared and kind in VIRTUAL and real:
             message = f"address {node.address} for a virtual node needs `network: {{subnet: …}}` that contains it"
             findings.add(_place(node), message)
         if subnet is not None and (address not in subnet or address in {subnet[0], subnet[-1]}):
@@ -224,10 +229,22 @@ def _check_addresses(
             findings.add(_place(node), f"address {node.address} is the gateway of subnet {subnet}; take another")
 
 
-def _subnet(file: Mapping[str, Any], name: str, findings: Findings) -> IPv4Network:
+def _lacks_address(node: Node, written: Mapping[str, Any], findings: Findings) -> None:
+    """Said once for all nodes of an entry, and not where an address stands there and is wrong."""
+    here: Path = ("nodes", node.entry)
+    if "address" in written or "addresses" in written or (*here, "addresses") in findings.left_out:
+        return
+    lacks = f"node {node.name!r} comes from SSH provider {node.provider!r} and needs an `address`"
+    if node.name != node.entry:
+        lacks = f"nodes {node.entry!r} come from SSH provider {node.provider!r} and need `addresses`, a range or a list"
+    findings.lacking(here, "address", lacks)
+
+
+def _subnet(file: Mapping[str, Any], findings: Findings) -> IPv4Network | None:
+    """The declared one; None where there is none, or none that is right."""
     text = file.get("network", {}).get("subnet")
     if text is None:
-        return default_subnet(name)
+        return None
     smallest = 28
     try:
         subnet = IPv4Network(text)
@@ -240,7 +257,16 @@ def _subnet(file: Mapping[str, Any], name: str, findings: Findings) -> IPv4Netwo
         if subnet.prefixlen <= smallest:
             return subnet
         findings.add(("network", "subnet"), f"subnet {text} is too small for a testbed; take /{smallest} or larger")
-    return default_subnet(name)
+    return None
+
+
+def _check_own(subnet: IPv4Network, findings: Findings) -> None:
+    """Virtual nodes get a network of their own, which hides whoever has its addresses elsewhere."""
+    special = subnet.is_loopback or subnet.is_link_local or subnet.is_multicast or subnet.is_reserved
+    if not special and not subnet.is_global and subnet[0].packed[0]:
+        return
+    message = f"subnet {subnet} is not for networks of one's own, and virtual nodes would hide what has its addresses"
+    findings.add(("network", "subnet"), f"{message}; take one within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
 
 
 def _assign(

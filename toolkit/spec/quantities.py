@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +18,8 @@ class Quantity:
     name: str
     example: str
     units: dict[str, int | Fraction]
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    """How people write units elsewhere, in small letters -> ours."""
 
     @property
     def pattern(self) -> str:
@@ -30,6 +33,18 @@ class Quantity:
         if number is None or unit not in self.units:
             raise ValueError(f"{text!r} is not {self.name}; write {self.example}")
         return Fraction(number.group()) * self.units[unit]
+
+    def meant(self, text: str) -> str | None:
+        """The same amount as it is written here, for "100 Mbps" or "0,5 msec"; None where nobody can tell."""
+        found = re.fullmatch(r"\+?([0-9]+)(?:[.,]([0-9]+))? *(\D*)", text.strip())
+        if found is None:
+            return None
+        whole, decimals, unit = found.groups()
+        small = unit.strip().lower()
+        ours = next((u for u in self.units if u.lower() == small), self.spellings.get(small))
+        if ours is None or (self is BITRATE and "B" in unit and not small.endswith("bit")):  # bytes a second
+            return None
+        return f"{whole}.{decimals}{ours}" if decimals else f"{whole}{ours}"
 
     def write(self, value: float) -> str:
         """The shortest text that `exactly` reads back as the same value; raises ValueError where there is none."""
@@ -53,6 +68,10 @@ def _decimal(amount: Fraction) -> str:
     return f"{scaled[:-digits]}.{scaled[-digits:]}" if digits else scaled
 
 
+def _spelt(**spellings: str) -> dict[str, str]:
+    return {spelling: unit for unit, known in spellings.items() for spelling in known.split()}
+
+
 DURATION = Quantity(
     name="a duration with its unit",
     example="500us, 0.5ms, 2s, 3m, 1h or 7d",
@@ -65,20 +84,52 @@ DURATION = Quantity(
         "h": 3600,
         "d": 86400,
     },
+    spellings=_spelt(
+        ns="nsec nanoseconds",
+        us="\u00b5s \u03bcs usec microseconds",
+        ms="msec msecs millis millisecond milliseconds",
+        s="sec secs second seconds",
+        m="min mins minute minutes",
+        h="hr hrs hour hours",
+        d="day days",
+    ),
 )
 BITRATE = Quantity(
     name="a link rate with its unit",
     example="250kbit, 100mbit or 1gbit",
     units={"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9},
+    spellings=_spelt(
+        bit="bps bit/s bits/s",
+        kbit="k kb kbps kb/s kbits kbit/s kbits/s",
+        mbit="m mb mbps mb/s mbits mbit/s mbits/s",
+        gbit="g gb gbps gb/s gbits gbit/s gbits/s",
+    ),
 )
 SIZE = Quantity(
     name="a size with its unit",
     example="71B, 64K, 512M or 1G (powers of 1024)",
     units={"B": 1, "K": 2**10, "M": 2**20, "G": 2**30},
+    spellings=_spelt(B="b byte bytes", K="k kb kib", M="m mb mib", G="g gb gib"),
 )
-FRACTION = Quantity(name="a share with its sign", example="0.1% or 5%", units={"%": Fraction(1, 100)})
+FRACTION = Quantity(
+    name="a share with its sign",
+    example="0.1% or 5%",
+    units={"%": Fraction(1, 100)},
+    spellings={"percent": "%"},
+)
 FREQUENCY = Quantity(
-    name="a rate with its unit", example="100/s, 2000/s or 30/m", units={"/s": 1, "/m": Fraction(1, 60)}
+    name="a rate with its unit",
+    example="100/s, 2000/s or 30/m",
+    units={"/s": 1, "/m": Fraction(1, 60)},
+    spellings={
+        "hz": "/s",
+        **{
+            f"{what}{sep}{per}": unit
+            for what in ("", "msg", "msgs", "messages", "events")
+            for sep in ("/", " / ", " per ", "per ")
+            for per, unit in {"s": "/s", "sec": "/s", "second": "/s", "m": "/m", "min": "/m", "minute": "/m"}.items()
+        },
+    },
 )
 
 ALL = (DURATION, BITRATE, SIZE, FRACTION, FREQUENCY)

@@ -20,7 +20,7 @@ from toolkit import paths
 
 Schema = dict[str, Any]
 REFERENCE: Schema = {"type": "string", "pattern": r"^\$\{[^}]+\}$", "description": "A variable or ${env.NAME}."}
-_SOURCES = ("file.py", "options.py", "settings.py", "quantities.py", "selectors.py", "schema.py")
+_SOURCES = ("file.py", "options.py", "conditions.py", "settings.py", "quantities.py", "selectors.py", "schema.py")
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic_core import ValidationError
 
 from toolkit.spec.experiment import Cell, Experiment
 from toolkit.spec.findings import Findings
+from toolkit.spec.kinds import BUILT_IN
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.schema import compiled, validator
 from toolkit.spec.services import settings_name
@@ -49,6 +51,12 @@ def resolve_experiments(
     for name, entry in file.get("experiments", {}).items():
         here: Path = ("experiments", name)
         wanted = entry.get("workload", name)
+        points = [_point(point, (*here, "points", i)) for i, point in enumerate(entry.get("points", [{}]))]
+        axes = [
+            [_Written(key=key, value=value, place=(*here, "vary", key, i)) for i, value in enumerate(values)]
+            for key, values in entry.get("vary", {}).items()
+        ]
+        good = [_is_good(parameter, entries, services, file, findings) for parameter in _each(points, axes)]
         if wanted not in entries:
             hint = did_you_mean(wanted, entries) or "; add it to `workloads`"
             place = (*here, "workload") if "workload" in entry else here
@@ -56,12 +64,6 @@ def resolve_experiments(
             continue
         if name in entries and wanted != name:
             findings.add(here, f"{name!r} is a workload too, and not the one played here; rename one", at_key=True)
-        points = [_point(point, (*here, "points", i)) for i, point in enumerate(entry.get("points", [{}]))]
-        axes = [
-            [_Written(key=key, value=value, place=(*here, "vary", key, i)) for i, value in enumerate(values)]
-            for key, values in entry.get("vary", {}).items()
-        ]
-        good = [_is_good(parameter, entries, services, file, findings) for parameter in _each(points, axes)]
         given = references(entry.get("reference", []))
         cells: list[Cell] = []
         size = len(points)
@@ -138,16 +140,23 @@ def _is_good(
 
 
 def _is_there(written: _Written, file: Mapping[str, Any], findings: Findings) -> bool:
-    """Whether a place lies in nodes that the file has, for a point adds none, and the value may stand there."""
+    """Whether a place lies in an entry that the file has, for a point adds none, and the value may stand there."""
     section, name, *_ = written.key.split(".")
-    nodes = file.get("nodes", {})
-    if section != "nodes" or name in nodes:
-        entry: Any = written.value
-        for key in reversed(written.key.split(".")):
-            entry = {key: entry}
-        return section not in WHOLE_WITHOUT or _fits("file", {"nodes": {"any": {}}, **entry}, written, findings)
-    findings.add(_key_of(written.place), f"undefined node {name!r}{did_you_mean(name, nodes)}", at_key=True)
-    return False
+    there = [*file.get(section, {}), *(BUILT_IN if section == "kinds" else ())]
+    named = section in {"nodes", "groups", "kinds", "images"} and section in file  # a resolved file has no groups
+    if named and name not in there:
+        what = f"undefined {section.removesuffix('s')} {name!r}{did_you_mean(name, there)}"
+        findings.add(_key_of(written.place), what, at_key=True)
+        return False
+    return section not in WHOLE_WITHOUT or _fits("file", {"nodes": {"any": {}}, **_nested(written)}, written, findings)
+
+
+def _nested(written: _Written) -> dict[str, Any]:
+    """`a.b: 1` as `{a: {b: 1}}`."""
+    entry: Any = written.value
+    for key in reversed(written.key.split(".")):
+        entry = {key: entry}
+    return dict(entry)
 
 
 def _is_good_setting(written: _Written, services: tuple[Service, ...], findings: Findings) -> bool:
@@ -158,8 +167,13 @@ def _is_good_setting(written: _Written, services: tuple[Service, ...], findings:
         hint = did_you_mean(name, [s.name for s in services])
         findings.add(place, f"undefined service {name!r}{hint}", at_key=True)
         return False
+    if not section:
+        hint = f"; write a place in it, such as {written.key}.memory"
+        findings.add(place, f"cannot vary all of {name!r}{hint}", at_key=True)
+        return False
     if section != "settings" or not setting[0]:
-        return bool(section)
+        entry = {"on": "all", **_nested(written)["services"][name]}
+        return _fits("file", {"nodes": {"any": {}}, "services": {name: entry}}, written, findings)
     if setting[0] not in service.settings:
         hint = did_you_mean(setting[0], service.settings)
         findings.add(place, f"image {service.image.name!r} has no setting {setting[0]!r}{hint}", at_key=True)
@@ -176,9 +190,10 @@ def _fits(name: str, entry: Mapping[str, Any], written: _Written, findings: Find
     try:
         validator(name).validate_python(entry)
     except ValidationError as error:
-        for problem in explain(error, compiled()[name], entry, findings.document, written.place):
+        for problem in explain(error, compiled()[name], entry, findings.document):
             _, _, wrong = problem.message.partition(": ")
-            findings.add(written.place, f"cannot vary {written.key} so: {wrong or problem.message}")
+            unknown = re.sub(r"^(unknown key \S+) in [^;]+", r"\1", problem.message)
+            findings.add(written.place, f"cannot vary {written.key} so: {wrong or unknown}")
         return False
     return True
 
@@ -212,7 +227,7 @@ def _cell(
                 values[first] = {**(inner if isinstance(inner, Mapping) else {}), rest: parameter.value}
             else:
                 values[first] = parameter.value
-            origin[first] = parameter.place
+            origin[first if first != "asserts" else parameter.key] = parameter.place
     made = make_workload(played, values, origin, services, findings)
     point = {parameter.key: parameter.value for parameter in parameters}
     fitting = tuple(reference for reference in given if is_for(reference, point, label))

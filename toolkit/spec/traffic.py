@@ -11,6 +11,7 @@ from toolkit.contract.orders import Arrivals
 from toolkit.contract.payloads import Payload
 from toolkit.contract.samples import HEADER_BYTES
 from toolkit.spec import quantities
+from toolkit.spec.conditions import wrong_condition
 from toolkit.spec.findings import Findings
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.quantities import DURATION, FREQUENCY, SIZE, Quantity
@@ -155,6 +156,7 @@ def make_workload(
         _check_requests(workload, values, origin, services, findings)
     else:
         _check_messages(workload, origin, services, findings)
+    _check_asserts(workload, origin, findings)
     if any(reference.where for reference in workload.reference):
         findings.add(origin["reference"], "a workload has no points, so that `where` means nothing; see experiments")
     return workload
@@ -186,6 +188,12 @@ def _check_messages(
             place = origin.get(key, ("workloads", name))
             message = f"workload {name!r} takes its {key} from {wanted!r}, but no service has that name or role{hint}"
             findings.add(place, message, at_key=key not in origin)
+
+
+def _check_asserts(workload: Workload, origin: Mapping[str, Path], findings: Findings) -> None:
+    for kpi, condition in workload.asserts.items():
+        if why := wrong_condition(workload, kpi, condition):
+            findings.add(origin.get(f"asserts.{kpi}") or (*origin["asserts"], kpi), why, at_key=True)
 
 
 def _disturbances(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from pydantic_core import ErrorDetails, ValidationError
 
 from toolkit.errors import Problem
-from toolkit.spec.names import did_you_mean
+from toolkit.spec import conditions, hints
+from toolkit.spec.names import NAME_PATTERN
 from toolkit.spec.quantities import BY_PATTERN
 from toolkit.spec.yaml import Document, Path
 
@@ -17,7 +17,7 @@ Schema = Mapping[str, Any]
 _Located = list[tuple[tuple[int | str, ...], ErrorDetails]]
 
 _PATTERNS = {
-    "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$": "a name of small letters, digits and dashes, a letter first, at most 40 long",
+    NAME_PATTERN: "a name of small letters, digits and dashes, a letter first, at most 40 long",
     "^[A-Za-z_][A-Za-z0-9_]*$": "the name of a variable: letters, digits and underscores",
     r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$": "an IPv4 address such as 192.168.60.10",
     r"^[0-9]{1,3}(\.[0-9]{1,3}){3}-[0-9]{1,3}$": "a range of addresses such as 192.168.60.21-27",
@@ -29,7 +29,7 @@ _PATTERNS = {
     "^[A-Za-z0-9_:-]{1,63}$": "a system's name: letters, digits, '-', '_' and ':', at most 63 long",
     "^[A-Za-z0-9-]{1,40}$": "letters, digits and '-', at most 40 long",
     r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$": "an instant such as 2031-01-01T00:00:00",
-    r"^(==|!=|<=|>=|<|>) ?[0-9.]+ ?(ns|us|ms|s|%)?$": 'a condition such as "== 0" or "< 10ms"',
+    conditions.PATTERN: 'a condition such as "== 0" or "< 10ms"',
 }
 _TYPES = {
     "str": "text",
@@ -86,11 +86,12 @@ class _Teller:
         here = (*path, part)
         kind = errors[0][1]["type"]
         if kind == "missing" and not errors[0][0]:
-            yield self._document.problem(path, f"{_title(path)}{part!r} is missing; add it", at_key=True)
+            message = f"{_title(path)}{part!r} is missing; add it"
+            if not path and "experiments" in value:
+                message += ", or `testbed: FILE` if these experiments are for a testbed of another file"
+            yield self._document.problem(path, message, at_key=True)
         elif kind == "extra_forbidden" and not errors[0][0]:
-            hint = did_you_mean(str(part), schema.get("fields", ()))
-            if part == "<<":
-                hint = "; YAML 1.2 has no merge keys: share by `kinds`, `groups` or `defaults`"
+            hint = hints.of_key(str(part), path, schema, self._bare)
             message = f"unknown key {part!r}" + (f" in {_dotted(path)}" if path else "") + hint
             yield self._document.problem(here, message, at_key=True)
         elif schema["type"] == "typed-dict":
@@ -113,7 +114,10 @@ class _Teller:
                 yield from self.tell(located, choice, value, path)
                 return
         expected = " or ".join(self._expected(choice) for choice in schema["choices"])
-        yield self._document.problem(path, f"{_title(path)}expected {expected}, got {_shown(value)}")
+        choices = [bare for choice in schema["choices"] if (bare := self._bare(choice))["type"] != "list"]
+        found = (hints.of_value(choice, value, path) for choice in choices)
+        message = f"{_title(path)}expected {expected}, got {_shown(value)}{next(filter(None, found), '')}"
+        yield self._document.problem(path, message)
 
     def _problem(self, details: ErrorDetails, schema: Schema, value: Any, path: Path, *, of_key: bool) -> Problem:
         context = details.get("ctx", {})
@@ -124,19 +128,17 @@ class _Teller:
             "greater_than": ("gt", "more than"),
         }
         kind = details["type"]
-        hint = ""
         if kind == "too_short":
             return self._document.problem(path, f"{_title(path)}at least one is needed")
         if kind in limit:
             key, words = limit[kind]
-            expected = f"{expected}, {words} {context[key]:g}"
-        elif kind == "literal_error":
-            choices = [str(choice) for choice in schema["expected"]]
-            near = did_you_mean(str(value), choices) if isinstance(value, str) else ""
-            hint = near if near.startswith("; did") else ""
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and schema.get("pattern") in BY_PATTERN:
-            hint = "; a number needs its unit"
-        message = f"{_title(path)}expected {expected}, got {_shown(value)}{hint}"
+            bound = context[key]
+            expected = f"{expected}, {words} {bound if isinstance(bound, int) else format(bound, 'g')}"
+        hint = hints.of_value(self._bare(schema), value, path)
+        if of_key:
+            hint = hints.missing_space(str(value)) or hint
+        title = _title(path[:-1] if of_key else path)  # of a key it would say again what was got
+        message = f"{title}expected {expected}, got {_shown(value)}{hint}"
         return self._document.problem(path, message, at_key=of_key)
 
     def _bare(self, schema: Schema) -> Schema:
@@ -183,7 +185,7 @@ def _shown(value: Any) -> str:
 
 
 def _dotted(path: Path) -> str:
-    return re.sub(r"\.(\d+)", r"[\1]", ".".join(str(part) for part in path))
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def _title(path: Path) -> str:

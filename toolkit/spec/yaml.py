@@ -155,9 +155,11 @@ def _events_of_ruamel(text: str, file: str) -> list[Any]:
         return list(_down_to_the_deepest(YAML(typ="safe", pure=True).parse(text)))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if "end of stream" in str(error.problem):
+            mark = error.context_mark or mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         said = ": ".join(str(part) for part in (error.context, error.problem) if part)
-        message = f"not YAML: {said}; check quotes, brackets and indentation around here"
+        message = f"not YAML: {said}; {_advice(text, line, str(error.problem))}"
         raise FileInvalidError([Problem(file=file, line=line, column=column, message=message)]) from None
     except YAMLError as error:
         # The reader's errors know the place only as an index into the text.
@@ -165,6 +167,22 @@ def _events_of_ruamel(text: str, file: str) -> list[Any]:
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         message = f"not YAML: {getattr(error, 'reason', None) or ' '.join(str(error).split())}; remove it"
         raise FileInvalidError([Problem(file=file, line=line, column=column, message=message)]) from None
+
+
+def _advice(text: str, line: int, said: str) -> str:
+    """What usually helps where YAML cannot be read."""
+    here = next(iter(text.splitlines()[line - 1 : line]), "")
+    if "\t" in here[: len(here) - len(here.lstrip())]:
+        return "indent with spaces, not with tabs"
+    if re.search(r"[{,\[:]\s*\$\{", here):
+        return 'inside of { } and [ ] write references in quotes: "${NAME}"'
+    if "end of stream" in said:
+        return "what begins here has no end"
+    if "mapping values are not allowed" in said:
+        return "text with ': ' in it goes into quotes, and keys of one mapping begin in one column"
+    if "<block mapping start>" in said:
+        return "keys of one mapping begin in one column"
+    return "check quotes, brackets and indentation around here"
 
 
 def _down_to_the_deepest(events: Iterable[Any]) -> Iterator[Any]:

@@ -15,7 +15,6 @@ nodes:
   two: {{kind: host, provider: rack, address: 127.0.0.3}}
 providers:
   rack: {{type: ssh, trust_on_first_use: true, port: {port}}}
-network: {{subnet: 127.0.0.0/24}}
 """
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from figures import paths_of_numbers
 
 from toolkit.contract.orders import Arrivals
 from toolkit.contract.samples import STAMP, Flag, Point, StampsInfo
@@ -17,6 +18,7 @@ from toolkit.measure.orchestration import read_delays
 from toolkit.measure.store import RunFolder
 from toolkit.model.samples import read_run
 from toolkit.report.table import remarks, run_document
+from toolkit.spec.conditions import wrong_condition
 from toolkit.spec.plain import plain
 from toolkit.spec.workload import Workload
 
@@ -146,3 +148,11 @@ def test_a_step_of_a_clock_leaves_out_the_steps_it_touches(
     samples = read_run(run.path)
     assert samples.left_out == max(summary["stepped"] for summary in kpis["hops"].values())
     assert samples.end_to_end.mean() == pytest.approx(11)
+
+
+def test_every_figure_of_requests_may_stand_in_a_condition(tmp_path: Path) -> None:
+    found = list(paths_of_numbers(measured(tmp_path / "r").kpis()))
+    assert {"hops.end_to_end.p99_ms", "throughput.span_s"} < set(found)
+    assert any(path.startswith("hops.") and ": " in path for path in found)
+    workload = Workload(name="made-up", consumers="consumer")
+    assert [path for path in found if not path.startswith("schema") and wrong_condition(workload, path, "== 0")] == []

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from figures import paths_of_numbers
 from oracle import START_NS, Fate, Message, Oracle
 
 from toolkit.contract.orders import Arrivals
@@ -20,6 +21,7 @@ from toolkit.measure.ledger import CLASSES
 from toolkit.measure.store import RunFolder
 from toolkit.measure.tables import read_column
 from toolkit.report.table import hop_rows, remarks, run_document
+from toolkit.spec.conditions import wrong_condition
 from toolkit.spec.plain import plain
 from toolkit.spec.workload import Workload
 
@@ -255,3 +257,11 @@ def test_what_a_publisher_that_stood_still_held_up_is_in_the_figures(tmp_path: P
     assert end_to_end["p99_ms"] == pytest.approx(901.0, abs=2)
     assert transport["p99_ms"] == pytest.approx(1.0), "what tools report that forget when a message was due"
     assert any("the publisher was late" in fault for fault in kpis["faults"])
+
+
+def test_every_figure_of_a_run_may_stand_in_a_condition(tmp_path: Path) -> None:
+    run = measured(played(400), tmp_path, stepped={"sub-0": (100_000_000, 5 * S)})
+    found = list(paths_of_numbers(run.kpis()))
+    assert {"ledger.total.lost", "hops.broker.p99_ms", "throughput.delivered.stepped", "counters.foreign"} < set(found)
+    workload = Workload(name="made-up")
+    assert [path for path in found if not path.startswith("schema") and wrong_condition(workload, path, "== 0")] == []

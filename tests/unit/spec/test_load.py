@@ -447,6 +447,7 @@ class TestOverrides:
     [
         ("My Lab/testbed.yml", "my-lab"),
         ("x/scenario_E.yml", "scenario-e"),
+        ("x/rack-2.yml", "rack-2"),
         ("x/42.yml", "testbed"),
         ("x/" + "long" * 20 + ".yml", "long" * 10),
     ],

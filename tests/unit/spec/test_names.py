@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from toolkit.spec.names import did_you_mean
+from toolkit.spec.names import NAME_PATTERN, as_name, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -17,3 +19,12 @@ from toolkit.spec.names import did_you_mean
 )
 def test_hint(name, candidates, hint):
     assert did_you_mean(name, candidates) == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("My Testbed", "my-testbed"), ("Küche_2", "kuche-2"), ("10-lab", "lab"), ("--", ""), ("a" * 39 + "--b", "a" * 39)],
+)
+def test_the_nearest_text_that_may_be_a_name(text, name):
+    assert as_name(text) == name
+    assert not name or re.fullmatch(NAME_PATTERN, name)

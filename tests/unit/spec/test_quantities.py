@@ -64,3 +64,27 @@ def test_what_is_written_reads_back_exactly(quantity, value):
 @given(value=st.integers(min_value=0, max_value=10**15))
 def test_whole_numbers_read_back_exactly(quantity, value):
     assert int(quantity.exactly(quantity.write(value))) == value
+
+
+@pytest.mark.parametrize(
+    ("quantity", "text", "meant"),
+    [
+        (DURATION, "5 msec", "5ms"),
+        (DURATION, "0,5 sec", "0.5s"),
+        (DURATION, "5µs", "5us"),
+        (DURATION, "1min", "1m"),
+        (DURATION, "1 fortnight", None),
+        (BITRATE, "100 Mbps", "100mbit"),
+        (BITRATE, "100Mbit/s", "100mbit"),
+        (BITRATE, "100M", "100mbit"),
+        (BITRATE, "100MB/s", None),  # that is eight times as much
+        (SIZE, "512MiB", "512M"),
+        (SIZE, "1kb", "1K"),
+        (FRACTION, "5 percent", "5%"),
+        (FREQUENCY, "100Hz", "100/s"),
+        (FREQUENCY, "30 messages per minute", "30/m"),
+    ],
+)
+def test_what_others_write_is_understood_well_enough_to_say_what_was_meant(quantity, text, meant):
+    assert quantity.meant(text) == meant
+    assert meant is None or re.fullmatch(quantity.pattern, meant)
