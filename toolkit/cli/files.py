@@ -67,15 +67,20 @@ def validate(
     resolved: Annotated[bool, typer.Option("--resolved", help="Print each with every default worked in.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Check testbed files; every problem is reported with its place. Example: toolkit validate testbed.yml"""
+    """Check testbed files, and files of experiments that name theirs; every problem is reported with its place.
+
+    Example: toolkit validate testbed.yml
+    """
     from toolkit.spec.dump import dump_testbed
+    from toolkit.spec.experiment_file import testbed_of
     from toolkit.spec.load import load_testbed
 
     documents: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for file in files or [DEFAULT_FILE]:
         try:
-            testbed = load_testbed(file, provider=provider)
+            of = testbed_of(file) or file
+            testbed = load_testbed(of, provider=provider, also=file if of != file else None)
         except FileInvalidError as error:
             problems += error.problems
             continue

@@ -30,6 +30,8 @@ ArchitectureOption = Annotated[
 ]
 OF_THIS_MACHINE = frozenset({"node", "registry", "vm"})
 """Images that run on the operator's machine alone, not on nodes."""
+_HERE = "this machine"
+"""Where those run; no node has such a name."""
 
 
 @app.command("build")
@@ -79,12 +81,21 @@ def _of(architecture: str) -> list[str]:
 
 @app.command("needed")
 def needed(testbed: TestbedArgument = None, json_output: JsonOption = False) -> None:
-    """List which images each node of a testbed runs. Example: toolkit images needed testbed.yml"""
+    """List which images each node of a testbed runs, and what runs beside them on this machine.
+
+    Example: toolkit images needed testbed.yml
+    """
+    from toolkit.controller.deploy import MACHINE_IMAGES, grafana_image
     from toolkit.provisioning.render import images_of
     from toolkit.spec.load import load_testbed
 
-    wanted = images_of(load_testbed(testbed_file(testbed)))
-    _print({node: " ".join(sorted(images)) for node, images in wanted.items()}, as_json=json_output)
+    asked = load_testbed(testbed_file(testbed))
+    wanted = {node: sorted(images) for node, images in images_of(asked).items()}
+    if grafana := grafana_image(asked):
+        wanted[asked.service_of_role("monitor")[0].nodes[0]].append(grafana[0])
+    types = {settings.type for settings in asked.providers.values()}
+    wanted[_HERE] = sorted({"registry", *(image for kind, image in MACHINE_IMAGES.items() if kind in types)})
+    _print({where: " ".join(images) for where, images in wanted.items()}, as_json=json_output)
 
 
 def _print(rows: dict[str, str], *, as_json: bool) -> None:

@@ -210,7 +210,7 @@ def build_images(testbed: Testbed, hosts: Mapping[str, Host], emit: Emit) -> Ima
 
 def provide_grafana(testbed: Testbed, deployment: Deployment, emit: Emit) -> Deployment:
     """Grafana's image, if it can be had; if not, that is noted once and said, and the rest goes on without it."""
-    wanted = _grafana_image(testbed)
+    wanted = grafana_image(testbed)
     notes = {key: note for key, note in deployment.notes.items() if key != "grafana"}
     if wanted is not None:
         builder = _builder(testbed, emit)
@@ -455,12 +455,12 @@ def _wanted_images(testbed: Testbed, hosts: Mapping[str, Host]) -> set[tuple[str
 
 def _bundles(testbed: Testbed, hosts: Mapping[str, Host], notes: Mapping[str, str]) -> dict[str, Bundle]:
     wanted = _wanted_images(testbed, hosts)
-    grafana = None if "grafana" in notes else _grafana_image(testbed)
+    grafana = None if "grafana" in notes else grafana_image(testbed)
     references = _builder(testbed, ignore).references(wanted | ({grafana} if grafana else set()))
     return render_bundles(testbed, hosts, references, grafana=references[grafana] if grafana else None)
 
 
-def _grafana_image(testbed: Testbed) -> tuple[str, str] | None:
+def grafana_image(testbed: Testbed) -> tuple[str, str] | None:
     """(reference, architecture) of the Grafana asked for; None without a monitor, or where it is not wanted."""
     nodes = [node for service in testbed.service_of_role("monitor") for node in service.nodes]
     if not nodes or testbed.monitoring.grafana_image is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,29 @@ def test_wrong_use_is_2_and_an_invalid_file_3_and_nothing_to_do_0(tmp_path: Path
     (tmp_path / "whole.yml").write_text(resolved.stdout)
     assert "max_offset" in resolved.stdout
     assert "testbed lab, 5 nodes, 5 services" in toolkit(tmp_path, "validate", "whole.yml").stdout
+
+
+def test_a_file_of_experiments_is_checked_with_the_testbed_it_names(tmp_path: Path) -> None:
+    toolkit(tmp_path, "init")
+    sweep = tmp_path / "sweep.yml"
+    sweep.write_text("testbed: testbed.yml\nexperiments: {e: {workload: hello, vary: {qos: [0, 1]}}}\n")
+    valid = toolkit(tmp_path, "validate", "sweep.yml")
+    assert valid.stdout.startswith("sweep.yml: valid: testbed lab, 5 nodes"), valid.stderr
+    sweep.write_text("testbed: testbed.yml\nexperiments: {e: {workload: hello, vary: {qos: [3]}}}\n")
+    wrong = toolkit(tmp_path, "validate", "sweep.yml")
+    assert (wrong.returncode, wrong.stderr.split(" ")[0]) == (3, f"{sweep.name}:2:49:"), wrong.stderr
+    sweep.write_text("experiments: {e: {workload: hello}}\n")
+    assert "or `testbed: FILE` if these experiments are for a testbed of another file" in (
+        toolkit(tmp_path, "validate", "sweep.yml").stderr
+    )
+
+
+def test_images_needed_are_those_of_the_nodes_and_of_this_machine(tmp_path: Path) -> None:
+    toolkit(tmp_path, "init")
+    needed = json.loads(toolkit(tmp_path, "images", "needed", "--json").stdout)
+    assert needed["this machine"] == "node registry"
+    assert [node for node, images in needed.items() if "grafana/grafana:11.6.0" in images] == ["base"]
+    assert all("node-exporter" in images for node, images in needed.items() if node != "this machine")
 
 
 def test_a_bug_ends_with_1_and_a_traceback_in_a_file(
