@@ -67,7 +67,9 @@ def validate(
     resolved: Annotated[bool, typer.Option("--resolved", help="Print each with every default worked in.")] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Check testbed files, and files of experiments that name theirs; every problem is reported with its place.
+    """Check testbed files; every problem is reported with its place.
+
+    A file of experiments is checked with the testbed that it names.
 
     Example: toolkit validate testbed.yml
     """

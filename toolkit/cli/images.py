@@ -81,7 +81,7 @@ def _of(architecture: str) -> list[str]:
 
 @app.command("needed")
 def needed(testbed: TestbedArgument = None, json_output: JsonOption = False) -> None:
-    """List which images each node of a testbed runs, and what runs beside them on this machine.
+    """List the images that nodes and this machine run.
 
     Example: toolkit images needed testbed.yml
     """

@@ -13,7 +13,6 @@ from pydantic_core import ValidationError
 
 from toolkit.spec.experiment import Cell, Experiment
 from toolkit.spec.findings import Findings
-from toolkit.spec.kinds import BUILT_IN
 from toolkit.spec.names import did_you_mean
 from toolkit.spec.schema import compiled, validator
 from toolkit.spec.services import settings_name
@@ -142,9 +141,8 @@ def _is_good(
 def _is_there(written: _Written, file: Mapping[str, Any], findings: Findings) -> bool:
     """Whether a place lies in an entry that the file has, for a point adds none, and the value may stand there."""
     section, name, *_ = written.key.split(".")
-    there = [*file.get(section, {}), *(BUILT_IN if section == "kinds" else ())]
-    named = section in {"nodes", "groups", "kinds", "images"} and section in file  # a resolved file has no groups
-    if named and name not in there:
+    there = file.get(section, {})
+    if section in file and section in {"nodes", "groups"} and name not in there:  # a resolved file has no groups
         what = f"undefined {section.removesuffix('s')} {name!r}{did_you_mean(name, there)}"
         findings.add(_key_of(written.place), what, at_key=True)
         return False

@@ -28,7 +28,7 @@ def test_words_are_those_of_the_computed_figures():
     assert sorted(conditions.STATISTICS) == sorted(of_hops)
     of_books = kpis.ledger_document({}, Ledger())["total"]
     assert sorted(conditions.COUNTS) == sorted(name for name in of_books if name != "loss_ratio_95")
-    assert conditions.DELAYS == tuple(kpis.DELAYS)
+    assert tuple(kpis.DELAYS) == conditions.DELAYS
     whole = kpis.rates({n: n for n in range(1, 6)}, 10**9, 5 * 10**9)
     assert set(whole) | set(kpis.rates({0: 1}, 0, 0)) == {*conditions.RATES, "bins"}
 
