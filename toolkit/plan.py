@@ -41,6 +41,8 @@ class Plan:
     actions: tuple[Action, ...] = ()
     obstacles: tuple[str, ...] = ()
     """What keeps deploy from machines that it would have to make, as far as that is known."""
+    notes: tuple[str, ...] = ()
+    """How it would make them, where that depends on more than the file."""
 
     def __bool__(self) -> bool:
         return bool(self.actions)

@@ -55,7 +55,7 @@ class Host:
     """What the machine really is, in Docker's words: amd64, arm64, arm/v7, arm/v6."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """os, kernel, congestion (TCP's control), model, cpus, memory_bytes, memory_limits, python, engine, shared_clock,
-    has_engine, images."""
+    has_engine, images, link (by what it has delay, jitter and loss: netem or relay; empty where it has none)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,10 +57,13 @@ def plan(
 
     found = plan_deploy(_asked(testbed, provider, sets, scale))
     if json_output:
-        typer.echo(json.dumps({**_document(found), "obstacles": list(found.obstacles)}))
+        told = {"obstacles": list(found.obstacles), "notes": list(found.notes)}
+        typer.echo(json.dumps({**_document(found), **told}))
     elif found:
         for action in found.actions:
             typer.echo(str(action))
+        for note in found.notes:
+            typer.echo(note, err=True)
         for obstacle in found.obstacles:
             typer.echo(f"deploy would stop: {obstacle}", err=True)
         typer.echo(f"{counted(len(found.actions), 'difference')}; next: toolkit deploy", err=True)

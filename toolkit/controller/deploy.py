@@ -19,6 +19,7 @@ from toolkit.events import Emit, Event, counted, ignore
 from toolkit.plan import Plan, Running, make_plan, node_hash, plan_nodes, plan_services
 from toolkit.providers import provider_for
 from toolkit.providers.base import NodeImage, Request, Resource
+from toolkit.providers.links import forecast
 from toolkit.provisioning.ansible import Ansible
 from toolkit.provisioning.broker_access import access_secrets, file_secrets, made_variables
 from toolkit.provisioning.cloud_secrets import cloud_file_secrets, cloud_secrets
@@ -151,13 +152,21 @@ def plan_deploy(asked: Asked) -> Plan:
     bundles = _bundles(testbed, hosts, deployment.notes if deployment else {})
     unseen = {node: str(what) for node, what in seen.items() if isinstance(what, ToolkitError)}
     plan = make_plan(testbed, deployment, bundles, running(seen), unseen)
-    if not plan.nodes("create", "replace"):
+    made = plan.nodes("create", "replace")
+    if not made:
         return plan
+    plan = dataclasses.replace(plan, notes=tuple(_forecasts(testbed, made)))
     try:
         refuse_what_others_hold(testbed.name)
         return dataclasses.replace(plan, obstacles=tuple(obstacles(testbed)))
     except ToolkitError as error:
         return dataclasses.replace(plan, obstacles=(str(error),))
+
+
+def _forecasts(testbed: Testbed, made: frozenset[str]) -> Iterator[str]:
+    for name, settings in testbed.providers.items():
+        if said := forecast(settings, [node for node in testbed.nodes_from(name) if node.name in made]):
+            yield f"provider {name}: {said}"
 
 
 def plan_redeploy(asked: Asked) -> tuple[tuple[Resource, ...], Plan]:

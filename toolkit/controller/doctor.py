@@ -13,7 +13,7 @@ from toolkit.errors import ToolkitError
 from toolkit.events import ignore
 from toolkit.providers import provider_for
 from toolkit.providers.base import Request
-from toolkit.providers.kernel import has_netem
+from toolkit.providers.links import WORDS, imposer
 from toolkit.provisioning.observe import Observed, observe
 from toolkit.spec.nodes import VIRTUAL
 from toolkit.spec.testbed import Node, Testbed
@@ -49,7 +49,7 @@ def check_machine() -> list[Finding]:
         *(_program(name, advice) for name, advice in PROGRAMS.items()),
         _engine(),
         _here("disk", well=free >= MIN_FREE_BYTES, found=_gibibytes(free), advice="toolkit gc, docker system df"),
-        _netem(),
+        _links(),
     ]
 
 
@@ -88,13 +88,8 @@ def _engine() -> Finding:
     return _here("Docker engine", well=True, found=f"{version['Version']} (API {version['ApiVersion']})")
 
 
-def _netem() -> Finding:
-    found = {
-        True: "there",
-        False: "not there: delay, jitter and loss of links cannot be imposed here; rates can",
-        None: "not known: whether delay, jitter and loss of links can be imposed here shows when a node starts",
-    }
-    return _here("netem", well=True, found=found[has_netem()])
+def _links() -> Finding:
+    return _here("links", well=True, found=f"delay, jitter and loss: {WORDS[imposer()]}")
 
 
 # -- nodes ------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from toolkit.measure.kpis import (
 )
 from toolkit.measure.layout import Stream, Subscriber, Terms
 from toolkit.measure.ledger import Joined
+from toolkit.measure.links import link_notes
 from toolkit.measure.payloads import delivered_bytes
 from toolkit.measure.probes import PROBED_HOPS, blind_spots, missed_some
 from toolkit.measure.promises import granted_qos, judge
@@ -192,6 +193,7 @@ def base_document(
         "valid": not faults,
         "faults": list(dict.fromkeys(faults)),
         "ledger": ledger_document(joined.ledgers, joined.total),
+        "notes": link_notes(manifest),
         "clocks": {node: clock_document(clock, joined) for node, clock in clocks.items()},
         "processes": process_documents(files),
         "first_ns": joined.first_ns,
@@ -214,11 +216,13 @@ def kpi_document(
     faults = [*find_faults(manifest, files, clocks, joined, summaries), *beside]
     asked = int(manifest["workload"]["qos"])
     granted = granted_qos([file.info.facts for file in files if file.info], asked)
-    return base_document(manifest, files, clocks, joined, faults=faults) | {
+    document = base_document(manifest, files, clocks, joined, faults=faults)
+    return document | {
         "qos": granted,
         "asked_qos": asked,
         "promises": judge(joined.total, asked=asked, granted=granted),
         "notes": [
+            *document["notes"],
             *joining_notes(manifest, joined_ns),
             *rejections(files),
             *blind_spots([(file.process, file.role, file.counts) for file in files]),

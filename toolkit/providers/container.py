@@ -25,8 +25,8 @@ from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
 from toolkit.providers import engine_store, keys, subnets
 from toolkit.providers.base import Acquired, NodeImage, Request, Resource
-from toolkit.providers.kernel import has_netem
-from toolkit.spec.testbed import Link, Node, ProviderSettings, architecture_of
+from toolkit.providers.links import WORDS, imposer, link_settings
+from toolkit.spec.testbed import Node, ProviderSettings, architecture_of
 from toolkit.state import LABEL, Host, SshAccess
 
 if TYPE_CHECKING:
@@ -269,11 +269,11 @@ class ContainerProvider:
     def _impossible_links(self, nodes: Sequence[Node]) -> str | None:
         """Which nodes want of their links what the kernel is known to lack."""
         impaired = [node.name for node in nodes if node.link.impaired]
-        if not impaired or has_netem() is not False or self._api.info()["KernelVersion"] != platform.release():
+        if not impaired or imposer() != "neither" or self._api.info()["KernelVersion"] != platform.release():
             return None
         return (
-            f"the links of {', '.join(impaired)} are to have delay, jitter or loss, for which this kernel "
-            f"({platform.release()}) has no netem (module sch_netem); take them out of `link:`, or use another kernel"
+            f"delay, jitter and loss of the links of {', '.join(impaired)} are {WORDS['neither']} "
+            f"({platform.release()}); take them out of `link:`, or use another kernel"
         )
 
     @property
@@ -313,7 +313,7 @@ class ContainerProvider:
                 node=node,
                 state="done",
                 changed=bool(change),
-                message=f"{change or 'found'} virtual node at {machine.address}",
+                message=f"{change or 'found'} virtual node at {machine.address}{_told(host)}",
                 duration_s=time.monotonic() - started,
             )
         )
@@ -381,7 +381,7 @@ class ContainerProvider:
             hostname=machine.node.name,
             tty=True,  # systemd and the nodes' ready message write to the console, which is the container's log
             labels=labels,
-            environment=_link_environment(machine.node.link),
+            environment=link_settings(machine.node.link),
             host_config=self._host_config(machine, ground, store, ours),
             networking_config={"EndpointsConfig": {ground.network: endpoint}},
         )["Id"]
@@ -552,21 +552,6 @@ def _limits(node: Node, cores: float) -> dict[str, Any]:
     return limits
 
 
-def _link_environment(link: Link) -> dict[str, str]:
-    """What the node's entry script turns into queueing disciplines; see images/node/files/usr/lib/toolkit/link."""
-    netem = ""
-    if link.delay_s or link.jitter_s:
-        netem += f" delay {round(link.delay_s * 1e6)}us"
-        netem += f" {round(link.jitter_s * 1e6)}us" if link.jitter_s else ""
-    if link.loss:
-        netem += f" loss {link.loss * 100:.6f}%"
-    environment = {
-        "TOOLKIT_LINK_RATE": str(link.rate_bps) if link.rate_bps else "",
-        "TOOLKIT_LINK_NETEM": netem.strip(),
-    }
-    return {name: value for name, value in environment.items() if value}
-
-
 def _answers(address: str) -> bool:
     """Whether sshd sends its greeting."""
     try:
@@ -584,6 +569,12 @@ def _archive(files: Mapping[str, tuple[bytes, int]]) -> bytes:
             entry.size, entry.mode = len(content), mode
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def _told(host: Host) -> str:
+    """By what its link is impaired, where it is."""
+    by = host.facts.get("link")
+    return f" (link: {by})" if by else ""
 
 
 def _split(text: str | None) -> list[str]:

@@ -4,59 +4,22 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.providers.bench import Bench, on
+from tests.integration.providers.traffic import rate_bps
 from toolkit import engine
 from toolkit.errors import UnreachableError
 from toolkit.providers import engine_store, provider_for
 from toolkit.providers.base import NodeImage
 from toolkit.spec.testbed import Link, ProviderSettings
-from toolkit.state import Host
 
 pytestmark = pytest.mark.docker
 
 RATE_BPS = 20_000_000
-MEASURE = """
-import socket, time
-with socket.create_server(("", 5555)) as server:
-    connection, _ = server.accept()
-    first = connection.recv(1 << 16)
-    began, count = time.monotonic(), 0
-    while chunk := connection.recv(1 << 16):
-        count += len(chunk)
-    print(count * 8 / (time.monotonic() - began))
-"""
-SEND = """
-import socket, time
-for _ in range(50):
-    try:
-        connection = socket.create_connection(("{peer}", 5555)); break
-    except OSError:
-        time.sleep(0.1)
-for _ in range(64):
-    connection.sendall(bytes(65536))
-connection.close()
-"""
-
-
-def _rate(sender: Host, receiver: Host) -> float:
-    """bit/s of 4 MB from one node to the other."""
-    with subprocess.Popen(_ssh(receiver, MEASURE), stdout=subprocess.PIPE, text=True) as measuring:
-        on(sender, f"python3 -c '{SEND.format(peer=receiver.node)}'")
-        output, _ = measuring.communicate(timeout=30)
-    return float(output)
-
-
-def _ssh(host: Host, code: str) -> list[str]:
-    access = host.ssh
-    options = ["-i", str(access.identity_file), "-o", f"UserKnownHostsFile={access.known_hosts}", "-o", "BatchMode=yes"]
-    return ["ssh", *options, f"{access.user}@{access.address}", f"python3 -c '{code}'"]
 
 
 @pytest.fixture
@@ -91,20 +54,8 @@ def test_the_link_has_its_rate_in_both_directions_and_names_resolve(container: B
     limited = container.node("limited", link=Link(rate_bps=RATE_BPS))
     hosts = container.acquire(limited, container.node("free")).hosts
     for sender, receiver in (("limited", "free"), ("free", "limited")):
-        rate = _rate(hosts[sender], hosts[receiver])
+        rate = rate_bps(hosts[sender], hosts[receiver])
         assert 0.7 * RATE_BPS < rate < 1.02 * RATE_BPS, (sender, rate)
-
-
-def test_delay_is_real_or_said_to_be_impossible(container: Bench) -> None:
-    got = container.acquire(container.node("far", link=Link(delay_s=0.01)), container.node("near"))
-    assert "near" in got.hosts
-    if "far" in got.hosts:
-        began = time.monotonic()
-        on(got.hosts["near"], "ping -c 1 far")
-        assert time.monotonic() - began > 0.02
-    else:
-        assert "netem" in got.failed["far"]
-        assert "sch_netem" in got.failed["far"]
 
 
 def test_nodes_are_born_with_their_images(container: Bench, small_image: NodeImage) -> None:

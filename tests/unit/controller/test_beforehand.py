@@ -19,6 +19,7 @@ from toolkit.controller import deploy, teardown
 from toolkit.controller.asked import as_deployed, asked_anew
 from toolkit.errors import FileInvalidError, UnreachableError, UsageError
 from toolkit.events import ignore
+from toolkit.providers import links
 from toolkit.providers.base import Acquired, Request, Resource
 from toolkit.provisioning.render import ImageReference
 from toolkit.spec.load import Asked
@@ -143,6 +144,15 @@ def test_a_plan_tells_what_keeps_a_deploy_from_machines_that_it_would_make(tmp_p
     assert deploy.plan_deploy(written(tmp_path, nodes)).obstacles == ("provider container: no power at base",)
     assert deploy.plan_deploy(written(tmp_path, nodes.replace("dark", "lit"))).obstacles == ()
     assert not (workspace / "lab").exists()
+
+
+@pytest.mark.usefixtures("released")
+def test_a_plan_tells_by_what_links_will_be_impaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "imposer", lambda: "relay")
+    nodes = "name: lab\nnodes: {far: {link: {delay: 10ms}}, near: {}}\n"
+    [note] = deploy.plan_deploy(written(tmp_path, nodes)).notes
+    assert note == f"provider container: delay, jitter and loss of the links of far: {links.WORDS['relay']}"
+    assert deploy.plan_deploy(written(tmp_path, nodes.replace("delay: 10ms", "rate: 10mbit"))).notes == ()
 
 
 def test_a_manifest_that_is_not_there_leaves_no_state(workspace: Path, tmp_path: Path) -> None:

@@ -98,23 +98,13 @@ def test_asking_for_all_the_processors_is_no_limit() -> None:
     assert "cpu_quota" not in container._limits(_node(cpus=4.0), 2.0)
 
 
-def test_a_link_becomes_a_rate_and_words_of_netem() -> None:
-    link = Link(rate_bps=100_000_000, delay_s=0.0015, jitter_s=0.0002, loss=0.015)
-    assert container._link_environment(link) == {
-        "TOOLKIT_LINK_RATE": "100000000",
-        "TOOLKIT_LINK_NETEM": "delay 1500us 200us loss 1.500000%",
-    }
-    assert container._link_environment(Link()) == {}
-    assert container._link_environment(Link(loss=0.0001)) == {"TOOLKIT_LINK_NETEM": "loss 0.010000%"}
-
-
 @pytest.mark.parametrize(
-    ("netem", "kernel", "refused"),
-    [(False, platform.release(), True), (True, platform.release(), False), (None, platform.release(), False),
-     (False, "another machine's", False)],
+    ("by", "kernel", "refused"),
+    [("neither", platform.release(), True), ("netem", platform.release(), False), ("relay", platform.release(), False),
+     ("unknown", platform.release(), False), ("neither", "another machine's", False)],
 )  # fmt: skip
 def test_links_that_the_kernel_cannot_make_are_refused_beforehand(
-    monkeypatch: pytest.MonkeyPatch, netem: bool | None, kernel: str, refused: bool
+    monkeypatch: pytest.MonkeyPatch, by: str, kernel: str, refused: bool
 ) -> None:
     class Api:
         base_url = "tcp://elsewhere"
@@ -125,13 +115,13 @@ def test_links_that_the_kernel_cannot_make_are_refused_beforehand(
         def info(self) -> dict[str, str]:
             return {"KernelVersion": kernel}
 
-    monkeypatch.setattr(container, "has_netem", lambda: netem)
+    monkeypatch.setattr(container, "imposer", lambda: by)
     provider = container.ContainerProvider(SETTINGS)
     provider.__dict__["_api"] = Api()
     subnet, nodes = IPv4Network("10.77.0.0/24"), [_node("far", link=Link(loss=0.01)), _node("near")]
     found = provider.check("lab", subnet, nodes)
     assert len(found) == refused
-    assert all("the links of far are" in problem and "sch_netem" in problem for problem in found)
+    assert all("the links of far are" in problem and "sch_netem) nor tun" in problem for problem in found)
     assert provider.check("lab", subnet, [_node("near")]) == []
 
 
