@@ -15,9 +15,9 @@ options:
   kind:
     description: What is going to change.
     type: str
-    choices: [package, service, folder, group, interface]
+    choices: [package, service, idle service, folder, group, interface]
   names:
-    description: Packages to install, services to stop, or folders, groups and interfaces that are going to appear.
+    description: Packages to install, services to stop or to start, folders, groups and interfaces that are to appear.
     type: list
     elements: str
     default: []
@@ -55,7 +55,7 @@ found:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.toolkit_notes import FINDERS, add_note, strike_note
+from ansible.module_utils.toolkit_notes import FINDERS, UNDONE_AS, add_note, strike_note
 
 
 def main():
@@ -79,7 +79,7 @@ def main():
         found = FINDERS[given["kind"]](given["names"], module.run_command)
         note = None
         if found and not module.check_mode:
-            note = add_note(given["kind"], found, given["testbed"])
+            note = add_note(UNDONE_AS.get(given["kind"], given["kind"]), found, given["testbed"])
     except (OSError, ValueError) as error:
         module.fail_json(msg="the note was not written, so nothing was changed: %s" % error)
     # Writing a note is no change to the machine; the next task makes one and says so.

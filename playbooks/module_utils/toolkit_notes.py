@@ -79,26 +79,40 @@ def _new_packages(names, run):
     if status != 0:
         lines = (error or output).strip().splitlines() or ["no reason given"]
         raise ValueError("apt-get cannot install %s: %s" % (" ".join(names), lines[-1]))
+    gone = [line.split()[1] for line in output.splitlines() if line.startswith("Remv ")]
+    if gone:
+        wanted = (" ".join(gone), " ".join(names))
+        raise ValueError("apt-get would remove %s to install %s; settle by hand which of them stays" % wanted)
     lines = [line.split() for line in output.splitlines() if line.startswith("Inst ")]
     # `Inst name [old version] (new version …)` is an upgrade and cannot be undone by removing.
     return [{"name": words[1]} for words in lines if not words[2].startswith("[")]
 
 
 def _running_services(names, run):
-    """Services that run or would run at the next boot, and which of the two; each by its own name and once.
+    """Services that run or would run at the next boot, and which of the two."""
+    return [state for state in _services(names, run) if state["active"] or state["enabled"]]
+
+
+def _idle_services(names, run):
+    """Services that do not run, or would not at the next boot."""
+    return [state for state in _services(names, run) if not (state["active"] and state["enabled"])]
+
+
+def _services(names, run):
+    """Whether each service that is there runs, and is enabled; each by its own name and once.
 
     A name may be another one's alias, as chronyd is of chrony, and an alias is gone when its service is disabled.
     """
-    units = [name + ".service" for name in names]
+    units = [name if "." in name else name + ".service" for name in names]
     status, output, _error = run(["systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState", *units])
     found = {}
     for block in output.split("\n\n") if status == 0 else ():
         state = dict(line.partition("=")[::2] for line in block.splitlines())
-        name = state.get("Id", "")[: -len(".service")]
-        active = state.get("ActiveState") in ("active", "activating", "reloading")
-        enabled = state.get("UnitFileState") == "enabled"
-        if state.get("LoadState") == "loaded" and (active or enabled):
-            found[name] = {"name": name, "active": active, "enabled": enabled}
+        name = state.get("Id", "")
+        if state.get("LoadState") == "loaded":
+            active = state.get("ActiveState") in ("active", "activating", "reloading")
+            enabled = state.get("UnitFileState") == "enabled"
+            found[name] = {"name": name.replace(".service", ""), "active": active, "enabled": enabled}
     return list(found.values())
 
 
@@ -118,8 +132,11 @@ def _missing_interfaces(names, _run):
 FINDERS = {
     "package": _new_packages,
     "service": _running_services,
+    "idle service": _idle_services,
     "folder": _missing_folders,
     "group": _missing_groups,
     "interface": _missing_interfaces,
 }
 """kind -> which of the names are going to change."""
+UNDONE_AS = {"idle service": "service"}
+"""kind -> that of the note, where it is another one: what was stopped or started is put back alike."""

@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -50,11 +50,13 @@ echo "model=$(tr -d '\\0' < /proc/device-tree/model 2>/dev/null)"
 echo "python=$(command -v python3)"
 echo "python_version=$(python3 -c 'import platform; print(platform.python_version())' 2>/dev/null)"
 echo "engine=$(command -v dockerd)"
+echo "snap=$([ -e /snap/docker/current ] && echo docker)"
+echo "booting=$([ -e /run/cloud-init/enabled ] && [ ! -e /run/cloud-init/result.json ] && echo cloud-init)"
 echo "engine_running=$([ -S /var/run/docker.sock ] && echo yes)"
 echo "inside=$(systemd-detect-virt --container 2>/dev/null)"
 echo "limits=$(cat /sys/fs/cgroup/cgroup.controllers /proc/cgroups 2>/dev/null | awk "$LIMITS")"
 echo "init=$(cat /proc/1/comm 2>/dev/null)"
-if [ "$(id -u)" = 0 ]; then sudo=root; elif said=$(sudo -n true 2>&1); then sudo=yes; else sudo=no; fi
+if [ "$(id -u)" = 0 ]; then sudo=root; elif said=$(sudo -n sh -c : 2>&1); then sudo=yes; else sudo=no; fi
 echo "sudo=$sudo"
 echo "sudo_said=$(printf %s "$said" | tr '\\n' ' ')"
 """
@@ -252,28 +254,11 @@ def _facts(host: Host, node: Node, answer: str) -> Host:
             f"try: ssh -p {host.ssh.port} {host.ssh.user}@{host.ssh.address} uname -a"
         )
     architecture = architecture_of(said["machine"])
-    if architecture == "arm64" and said["bits"] == "32":
-        architecture = "arm/v7"  # a 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it on a Pi 3
-    problems = []
+    if said["bits"] == "32":  # a 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it on a Pi 3
+        architecture = {"arm64": "arm/v7", "amd64": "i386"}.get(architecture, architecture)
+    problems = [*_of_system(said), *_of_architecture(architecture, node)]
     if said["sudo"] == "no":
-        install = "apt-get install sudo; " if "not found" in said["sudo_said"] else ""
-        problems.append(
-            f"user {host.ssh.user} may not use sudo without a password ({said['sudo_said']}); on the machine, as root: "
-            f"{install}echo '{host.ssh.user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/010_toolkit"
-        )
-    if node.architecture is not None and architecture != str(node.architecture):
-        problems.append(
-            f"its architecture is {architecture}, the file says {node.architecture}; "
-            f"write `architecture: {architecture}` at node {node.name}"
-        )
-    if architecture not in set(Architecture):
-        problems.append(f"its architecture {architecture} is not one that toolkit has images for")
-    if said["os_id"] not in SYSTEMS and not said["engine"]:
-        problems.append(f"{said['os'] or 'its system'} is not Debian, Raspberry Pi OS or Ubuntu, and it has no engine")
-    if said["python_version"] and tuple(map(int, said["python_version"].split(".")[:2])) < MIN_PYTHON:
-        problems.append(f"its Python {said['python_version']} is older than 3.8; write its card anew (docs/nodes.md)")
-    if int(said["free_kib"] or 0) * 1024 < MIN_FREE_BYTES:
-        problems.append(f"only {int(said['free_kib'] or 0) // 1024} MiB are free below /var/lib; 1024 are needed")
+        problems.insert(0, _of_sudo(said, host.ssh.user))
     if problems:
         raise UnreachableError(f"node {host.node} ({host.ssh.address}): " + "; ".join(problems))
     facts = {
@@ -292,3 +277,34 @@ def _facts(host: Host, node: Node, answer: str) -> Host:
         "memory_limits": said["limits"] == "memory",
     }
     return dataclasses.replace(host, architecture=architecture, facts=facts)
+
+
+def _of_sudo(said: Mapping[str, str], user: str) -> str:
+    if said["booting"]:
+        return f"{said['booting']} is still setting it up, and user {user} may not use sudo yet; try again in a minute"
+    install = "apt-get install sudo; " if "not found" in said["sudo_said"] else ""
+    return (
+        f"user {user} may not use sudo without a password ({said['sudo_said']}); on the machine, as root: "
+        f"{install}echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/010_toolkit"
+    )
+
+
+def _of_architecture(architecture: str, node: Node) -> Iterator[str]:
+    if node.architecture is not None and architecture != str(node.architecture):
+        yield (
+            f"its architecture is {architecture}, the file says {node.architecture}; "
+            f"write `architecture: {architecture}` at node {node.name}"
+        )
+    if architecture not in set(Architecture):
+        yield f"its architecture {architecture} is not one that toolkit has images for"
+
+
+def _of_system(said: Mapping[str, str]) -> Iterator[str]:
+    if said["os_id"] not in SYSTEMS and not said["engine"]:
+        yield f"{said['os'] or 'its system'} is not Debian, Raspberry Pi OS or Ubuntu, and it has no engine"
+    if said["snap"] and not said["engine"]:
+        yield "its engine is a snap, which sees nothing of /var/lib/toolkit; on the machine: sudo snap remove docker"
+    if said["python_version"] and tuple(map(int, said["python_version"].split(".")[:2])) < MIN_PYTHON:
+        yield f"its Python {said['python_version']} is older than 3.8; write its card anew (docs/nodes.md)"
+    if int(said["free_kib"] or 0) * 1024 < MIN_FREE_BYTES:
+        yield f"only {int(said['free_kib'] or 0) // 1024} MiB are free below /var/lib; 1024 are needed"

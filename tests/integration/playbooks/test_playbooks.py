@@ -204,6 +204,30 @@ def test_another_time_daemon_is_stopped_and_comes_back(clean: Lab) -> None:
         lab.on("full", "systemctl disable --now chrony 2>&1; rm /etc/systemd/system/chrony.service")
 
 
+def test_an_engine_that_was_there_and_stopped_is_started_and_stopped_again(clean: Lab) -> None:
+    lab = clean
+    others = "/usr/local/sbin/dpkg-query"  # by which docker.io is not a package here: the engine is somebody else's
+    lab.on("full", f"printf '#!/bin/sh\nexit 1\n' > {others}; chmod 755 {others}")
+    lab.on("full", "systemctl disable --now docker docker.socket 2>&1; docker ps 2>&1 || true")
+    state = "systemctl is-active docker docker.socket; systemctl is-enabled docker docker.socket"
+    before = lab.on("full", f"({state}) || true").split()
+    assert before == ["inactive", "inactive", "disabled", "disabled"]
+    try:
+        run = lab.deploy(lab.bundle("full", lab.container("client")), inventory={"bare": ["full"]})
+        assert not run.failed, run.failed
+        (note,) = run.outcomes["full"].noted  # and none of packages
+        assert {"name": "docker", "active": False, "enabled": False} in note["items"]
+        assert lab.seen("full").engine_version
+        again = lab.deploy(lab.bundle("full", lab.container("client")), inventory={"bare": ["full"]})
+        assert again.outcomes["full"].status == "ok"
+        gone = lab.deploy(lab.bundle("full"), playbook="teardown.yml")
+        assert not gone.failed, gone.failed
+        assert lab.on("full", f"({state}) || true").split() == before
+        assert lab.on("full", "ls /var/lib/toolkit 2>/dev/null || true") == ""
+    finally:
+        lab.on("full", f"rm -f {others}; systemctl enable --now docker.socket docker 2>&1")
+
+
 @pytest.mark.slow
 def test_a_bare_machine_gets_an_engine_and_is_bare_again(clean: Lab) -> None:
     lab = clean
@@ -232,6 +256,24 @@ def test_a_bare_machine_gets_an_engine_and_is_bare_again(clean: Lab) -> None:
     again = lab.deploy(lab.bundle("empty"), playbook="teardown.yml")
     assert not again.failed, again.failed
     assert lab.on("empty", bare) == ""
+
+
+@pytest.mark.slow
+def test_what_python_handles_packages_with_is_noted_before_it_comes(clean: Lab) -> None:
+    lab = clean
+    there = "python3 -c 'import apt_pkg' 2>/dev/null && echo there || echo none"
+    lab.on("full", "apt-get -qq -y purge python3-apt 2>&1")
+    assert lab.on("full", there).split()[-1] == "none"
+    try:
+        run = lab.deploy(lab.bundle("full"), inventory={"bare": ["full"]})
+        assert not run.failed, run.failed
+        assert {"name": "python3-apt"} in [item for note in run.outcomes["full"].noted for item in note["items"]]
+        assert lab.on("full", there).split()[-1] == "there"
+        gone = lab.deploy(lab.bundle("full"), playbook="teardown.yml")
+        assert not gone.failed, gone.failed
+        assert lab.on("full", there).split()[-1] == "none"
+    finally:
+        lab.on("full", "apt-get -qq update && apt-get -qq -y install --no-install-recommends python3-apt 2>&1")
 
 
 def test_an_interrupt_ends_ansible(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -29,14 +30,14 @@ def node(architecture: Architecture | None = None) -> Node:
     )
 
 
-def said_by(folder: Path, *, nobody: bool = True, **programs: str) -> str:
+def said_by(folder: Path, *, nobody: bool = True, script: str = PREFLIGHT, **programs: str) -> str:
     """The script's answer on this machine, where these programs say something else."""
-    for name, script in {**({"id": "echo 1000"} if nobody else {}), **programs}.items():
+    for name, words in {**({"id": "echo 1000"} if nobody else {}), **programs}.items():
         program = folder / name.replace("_", "-")
-        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.write_text(f"#!/bin/sh\n{words}\n")
         program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
-    return subprocess.run(["sh", "-c", PREFLIGHT], env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,48 @@ def test_one_who_may_use_sudo_may_be_warned_by_it(tmp_path: Path) -> None:
 def test_who_may_not_use_sudo_is_told_what_it_said(tmp_path: Path, sudo: str, words: str) -> None:
     with pytest.raises(UnreachableError, match=words):
         _facts(HOST, node(), said_by(tmp_path, sudo=sudo))
+
+
+def test_32_bit_systems_of_pcs_are_refused(tmp_path: Path) -> None:
+    answer = said_by(tmp_path, uname="echo x86_64", getconf="echo 32", sudo="exit 0")
+    with pytest.raises(UnreachableError, match="its architecture i386 is not one that toolkit has images for"):
+        _facts(HOST, node(), answer)
+
+
+def test_sudo_for_some_commands_is_not_enough(tmp_path: Path) -> None:
+    some = 'case "$*" in *sh*) echo "sudo: I\'m sorry pi. I\'m afraid I can\'t do that" >&2; exit 1;; esac'
+    with pytest.raises(UnreachableError, match="may not use sudo without a password"):
+        _facts(HOST, node(), said_by(tmp_path, sudo=some))
+
+
+def test_a_machine_that_is_still_being_set_up_is_waited_for(tmp_path: Path) -> None:
+    answer = said_by(tmp_path, sudo="exit 1").replace("booting=\n", "booting=cloud-init\n")
+    with pytest.raises(UnreachableError, match=r"cloud-init is still setting it up, .* try again in a minute"):
+        _facts(HOST, node(), answer)
+
+
+def test_an_engine_that_is_a_snap_is_refused(tmp_path: Path) -> None:
+    answer = re.sub("engine=.*\nsnap=\n", "engine=\nsnap=docker\n", said_by(tmp_path, sudo="exit 0"))
+    with pytest.raises(UnreachableError, match="sudo snap remove docker"):
+        _facts(HOST, node(), answer)
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        'PRETTY_NAME="Raspbian GNU/Linux 12 (bookworm)"\nID=raspbian\nID_LIKE=debian\nVERSION_ID="12"',
+        'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\nID=debian\nVERSION_ID="13"\nDEBIAN_VERSION_FULL=13.1',
+        'PRETTY_NAME="Ubuntu 22.04.5 LTS"\nNAME="Ubuntu"\nVERSION_ID="22.04"\nID=ubuntu\nID_LIKE=debian',
+        'PRETTY_NAME="Ubuntu 26.04 LTS"\nNAME="Ubuntu"\nVERSION_ID="26.04"\nID=ubuntu\nID_LIKE=debian',
+    ],
+)
+def test_systems_are_known_by_what_they_call_themselves(tmp_path: Path, release: str) -> None:
+    (tmp_path / "os-release").write_text(release + "\n")
+    answer = said_by(tmp_path, script=PREFLIGHT.replace("/etc/os-release", f"{tmp_path}/os-release"), sudo="exit 0")
+    facts = _facts(HOST, node(), re.sub("engine=.*", "engine=", answer)).facts
+    assert f'PRETTY_NAME="{facts["os"]}"' in release
+    assert f"ID={facts['os_id']}\n" in release + "\n"
+    assert facts["has_engine"] is False
 
 
 @pytest.mark.parametrize(
