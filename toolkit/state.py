@@ -68,6 +68,8 @@ class Deployment:
     hosts: Mapping[str, Host] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
     """node -> hash of the bundle it was last brought to."""
+    images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """node -> service -> image, with its content hash, that the bundle has."""
     node_hashes: Mapping[str, str] = field(default_factory=dict)
     """node -> hash of the machine asked for; another one means another machine."""
     failed: Mapping[str, str] = field(default_factory=dict)

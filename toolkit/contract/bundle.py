@@ -73,6 +73,13 @@ class Bundle:
         contents = {file.path: file.content for file in self.files if file.path in container.files}
         return _digest([dataclasses.asdict(container), contents])
 
+    def images(self) -> dict[str, str]:
+        """Service -> its image, with the content hash also where its name has another tag."""
+        return {
+            c.service: c.image if c.content and c.image.endswith(f":{c.content}") else f"{c.image}@{c.content}"
+            for c in self.containers
+        }
+
     def digest(self) -> str:
         """sha256 over the canonical document, 16 hex digits."""
         return _digest(self.document())

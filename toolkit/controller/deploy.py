@@ -363,12 +363,15 @@ def provision(
                 ssh.close_shared(directory / SSH_CONFIG)
         say(f"{len(touched) - len(run.failed)} of {len(touched)} nodes are as the file says")
     noted = tuple({"node": node, **change} for node, outcome in run.outcomes.items() for change in outcome.noted)
-    hashes = {**deployment.hashes, **{n: bundles[n].digest() for n in touched if n not in run.failed}}
+    brought = [node for node in touched if node not in run.failed]
+    hashes = {**deployment.hashes, **{node: bundles[node].digest() for node in brought}}
+    images = {**deployment.images, **{node: bundles[node].images() for node in brought}}
     saved = save_deployment(
         dataclasses.replace(
             deployment,
             stage="provisioned",
             hashes={node: digest for node, digest in hashes.items() if node in deployment.hosts},
+            images={node: held for node, held in images.items() if node in deployment.hosts},
             failed={**deployment.failed, **{n: f"{why} (log: {run.log})" for n, why in run.failed.items()}},
             changes=deployment.changes + noted,
         )

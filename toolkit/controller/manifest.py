@@ -44,6 +44,7 @@ def make_manifest(
         "services": [_service(service) for service in testbed.services],
         "nodes": {node.name: _node(node, hosts[node.name]) for node in testbed.nodes if node.name in hosts},
         "bundles": plain(deployment.hashes),
+        "images": plain(deployment.images),
         "streams": _streams(cast),
         "subscribers": _group(cast) if cast.shared else _subscribers(cast),
         "orders": {process.name: dataclasses.asdict(order) for process, order in cast.parts},

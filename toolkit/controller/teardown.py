@@ -244,6 +244,7 @@ def _without(deployment: Deployment, nodes: Collection[str]) -> Deployment:
             deployment,
             hosts=rest(deployment.hosts),
             hashes=rest(deployment.hashes),
+            images=rest(deployment.images),
             node_hashes=rest(deployment.node_hashes),
             failed=rest(deployment.failed),
         )
