@@ -71,9 +71,33 @@ class Stage:
 
     def prepare(self) -> None:
         """Orders to everybody: brokers, gateways and hubs, subscribers, publishers; each kind ready before the next."""
+        self._end_former()
         for parts in (self._cast.brokers, self._cast.ends, self._cast.subscribers, self._cast.publishers):
             self._on_every(parts, lambda part: self._control.prepare(*part))
             self._await_ready([process for process, _ in parts])
+
+    def _end_former(self) -> None:
+        """End what a run that was cut off left going on nodes: who holds the testbed's lock is alone in playing."""
+        until = time.monotonic() + self._limits.save_s
+        going = self._going(self._cast.processes)
+        for run in sorted(set(going.values())):
+            self._emit(Event(stage="run", message=f"{run} was cut off and still goes on; it is ended", level="warning"))
+        while going and time.monotonic() < until:
+            self._on_every([(process, None) for process in going], lambda part: self._control.stop(part[0]))
+            time.sleep(min(self._limits.poll_s, 0.1))
+            going = self._going(list(going))
+
+    def _going(self, processes: Sequence[Process]) -> dict[Process, str]:
+        """Those in the middle of a run, and which; who does not answer is named when he gets his order."""
+
+        def run_of(process: Process) -> str:
+            try:
+                status = self._control.status(process)
+            except ToolkitError:
+                return ""
+            return status.run if status.phase in {"running", "draining"} else ""
+
+        return {p: run for p, run in zip(processes, _in_parallel(run_of, processes), strict=True) if run}
 
     def _await_ready(self, processes: Sequence[Process]) -> None:
         until = time.monotonic() + self._limits.ready_s

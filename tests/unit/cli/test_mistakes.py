@@ -19,7 +19,7 @@ from toolkit.cli.main import application
 from toolkit.controller import doctor
 from toolkit.errors import UnreachableError
 from toolkit.ssh import Completed
-from toolkit.state import Deployment, Host, SshAccess, load_deployment, save_deployment
+from toolkit.state import Deployment, Host, SshAccess, load_deployment, locked, save_deployment
 
 from tests.unit.cli.test_commands import commands  # isort: skip
 
@@ -227,6 +227,14 @@ def test_a_run_that_is_not_there_names_those_that_are(here: Path, shell: Shell, 
     code, told = shell("report latest --to lab.yml/report.html")
     assert code == 2
     assert "lab.yml: File exists" in told
+
+
+def test_a_run_that_nobody_plays_any_more_is_interrupted(here: Path, shell: Shell, workspace: Path) -> None:
+    run = make_run(workspace / "lab" / "runs" / "20260101T000001Z-slow")
+    run.write("manifest.json", run.manifest() | {"status": "running"})
+    with locked("lab"):
+        assert " running " in shell("results list")[1]
+    assert " interrupted " in shell("results list --status interrupted")[1]
 
 
 def test_nodes_that_are_not_reached_are_named_once_and_below_the_table(

@@ -104,6 +104,8 @@ class FakeNodes:
         )  # fmt: skip
 
     def prepare(self, process: Process, order: RunOrder) -> RunStatus:
+        if self.phases.get(process.name) in {"running", "draining"}:  # as processes on nodes do
+            raise WorkloadError(f"{process.name} refuses PUT /run")
         self.asked.append(("prepare", process.role))
         self.orders[process.name] = order
         self.sent = 0
@@ -123,6 +125,8 @@ class FakeNodes:
         return answer
 
     def status(self, process: Process) -> RunStatus:
+        if process.name not in self.phases:
+            return RunStatus()
         if process.role == "publisher" and self.phases[process.name] == "running":
             if self.interrupt_at is not None and self.sent >= self.interrupt_at:
                 raise KeyboardInterrupt
@@ -188,7 +192,7 @@ def experiment(
     tmp_path: Path, nodes: FakeNodes, workload: Workload | Experiment = HELLO, **more: Any
 ) -> list[RunFolder]:
     events: list[Event] = []
-    given = {"limits": FAST} | more
+    given = {"limits": FAST, "emit": events.append} | more
     asked = workload if isinstance(workload, Experiment) else plain_experiment(workload)
     outcome = run_experiment(
         make_testbed(tmp_path),
@@ -196,7 +200,6 @@ def experiment(
         asked,
         control=lambda _: nodes,
         collector=lambda _: nodes,
-        emit=events.append,
         **given,
     )
     outcome.check()
@@ -277,6 +280,19 @@ def test_an_interrupt_saves_what_was_measured_and_goes_on_up(tmp_path: Path):
     assert run.kpis()["faults"] == ["the run is interrupted"]
     assert run.kpis()["counters"]["messages"] == 50
     assert run.kpis()["ledger"]["closes"]
+
+
+def test_a_run_that_was_cut_off_is_ended_before_the_next_begins(tmp_path: Path):
+    nodes, events = FakeNodes(), list[Event]()
+    [former] = experiment(tmp_path, nodes)
+    nodes.phases |= {"eh/broker-0": "running", "sub-1/subscriber-0": "draining"}
+    nodes.asked.clear()
+    [run] = experiment(tmp_path, nodes, emit=events.append)
+    assert nodes.asked[:2] == [("stop", "broker"), ("stop", "subscriber")]
+    assert run.kpis()["valid"], run.kpis()["faults"]
+    assert [event.message for event in events if event.level == "warning"] == [
+        f"{former.name} was cut off and still goes on; it is ended"
+    ]
 
 
 def test_a_killed_subscriber_is_named_and_the_run_closes(tmp_path: Path):
