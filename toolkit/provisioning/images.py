@@ -15,6 +15,7 @@ import re
 import shutil
 import tarfile
 import textwrap
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -387,11 +388,31 @@ def _context(made_of: Recipe) -> io.BytesIO:
 
 
 def _all_or_raise(keys: Collection[Wanted], action: Any) -> None:
-    """`action` on all keys, several at a time; one error that holds every failure."""
-    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="image") as pool:
-        failures = [f.exception() for f in [pool.submit(action, key) for key in keys]]
+    """`action` on all keys, several at a time; one error that holds every failure.
+
+    An interrupt does not wait for what is under way, which may take minutes: the threads end with the process, and a
+    build with the connection that it is asked for over.
+    """
+    rest = list(keys)
+    shared, failures = iter(rest), list[Exception]()
+
+    def work() -> None:
+        for key in shared:
+            try:
+                action(key)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, name=f"image-{n}", daemon=True) for n in range(min(PARALLEL, len(rest)))]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        rest.clear()
     for failure in failures:
-        if failure is not None and not isinstance(failure, ToolkitError):
+        if not isinstance(failure, ToolkitError):
             raise failure
-    if problems := [str(failure) for failure in failures if failure]:
+    if problems := sorted(map(str, failures)):
         raise UnreachableError("\n".join(problems))

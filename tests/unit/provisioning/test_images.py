@@ -3,7 +3,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import tarfile
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,6 +144,36 @@ def test_an_unknown_image_names_the_known_ones(tree: Path) -> None:
     with pytest.raises(UsageError, match="known: broker, child"):
         recipe("brokr")
     assert available_images() == ["broker", "child"]
+
+
+def test_an_interrupt_waits_for_no_build(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, over = [], threading.Event()
+
+    def build(_: Builder, key: images.Wanted) -> None:
+        asked.append(key)
+        os.kill(os.getpid(), signal.SIGINT)
+        over.wait(60)
+
+    monkeypatch.setattr(Builder, "_build", build)
+    monkeypatch.setattr(Builder, "_present", lambda _, keys: dict.fromkeys(keys, False))
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Builder(lambda _: None).build({("child", "amd64")})
+    over.set()
+    assert time.monotonic() - before < 30
+    assert asked == [("broker", "amd64")]
+
+
+def test_what_cannot_be_built_is_told_together(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Builder, key: images.Wanted) -> None:
+        raise UnreachableError(f"{key[0]} cannot be had")
+
+    monkeypatch.setattr(Builder, "_pull", fail)
+    with pytest.raises(UnreachableError) as caught:
+        Builder(lambda _: None, [Image(name=n, reference=f"{n}:1") for n in "abcd"]).build(
+            {(n, "amd64") for n in "abcd"}
+        )
+    assert str(caught.value).splitlines() == [f"{name} cannot be had" for name in "abcd"]
 
 
 def test_the_context_is_the_same_archive_every_time(tree: Path) -> None:
