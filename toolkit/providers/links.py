@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from toolkit.providers.kernel import has_netem, has_tun
+from toolkit.spec.nodes import VIRTUAL
 from toolkit.spec.testbed import Link, Node, ProviderSettings
 
 Imposer = Literal["netem", "relay", "neither", "unknown"]
@@ -46,7 +47,8 @@ def imposer() -> Imposer:
 def forecast(settings: ProviderSettings, nodes: Sequence[Node]) -> str:
     """By what the links of these nodes are going to be impaired, in words; empty where that is no question."""
     impaired = [node.name for node in nodes if node.link.impaired]
-    by: Imposer = "unknown" if settings.docker_host else imposer()
-    if settings.type != "container" or not impaired or by == "neither":
+    if not impaired or settings.type not in VIRTUAL:
         return ""
-    return f"delay, jitter and loss of the links of {', '.join(impaired)}: {WORDS[by]}"
+    has_own_kernel, is_elsewhere = settings.type == "vm", settings.docker_host is not None
+    by: Imposer = "netem" if has_own_kernel else "unknown" if is_elsewhere else imposer()
+    return "" if by == "neither" else f"delay, jitter and loss of the links of {', '.join(impaired)}: {WORDS[by]}"

@@ -40,6 +40,7 @@ echo "machine=$(uname -m)"
 echo "bits=$(getconf LONG_BIT 2>/dev/null)"
 echo "kernel=$(uname -r)"
 echo "congestion=$(cat /proc/sys/net/ipv4/tcp_congestion_control 2>/dev/null)"
+echo "link=$(cat /run/toolkit/link 2>/dev/null)"
 echo "os_id=$ID"
 echo "os_version=$VERSION_ID"
 echo "os=$PRETTY_NAME"
@@ -267,6 +268,7 @@ def _facts(host: Host, node: Node, answer: str) -> Host:
         "os_version": said["os_version"],
         "kernel": said["kernel"],
         "congestion": said["congestion"],
+        "link": said["link"],
         "model": said["model"],
         "cpus": int(said["cpus"]),
         "memory_bytes": int(said["memory_kib"]) * 1024,

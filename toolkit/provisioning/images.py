@@ -77,7 +77,8 @@ def recipe(name: str) -> Recipe:
         raise UsageError(f"there is no image {name!r} in {paths.IMAGES}; known: {', '.join(available_images())}")
     text = (folder / "Dockerfile").read_text()
     patterns = _copied(text)
-    offered = {f"images/{name}/{path}": file for path, file in _walk(folder)}
+    folders = {name, *(pattern.split("/")[1] for pattern in patterns if pattern.startswith("images/"))}
+    offered = {f"images/{each}/{path}": file for each in folders for path, file in _walk(paths.IMAGES / each)}
     for source in NODE_SOURCES if any(p.startswith(("toolkit", ".", "*")) for p in patterns) else ():
         offered |= {f"toolkit/{source}{path and '/' + path}": file for path, file in _walk(paths.SOURCE / source)}
     if any(pattern.startswith("templates/") for pattern in patterns):

@@ -135,6 +135,7 @@ def ssh_bench(ground: Ground, **settings: Any) -> Bench:
 
 
 VM_ADDRESSES = {"one": "10.87.34.11"}
+VM_LINK = Link(rate_bps=10_000_000, delay_s=0.05, loss=0.03)
 
 
 def vm_bench(ground: Ground) -> Bench:
@@ -151,7 +152,7 @@ def vm_bench(ground: Ground) -> Bench:
         request=_request(ground, name, "10.87.34.0/24", ground.vm_image()),
         names=("one",),
         addresses=VM_ADDRESSES,
-        machine={"kind": "vm", "architecture": None, "memory_bytes": 512 << 20, "cpus": 2.0},
+        machine={"kind": "vm", "architecture": None, "memory_bytes": 512 << 20, "cpus": 2.0, "link": VM_LINK},
         kill=kill,
     )
 

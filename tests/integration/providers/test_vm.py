@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import socket
+import statistics
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.integration.providers.bench import Bench, on
+from tests.integration.providers.bench import VM_LINK, Bench, on
 from toolkit import paths
 from toolkit.providers import vm_disks
 from toolkit.providers.vm import kernels_in_use
 from toolkit.provisioning.observe import Observed, observe
+
+PINGS = 1500
+DATAGRAMS = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+if sys.argv[1] == "send":
+    for _ in range(1000): s.sendto(bytes(1222), (sys.argv[2], int(sys.argv[3])))
+else:
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    s.bind(("", 5557)); s.recv(2000); began, count = time.monotonic(), 0; s.settimeout(3)
+    try:
+        while s.recv(2000): count += 1; last = time.monotonic()
+    except TimeoutError: pass
+    print(count * 10000 / (last - began))
+"""
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -78,6 +97,52 @@ def test_the_host_s_firewall_passes_what_stays_on_the_bridge(machine: Bench) -> 
                 undo.callback(subprocess.run, ["ip", "netns", "delete", far], check=True)
         ping = ["ip", "netns", "exec", far, "ping", "-c", "3", "-i", "0.5", "-W", "5", host.ssh.address]
         assert subprocess.run(ping, capture_output=True, check=False).returncode == 0
+
+
+def test_its_link_is_as_asked_for_each_way(machine: Bench) -> None:
+    host = machine.acquire(machine.node("one")).hosts["one"]
+    assert host.facts["link"] == "netem"
+    column = on(host, "grep -m 1 ^Icmp: /proc/net/snmp").split().index("InEchos")
+    arrived = "awk '/^Icmp:/ {line = $0} END {print line}' /proc/net/snmp"
+    before = int(on(host, arrived).split()[column])
+    ping = ["ping", "-c", str(PINGS), "-i", "0.01", "-W", "5", host.ssh.address]
+    said = subprocess.run(ping, capture_output=True, text=True, check=True).stdout
+    came = int(on(host, arrived).split()[column]) - before
+    delays = [float(found) for found in re.findall(r"time=([\d.]+)", said)]
+    assert min(delays) >= 100
+    assert statistics.median(delays) < 145
+    for sent, kept in ((PINGS, came), (came, len(delays))):
+        expected = sent * VM_LINK.loss
+        assert abs(sent - kept - expected) < 5 * expected**0.5, (sent, kept)
+
+
+def test_its_link_has_its_rate_each_way(machine: Bench) -> None:
+    host = machine.acquire(machine.node("one")).hosts["one"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours, ThreadPoolExecutor(1) as pool:
+        ours.bind((str(machine.request.subnet[1]), 0))
+        there = pool.submit(on, host, f"python3 -c '{DATAGRAMS}' receive")
+        time.sleep(5)  # a Python starts slowly on an emulated processor
+        for _ in range(1000):
+            ours.sendto(bytes(1222), (host.ssh.address, 5557))  # 1250 with its headers
+        came_bps = float(there.result())
+        there = pool.submit(on, host, f"python3 -c '{DATAGRAMS}' send {ours.getsockname()[0]} {ours.getsockname()[1]}")
+        left_bps = received_bps(ours)
+        there.result()
+    for found in (came_bps, left_bps):
+        assert VM_LINK.rate_bps is not None
+        assert 0.5 * VM_LINK.rate_bps < found < 1.1 * VM_LINK.rate_bps
+
+
+def received_bps(ours: socket.socket) -> float:
+    """What arrives of datagrams of 1250 bytes until there is silence."""
+    ours.settimeout(60)
+    ours.recv(2000)
+    began, count, last = time.monotonic(), 0, 0.0
+    ours.settimeout(3)
+    with contextlib.suppress(TimeoutError):
+        while ours.recv(2000):
+            count, last = count + 1, time.monotonic()
+    return count * 10_000 / (last - began)
 
 
 def test_an_address_outside_the_subnet_is_refused_at_once(machine: Bench) -> None:

@@ -65,3 +65,4 @@ def test_a_forecast_names_nodes_and_way(monkeypatch: pytest.MonkeyPatch) -> None
     assert "turns out to have none" in links.forecast(elsewhere, nodes)
     monkeypatch.setattr(links, "imposer", lambda: "neither")
     assert links.forecast(VIRTUAL, nodes) == ""
+    assert "(netem)" in links.forecast(dataclasses.replace(VIRTUAL, type="vm"), nodes)

@@ -78,6 +78,14 @@ def test_an_image_can_hold_only_the_part_of_the_package_that_runs_on_nodes(tree:
     }
 
 
+def test_a_file_of_another_image_can_be_copied_too(tree: Path) -> None:
+    (tree / "images/child/Dockerfile").write_text("FROM scratch\nCOPY images/broker/start.sh /start\n")
+    assert set(recipe("child").files) == {"images/child/Dockerfile", "images/broker/start.sh"}
+    before = _content("child")
+    (tree / "images/broker/start.sh").write_text("#!/bin/sh\nexit 1\n")
+    assert _content("child") != before
+
+
 def test_content_changes_with_what_is_copied_and_with_nothing_else(tree: Path) -> None:
     before = _content("broker")
     (tree / "images/broker/README").write_text("changed")
