@@ -58,9 +58,10 @@ def test_jitter_spreads_what_is_delayed(container: Bench) -> None:
     got = container.acquire(container.node("far", link=Link(delay_s=0.02, jitter_s=0.005)), container.node("near"))
     assert got.failed == {}
     found = round_trips_ms(container, "near", "far", 100)
-    assert 30 <= min(found) < 35
-    assert statistics.fmean(found) == pytest.approx(41, abs=2.5)
-    assert 2 < statistics.stdev(found) < 5  # 4.1 for the sum of two uniform distributions
+    low, middle, high = statistics.quantiles(found)
+    assert 30 <= min(found) < 34, "with jitter one way only it were 35"
+    assert middle == pytest.approx(41, abs=4)
+    assert 4 < high - low < 12  # 5.9 for the sum of two uniform distributions
 
 
 def test_packets_are_lost_each_way(container: Bench) -> None:
