@@ -8,7 +8,7 @@ from typing import Any
 from toolkit.spec.clouds import local_clouds
 from toolkit.spec.databases import event_databases
 from toolkit.spec.findings import Findings
-from toolkit.spec.services import NODE_PORTS
+from toolkit.spec.services import NODE_PORTS, spoken
 from toolkit.spec.testbed import Architecture, Service, Testbed
 from toolkit.spec.yaml import Path
 
@@ -114,6 +114,30 @@ def company(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:
         )
 
 
+def conversation(testbed: Testbed, file: Mapping[str, Any], findings: Findings) -> None:
+    """A workload has one broker, and it speaks what the workload asks for."""
+    experiments = file.get("experiments", {}).values()
+    varied = {key for each in experiments for keys in [each.get("vary", {}), *each.get("points", [])] for key in keys}
+    changing = any(key.startswith("services.") for key in varied)  # then each point is checked by itself
+    for name, workload in testbed.workloads.items():
+        if workload.consumers is not None or workload.brokerless:
+            continue
+        meant = [s for s in testbed.services if s.name == workload.broker]
+        meant = meant or [s for s in testbed.services if s.role == workload.broker]
+        if len(meant) > 1:
+            which = ", ".join(service.name for service in meant)
+            message = (
+                f"workload {name!r} has {len(meant)} brokers to choose from: {which}; write `broker: {meant[0].name}`"
+            )
+            findings.add(("workloads", name, "broker"), message, at_key=True)
+        elif meant and not changing:
+            able = spoken(meant[0].image.name, meant[0].settings)
+            protocol = workload.options.get("protocol")
+            if protocol and able and protocol not in able:
+                message = f"broker {meant[0].name!r} ({meant[0].image.name}) speaks {', '.join(able)}, not {protocol}"
+                findings.add(("workloads", name, "options", "protocol"), message)
+
+
 def clocks(testbed: Testbed, _: Mapping[str, Any], findings: Findings) -> None:
     """A gate on clocks that no clock could pass is a mistake."""
     for name in ("max_offset_s", "max_root_distance_s"):
@@ -128,6 +152,7 @@ RULES: tuple[Callable[[Testbed, Mapping[str, Any], Findings], None], ...] = (
     ports,
     order,
     company,
+    conversation,
     clocks,
     local_clouds,
     event_databases,
