@@ -21,13 +21,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from toolkit import paths
 from toolkit.errors import ToolkitError, UnreachableError
+from toolkit.parallel import on_each
 from toolkit.state import Host, SshAccess
 
 if TYPE_CHECKING:
@@ -352,8 +352,6 @@ def on_every(
 ) -> dict[str, T | ToolkitError]:
     """Do something on every host at the same time: node -> its result, or the error that stopped it there."""
     chosen = list(hosts.values() if isinstance(hosts, Mapping) else hosts)
-    if not chosen:
-        return {}
 
     def attempt(host: Host) -> T | ToolkitError:
         try:
@@ -361,8 +359,7 @@ def on_every(
         except ToolkitError as error:
             return error
 
-    with ThreadPoolExecutor(min(threads, len(chosen)), thread_name_prefix="ssh") as pool:
-        return dict(zip([host.node for host in chosen], pool.map(attempt, chosen), strict=True))
+    return dict(zip([host.node for host in chosen], on_each(chosen, attempt, at_once=threads), strict=True))
 
 
 # -- files and ports --------------------------------------------------------------------------------------------------

@@ -12,17 +12,17 @@ import socket
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from toolkit import engine
 from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
+from toolkit.parallel import on_each
 from toolkit.providers import engine_store, keys, subnets
 from toolkit.providers.base import Acquired, NodeImage, Request, Resource
 from toolkit.providers.links import WORDS, imposer, link_settings
@@ -32,8 +32,6 @@ from toolkit.state import LABEL, Host, SshAccess
 if TYPE_CHECKING:
     from docker.api import APIClient
 
-T = TypeVar("T")
-R = TypeVar("R")
 
 NODE = "org.toolkit.node"
 NODE_HASH = "org.toolkit.node-hash"
@@ -108,7 +106,7 @@ class ContainerProvider:
                 memory_bytes=int(info["MemTotal"]),
                 architecture=architecture_of(info["Architecture"]),
             )
-            outcomes = _each(machines, lambda machine: self._acquire(machine, ground, emit))
+            outcomes = on_each(machines, lambda machine: self._acquire(machine, ground, emit), at_once=PARALLEL)
         hosts = {m.node.name: o for m, o in zip(machines, outcomes, strict=True) if isinstance(o, Host)}
         failed = {m.node.name: o for m, o in zip(machines, outcomes, strict=True) if isinstance(o, str)}
         return Acquired(hosts=hosts, failed=failed, created=frozenset(m.node.name for m in new) & hosts.keys())
@@ -134,11 +132,11 @@ class ContainerProvider:
             return _address_of(container)
 
         volumes = [v for v in self._volumes(testbed) if nodes is None or v["Labels"].get(NODE) in nodes]
-        forgotten = frozenset(_each(containers, remove))
+        forgotten = frozenset(on_each(containers, remove, at_once=PARALLEL))
         removed = [
             Resource(kind="container", name=c["Names"][0].removeprefix("/"), node=c["Labels"][NODE]) for c in containers
         ]
-        _each(volumes, lambda volume: self._remove_volume(volume["Name"]))
+        on_each(volumes, lambda volume: self._remove_volume(volume["Name"]), at_once=PARALLEL)
         removed += [Resource(kind="volume", name=v["Name"], node=v["Labels"].get(NODE, "")) for v in volumes]
         if (directory / keys.KNOWN_HOSTS).is_file():
             keys.know_hosts(directory, {}, forget=forgotten)
@@ -496,17 +494,6 @@ class ContainerProvider:
 
 
 _KNOWN_HOSTS_LOCK = threading.Lock()
-
-
-def _each(items: Iterable[T], action: Callable[[T], R]) -> list[R]:
-    """`action` on all items in parallel; an interrupt or a bug drops what has not begun yet."""
-    pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="node")
-    try:
-        futures = [pool.submit(action, item) for item in items]
-        wait(futures, return_when=FIRST_EXCEPTION)
-        return [future.result() for future in futures]
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _addresses(request: Request, found: Mapping[str, Mapping[str, Any]]) -> list[tuple[Node, IPv4Address]]:

@@ -22,13 +22,13 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from toolkit import paths
 from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.events import Emit, Event
+from toolkit.parallel import on_each
 from toolkit.providers import firewall, keys, subnets
 from toolkit.providers.base import Acquired, Request, Resource
 from toolkit.providers.links import link_settings
@@ -121,8 +121,7 @@ class VmProvider:
                 )
             )
 
-        with ThreadPoolExecutor(max(1, len(request.nodes))) as pool:
-            list(pool.map(one, request.nodes))
+        on_each(request.nodes, one, at_once=len(request.nodes))
         return Acquired(hosts=hosts, failed=failed, created=frozenset(created))
 
     def release(self, testbed: str, nodes: Sequence[str] | None, directory: Path, emit: Emit) -> list[Resource]:

@@ -15,9 +15,8 @@ import re
 import shutil
 import tarfile
 import textwrap
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 from toolkit import engine, paths
 from toolkit.errors import ToolkitError, UnreachableError, UsageError
 from toolkit.events import Emit, Event
+from toolkit.parallel import on_each
 from toolkit.provisioning import base_system
 from toolkit.provisioning.registry import Registry, start_registry
 from toolkit.provisioning.render import ImageReference
@@ -388,32 +388,15 @@ def _context(made_of: Recipe) -> io.BytesIO:
     return buffer
 
 
-def _all_or_raise(keys: Collection[Wanted], action: Any) -> None:
-    """`action` on all keys, several at a time; one error that holds every failure.
+def _all_or_raise(keys: Collection[Wanted], action: Callable[[Wanted], None]) -> None:
+    """`action` on all keys, several at a time; one error that holds every failure."""
 
-    An interrupt does not wait for what is under way, which may take minutes: the threads end with the process, and a
-    build with the connection that it is asked for over.
-    """
-    rest = list(keys)
-    shared, failures = iter(rest), list[Exception]()
+    def attempt(key: Wanted) -> str:
+        try:
+            action(key)
+        except ToolkitError as error:
+            return str(error)
+        return ""
 
-    def work() -> None:
-        for key in shared:
-            try:
-                action(key)
-            except Exception as error:  # noqa: BLE001 - raised below
-                failures.append(error)
-
-    threads = [threading.Thread(target=work, name=f"image-{n}", daemon=True) for n in range(min(PARALLEL, len(rest)))]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    finally:
-        rest.clear()
-    for failure in failures:
-        if not isinstance(failure, ToolkitError):
-            raise failure
-    if problems := sorted(map(str, failures)):
+    if problems := [problem for problem in on_each(keys, attempt, at_once=PARALLEL) if problem]:
         raise UnreachableError("\n".join(problems))

@@ -13,13 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any
 
 from toolkit import engine, paths
 from toolkit.errors import UnreachableError
 from toolkit.events import Emit, Event
+from toolkit.parallel import on_each
 from toolkit.provisioning.render import ImageReference
 
 LABEL = "org.toolkit.registry"
@@ -57,8 +57,7 @@ class Registry:
         A name that does not say the content may stand for another one than when it was pushed: it is pushed again,
         which costs little where the layers are there.
         """
-        with ThreadPoolExecutor(PARALLEL, thread_name_prefix="push") as pool:
-            digests = list(pool.map(lambda image: self._push(image, emit), images))
+        digests = on_each(images, lambda image: self._push(image, emit), at_once=PARALLEL)
         return dict(zip([image.reference for image in images], digests, strict=True))
 
     def _push(self, image: ImageReference, emit: Emit) -> str:

@@ -3,10 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import tarfile
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -152,24 +149,6 @@ def test_an_unknown_image_names_the_known_ones(tree: Path) -> None:
     with pytest.raises(UsageError, match="known: broker, child"):
         recipe("brokr")
     assert available_images() == ["broker", "child"]
-
-
-def test_an_interrupt_waits_for_no_build(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, over = [], threading.Event()
-
-    def build(_: Builder, key: images.Wanted) -> None:
-        asked.append((key, threading.current_thread().daemon))  # for daemons the end of the program does not wait
-        os.kill(os.getpid(), signal.SIGINT)
-        over.wait(60)
-
-    monkeypatch.setattr(Builder, "_build", build)
-    monkeypatch.setattr(Builder, "_present", lambda _, keys: dict.fromkeys(keys, False))
-    before = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        Builder(lambda _: None).build({("child", "amd64")})
-    over.set()
-    assert time.monotonic() - before < 30
-    assert asked == [(("broker", "amd64"), True)]
 
 
 def test_what_cannot_be_built_is_told_together(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
