@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -376,19 +377,19 @@ def test_what_commands_write_and_remove_is_one_document(
     assert document("results prune -t lab --keep 0") == {"deleted": []}
 
 
+def told_to(place: BinaryIO, line: str) -> tuple[int, str]:
+    """How a command ends whose results go there, and what it says to people."""
+    command = [sys.executable, "-m", "toolkit", *line.split()]
+    ran = subprocess.run(command, stdout=place, stderr=subprocess.PIPE, text=True, check=False)
+    return ran.returncode, ran.stderr
+
+
 @pytest.mark.parametrize("line", ["schema", "validate lab.yml --resolved", "deploy --help"])
 def test_where_nobody_reads_on_what_only_shows_is_done(here: Path, line: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    with open(writing, "wb") as nobody:  # noqa: PTH123 - it is a descriptor
-        ran = subprocess.run(
-            [sys.executable, "-m", "toolkit", *line.split()],
-            stdout=nobody,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    with os.fdopen(writing, "wb") as nobody:
+        assert told_to(nobody, line) == (0, "")
 
 
 def test_where_nobody_reads_on_what_acts_is_interrupted(
@@ -411,16 +412,10 @@ def test_where_nobody_reads_on_what_acts_is_interrupted(
 @pytest.mark.parametrize("line", ["schema", "validate lab.yml --json"])
 def test_output_that_cannot_be_written_is_told(here: Path, line: str) -> None:
     with Path("/dev/full").open("wb") as full:
-        ran = subprocess.run(
-            [sys.executable, "-m", "toolkit", *line.split()],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert ran.returncode == 2
-    assert ran.stderr.count("\n") == 1
-    assert "No space left on device" in ran.stderr
+        code, said = told_to(full, line)
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "No space left on device" in said
 
 
 def test_a_full_disk_is_told_with_what_lies_where(
