@@ -17,7 +17,6 @@ import tarfile
 import textwrap
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,11 +188,8 @@ class Builder:
     def _present(self, keys: Collection[Wanted]) -> dict[Wanted, bool]:
         """Whether the engine has them. Asked one by one, since a listing takes half a second where it is long."""
         references = [self._own(*key).reference for key in keys]
-        with ThreadPoolExecutor(len(references) or 1, thread_name_prefix="image") as pool:
-            return {
-                key: found is not None
-                for key, found in zip(keys, pool.map(engine.inspect_image, references), strict=True)
-            }
+        found = on_each(references, engine.inspect_image, at_once=len(references))
+        return {key: image is not None for key, image in zip(keys, found, strict=True)}
 
     def _build(self, key: Wanted) -> None:
         folder, architecture = key
