@@ -7,9 +7,13 @@ Each process on its way writes 32-byte stamps, little-endian, to `<service>-<ins
 
 from __future__ import annotations
 
+import array
+import itertools
+import operator
 import struct
+import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -23,6 +27,8 @@ HEAD_BYTES = HEADER_BYTES - 4
 """The header without its checksum."""
 STAMP = struct.Struct("<BBHIQqq")
 STAMP_BYTES = STAMP.size
+_WORDS = STAMP_BYTES // 8
+_WHOLE_STAMP = struct.Struct(f"{STAMP_BYTES}s")
 STAMP_DTYPE = [
     ("point", "u1"),
     ("flags", "u1"),
@@ -110,14 +116,29 @@ def sent_stamps(headers: bytes | bytearray, peer: int) -> bytearray:
     return stamps
 
 
-def received_stamps(heads: bytes | bytearray, reads: Iterable[tuple[int, int, int]]) -> bytearray:
-    """Stamps of messages received, made of their headers without checksums one after the other.
+def received_as(peer: int) -> int:
+    """The first word of a stamp of a message received, without the message's flags and stream."""
+    return int(Point.RECEIVED) | peer << 16
 
-    `reads` tells of each read (peer, its instant in ns, how many of these messages it brought).
+
+def received_stamps(
+    heads: Sequence[bytes], firsts: Sequence[int], instants_ns: Sequence[int], counts: Sequence[int]
+) -> bytearray:
+    """Stamps of messages received, made of what is known of each read.
+
+    That is the headers without checksums of its messages, one after the other, the first word of their stamps, the
+    instant, and how many messages it brought.
     """
-    received = int(Point.RECEIVED)
-    stamps = bytearray().join([STAMP.pack(received, 0, peer, 0, 0, at_ns, 0) * count for peer, at_ns, count in reads])
-    _copy(heads, HEAD_BYTES, stamps, _IDENTITY)
+    words = array.array("Q", bytes(STAMP_BYTES * len(heads)))
+    words[0::_WORDS] = array.array("Q", firsts)
+    words[2::_WORDS] = array.array("Q", instants_ns)
+    if sys.byteorder == "big":
+        words.byteswap()
+    stamps, headers = bytearray(words), b"".join(heads)
+    if len(headers) > HEAD_BYTES * len(heads):  # otherwise one message each
+        of_reads = itertools.chain.from_iterable(_WHOLE_STAMP.iter_unpack(stamps))
+        stamps = bytearray().join(map(operator.mul, of_reads, counts))
+    _copy(headers, HEAD_BYTES, stamps, _IDENTITY)
     return stamps
 
 

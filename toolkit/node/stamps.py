@@ -1,7 +1,7 @@
 """Writes the stamps of one process in one run, without a system call beside the measured socket.
 
-The hot thread puts four words a stamp on a list, and does nothing else; of a message that it sends or receives it keeps
-the header, in which nearly all is said already. A background thread makes stamps of both, saves all of them, watches
+The hot thread puts four words a stamp on a list, and does nothing else; of messages that it sends or receives it keeps
+the headers, in which nearly all is said already. A background thread makes stamps of both, saves all of them, watches
 the clock for steps, and sends some to the hop exporter. Beside the stamps a JSON document (`StampsInfo`) says who wrote
 them.
 """
@@ -9,7 +9,6 @@ them.
 from __future__ import annotations
 
 import array
-import collections
 import contextlib
 import dataclasses
 import errno
@@ -17,24 +16,27 @@ import functools
 import itertools
 import json
 import os
+import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import HEAD_BYTES, HEADER_BYTES, STAMP_BYTES, StampsInfo, received_stamps, sent_stamps
+from toolkit.contract.samples import HEADER_BYTES, STAMP_BYTES, StampsInfo, received_stamps, sent_stamps
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node.live import LiveSender
 
 _WORDS = STAMP_BYTES // 8
 """A stamp as 64-bit words."""
-_SEQ = slice(8, 16)
-"""Where its sequence number is."""
-_AT_ONCE = 1024
-"""Stamps made in one go, some 20 us; where the hot thread asks for the interpreter it gets it in between."""
+_OF_READ = 4
+"""Entries of each read."""
+_SEQ = struct.Struct("<8xQ16x")
+"""Its sequence number."""
+_AT_ONCE = 4096
+"""Stamps made in one go, in steps of 50 us; where the hot thread asks for the interpreter it gets it in between."""
 _BYTES_AT_ONCE = 1 << 18
 """Written in one go: after each system call the two threads wait for one another."""
 _MOST_WAITING = 1 << 18
@@ -46,7 +48,7 @@ _PLACEHOLDER_BYTES = 64 * 1024
 _MOST_SAMPLED = 128
 """In a period, for the hop exporter; what they cost is some 1 ms a second."""
 _MASK = (1 << 64) - 1
-_Waiting = TypeVar("_Waiting", bytearray, "list[int]")
+_Waiting = TypeVar("_Waiting", bytearray, "list[Any]")
 
 
 class StampWriter:
@@ -68,10 +70,9 @@ class StampWriter:
         """Stamps as `contract.samples.STAMP` has them: point, flags, peer and stream from the lowest bit of the first
         word on, then seq, at_ns and aux_ns."""
         self._sent: list[tuple[int, bytearray]] = []
-        self._heads = bytearray()
-        """Of messages received, the header of each without its checksum."""
-        self._reads: collections.deque[tuple[int, int, int]] = collections.deque()
-        """(peer, instant in ns, how many messages it brought) of each read, once all of its heads are there."""
+        self.reads: list[Any] = []
+        """Of each read the headers without checksums of its messages, one after the other; the first word of their
+        stamps, `contract.samples.received_as`; its instant in ns; and how many messages it brought."""
         self._made = bytearray()
         """Stamps to be written."""
         self._taken = 0
@@ -97,11 +98,6 @@ class StampWriter:
         headers = bytearray()
         self._sent.append((peer, headers))
         return headers
-
-    def received(self, peer: int, at_ns: int, heads: Sequence[bytes]) -> None:
-        """Note the messages of one read by their headers without checksums."""
-        self._heads += b"".join(heads)
-        self._reads.append((peer, at_ns, len(heads)))
 
     def close(
         self, *, counts: dict[str, int], flows: dict[str, list[Any]], facts: dict[str, Any], error: str | None = None
@@ -151,28 +147,30 @@ class StampWriter:
 
     def _save(self) -> None:
         for peer, headers in self._sent:
-            while taken := self._take(headers, _AT_ONCE, HEADER_BYTES, _MOST_WAITING_HEADERS):
-                self._keep(sent_stamps(taken, peer))
-        while self._reads:
-            reads, count = [], 0
-            while self._reads and count < _AT_ONCE:
-                reads.append(self._reads.popleft())
-                count += reads[-1][2]
-            self._keep(received_stamps(self._take(self._heads, count, HEAD_BYTES, _MOST_WAITING_HEADERS), reads))
-        while words := self._take(self.words, _AT_ONCE, _WORDS, _MOST_WAITING):
-            stamps = array.array("Q", words)
+            while waiting := len(headers) // HEADER_BYTES:
+                self._see_waiting(waiting, _MOST_WAITING_HEADERS)
+                self._keep(sent_stamps(_take(headers, _AT_ONCE * HEADER_BYTES), peer))
+        while waiting := len(self.reads) // _OF_READ:
+            self._save_reads(waiting, messages=sum(self.reads[_OF_READ - 1 :: _OF_READ]))
+        while waiting := len(self.words) // _WORDS:
+            self._see_waiting(waiting, _MOST_WAITING)
+            stamps = array.array("Q", _take(self.words, _AT_ONCE * _WORDS))
             if sys.byteorder == "big":
                 stamps.byteswap()
             self._keep(stamps.tobytes())
         self._write()
 
-    def _take(self, waiting: _Waiting, count: int, size: int, most: int) -> _Waiting:
-        """The first `count` entries of `size` each; more than `most` that wait are too many for this disk."""
-        if len(waiting) // size > most:
+    def _save_reads(self, waiting: int, messages: int) -> None:
+        """As many at once as brought the messages that are made stamps of in one go."""
+        self._see_waiting(messages, _MOST_WAITING_HEADERS)
+        at_once = max(1, _AT_ONCE * waiting // messages)
+        for _ in range(0, waiting, at_once):
+            reads = _take(self.reads, at_once * _OF_READ)
+            self._keep(received_stamps(*(reads[place::_OF_READ] for place in range(_OF_READ))))
+
+    def _see_waiting(self, messages: int, most: int) -> None:
+        if messages > most:
             self._error = self._error or f"the disk under {self.path.parent} is too slow"
-        taken = waiting[: count * size]  # copied: the other thread adds meanwhile, which a view would forbid
-        del waiting[: len(taken)]
-        return taken
 
     def _keep(self, stamps: bytes | bytearray) -> None:
         self._taken += len(stamps) // STAMP_BYTES
@@ -203,15 +201,18 @@ class StampWriter:
     def _sample_less(self) -> None:
         """Every second one of them, which others that have too many keep, too."""
         twice = 2 * self._sampled_every
-        kept = [stamp for stamp in self._sampled if not _seq(stamp) % twice]
+        kept = [stamp for stamp in self._sampled if not _SEQ.unpack(stamp)[0] % twice]
         if len(kept) < len(self._sampled):  # not only the first messages of many streams
             self._sampled_every, self._sampled = twice, kept
 
     def _send_sampled(self, flows: dict[str, list[Any]]) -> None:
-        if self._live is None or not self._sampled:
+        """From a period with few on the next has twice as many."""
+        if self._live is None:
             return
+        if len(self._sampled) < _MOST_SAMPLED // 4:
+            self._sampled_every = max(self._live_every, self._sampled_every // 2)
         self._live.send(self._order, self._sampled, flows)
-        self._sampled, self._sampled_every = [], self._live_every
+        self._sampled = []
 
     def _write_info(self, info: StampsInfo) -> None:
         text = json.dumps(dataclasses.asdict(info), indent=1).encode()
@@ -221,14 +222,21 @@ class StampWriter:
             file.truncate()
 
 
+def _take(waiting: _Waiting, count: int) -> _Waiting:
+    """The first of what waits, copied: the other thread adds meanwhile, which a view would forbid."""
+    taken = waiting[:count]
+    del waiting[: len(taken)]
+    return taken
+
+
 def _every(count: int, stamps: bytes | bytearray) -> Iterator[bytes]:
     """The stamps of every `count`-th message; whether a power of two in `count` fits is seen of all of them at once."""
-    low = stamps[_SEQ.start :: STAMP_BYTES].translate(_remainders(min(count & -count, 256)))
+    low = stamps[8::STAMP_BYTES].translate(_remainders(min(count & -count, 256)))
     place = low.find(0)
     while place >= 0:
-        stamp = bytes(stamps[place * STAMP_BYTES : (place + 1) * STAMP_BYTES])
-        if not _seq(stamp) % count:
-            yield stamp
+        start = place * STAMP_BYTES
+        if not _SEQ.unpack_from(stamps, start)[0] % count:
+            yield bytes(stamps[start : start + STAMP_BYTES])
         place = low.find(0, place + 1)
 
 
@@ -236,10 +244,6 @@ def _every(count: int, stamps: bytes | bytearray) -> Iterator[bytes]:
 def _remainders(divisor: int) -> bytes:
     """Of each byte."""
     return bytes(number % divisor for number in range(256))
-
-
-def _seq(stamp: bytes) -> int:
-    return int.from_bytes(stamp[_SEQ], "little")
 
 
 class ClockWatch:

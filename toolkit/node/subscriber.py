@@ -18,7 +18,7 @@ from typing import Any
 
 from toolkit.contract import metrics
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import Flag
+from toolkit.contract.samples import Flag, received_as
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node import exposition
 from toolkit.node.client import at_entrance, serve_orders
@@ -46,7 +46,8 @@ class _Link:
 
     slot: int
     connection: SubscribingConnection
-    peer: int
+    received_as: int
+    """The first word of the stamps of what it receives."""
     seen: dict[int, Seen] = field(default_factory=dict)
     """Per stream; survives a lost connection."""
 
@@ -205,7 +206,9 @@ class Subscribing:
             address, port = connection.local()
             peer = self._flows.add(slot, address, port)
             fd = connection.fileno()
-            link = self._links[fd] = _Link(slot=slot, connection=connection, peer=peer, seen=parts[part])
+            link = self._links[fd] = _Link(
+                slot=slot, connection=connection, received_as=received_as(peer), seen=parts[part]
+            )
             links.append(link)
             self._waiter.watch(fd)
         for link in links:  # what came with the broker's confirmation: no selector will tell of it again
@@ -298,7 +301,7 @@ class Subscribing:
         if heads:
             counts.last_ns = at_ns
             if self._recording is not None:
-                self._recording.received(link.peer, at_ns, heads)
+                self._recording.reads += (b"".join(heads), link.received_as, at_ns, len(heads))
 
 
 def _close_all(connections: list[SubscribingConnection]) -> None:

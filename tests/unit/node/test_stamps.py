@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import os
 import socket
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import STAMP, Header, Point, StampsInfo, pack_header
+from toolkit.contract.samples import HEAD_BYTES, STAMP, Header, Point, StampsInfo, pack_header, received_as
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node import stamps
 from toolkit.node.live import LiveSender, read_datagram
@@ -32,6 +33,11 @@ def in_pieces(folder: Path, patch: pytest.MonkeyPatch, *, at_once: int) -> Stamp
     patch.setattr(stamps, "_AT_ONCE", at_once)
     patch.setattr(stamps, "_PERIOD_S", 0.001)
     return StampWriter(settings(folder), order())
+
+
+def note_read(writer: StampWriter, peer: int, at_ns: int, headers: list[bytes]) -> None:
+    heads = b"".join(header[:HEAD_BYTES] for header in headers)
+    writer.reads += (heads, received_as(peer), at_ns, len(headers))
 
 
 def close(writer: StampWriter, **counts: int) -> StampsInfo:
@@ -70,17 +76,18 @@ def test_headers_of_what_was_sent_become_stamps_of_their_connection(
     assert info.error is None
 
 
+@pytest.mark.parametrize("most", [1, 4])
 def test_heads_of_what_was_received_become_stamps_of_their_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = in_pieces(tmp_path, monkeypatch, at_once=5)
     expected = []
     for read in range(10_000):
-        peer, at_ns, count = read % 0x1234, 10**18 + read, read % 4 + 1
+        peer, at_ns, count = read % 0x1234, 10**18 + read, read % most + 1
         stream, flags, first = 2**32 - 1 - read, read & 5, read << 40
         found = [Header(stream=stream, seq=first + n, t0_ns=1, t1_ns=2, flags=flags) for n in range(count)]
         expected += [(Point.RECEIVED, flags, peer, stream, header.seq, at_ns, 0) for header in found]
-        writer.received(peer, at_ns, [pack_header(header)[:-4] for header in found])
+        note_read(writer, peer, at_ns, [pack_header(header) for header in found])
     assert close(writer).stamps == len(expected)
     assert list(STAMP.iter_unpack(writer.path.read_bytes())) == expected
 
@@ -107,7 +114,7 @@ def test_stamps_of_a_stalled_disk_are_given_up_and_said_to_be(
             elif noted == "sent":
                 sent.extend(header)
             else:
-                writer.received(0, seq, [header[:-4]])
+                note_read(writer, 0, seq, [header])
 
     monkeypatch.setattr(stamps, "_AT_ONCE", 1)
     monkeypatch.setattr(stamps, "_BYTES_AT_ONCE", STAMP.size)
@@ -141,7 +148,7 @@ def test_a_full_disk_ends_in_a_named_error_with_whole_stamps(tmp_path: Path, mon
     for seq in range(5):
         writer.add(1, 0, 0, 7, seq, seq)
         sent += pack_header(Header(stream=7, seq=5 + seq, t0_ns=seq, t1_ns=seq))
-        writer.received(0, seq, [pack_header(Header(stream=7, seq=10 + seq, t0_ns=seq, t1_ns=seq))[:-4]])
+        note_read(writer, 0, seq, [pack_header(Header(stream=7, seq=10 + seq, t0_ns=seq, t1_ns=seq))])
     monkeypatch.setattr(stamps.os, "write", write)
     info = close(writer)
     monkeypatch.undo()
@@ -227,6 +234,30 @@ def test_too_many_sampled_stamps_become_fewer_of_the_same(tmp_path: Path, monkey
                 writer.add(1, 0, 0, stream, seq, seq)
         close(writer)
         assert sorted(stamp[4] for stamp in sent.pop()) == sorted([*range(0, messages, every)] * streams)
+
+
+def test_after_a_flood_as_many_are_sampled_again_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exporter(LiveSender):
+        def send(self, order: RunOrder, stamps: list[bytes], flows: dict[str, list[Any]]) -> None:
+            if stamps:
+                sent.append([STAMP.unpack(stamp)[4] for stamp in stamps])
+
+    monkeypatch.setattr(stamps, "_PERIOD_S", 0.02)
+    monkeypatch.setattr(stamps, "_MOST_SAMPLED", 100)
+    sent: list[list[int]] = []
+    writer = StampWriter(settings(tmp_path), order(live_every=4), live=Exporter(settings(tmp_path), "127.0.0.1", 9))
+    numbers, deadline_s = itertools.count(step=4), time.monotonic() + 30
+    while not (sent and all(seq % 8 == 0 for seq in sent[-1])) and time.monotonic() < deadline_s:
+        for seq in itertools.islice(numbers, 100):
+            writer.add(1, 0, 0, 7, seq, seq)
+    in_flood = sent[-1]
+    while all(seq % 8 == 0 for seq in sent[-1]) and time.monotonic() < deadline_s:
+        writer.add(1, 0, 0, 7, next(numbers), 0)
+        time.sleep(0.002)
+    after_it = sent[-1]
+    close(writer)
+    assert all(seq % 8 == 0 for seq in in_flood)
+    assert any(seq % 8 == 4 for seq in after_it)
 
 
 def test_no_exporter_address_means_no_sender(tmp_path: Path) -> None:
