@@ -87,19 +87,14 @@ def listing(
 
 def _row(testbed: str, run: RunFolder) -> dict[str, Any]:
     """A run as `--json` shows it."""
-    from toolkit.state import lock_holder
-
     manifest = run.manifest()
-    status = manifest.get("status")
-    if status == "running" and lock_holder(testbed) is None:  # who played it was killed
-        status = "interrupted"
     return {
         "run": run.name,
         "testbed": testbed,
         "workload": manifest.get("workload", {}).get("name"),
         "experiment": manifest.get("experiment") or None,
         "parameters": manifest.get("parameters", {}),
-        "status": status,
+        "status": run.status,
         "faults": len(run.kpis()["faults"]) if run.has_kpis else None,
         "started_at": manifest.get("started_at"),
         "bytes": run.size_bytes(),

@@ -44,6 +44,9 @@ def index(request: Request) -> Response:
 def _rows(names: list[str]) -> list[dict[str, Any]]:
     folders = [(each, file.parent) for each in names for file in runs_dir(each).glob("*/manifest.json")]
     rows = [row(each, folder, _changed(folder)) for each, folder in folders]
+    for place, (one, (_, folder)) in enumerate(zip(rows, folders, strict=True)):
+        if one["status"] == "running":  # whether somebody still plays it is not in its files
+            rows[place] = one | {"status": RunFolder(folder).status}
     return sorted(rows, key=lambda one: one["started_at"] or 0.0, reverse=True)
 
 
@@ -132,7 +135,17 @@ def show(request: Request) -> Response:
     started, ended = manifest.get("started_at") or 0.0, manifest.get("ended_at") or time.time()
     span = (int((started - MARGIN_S) * 1000), int((ended + MARGIN_S) * 1000))
     parts = [folder.name for folder in list_experiments(testbed) if _belongs(run, folder)]
-    return page(request, "run", testbed=testbed, run=run.name, manifest=manifest, span=span, parts=parts, **values)
+    return page(
+        request,
+        "run",
+        testbed=testbed,
+        run=run.name,
+        manifest=manifest,
+        state=run.status,
+        span=span,
+        parts=parts,
+        **values,
+    )
 
 
 def _belongs(run: RunFolder, folder: ExperimentFolder) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 
 from toolkit import paths
 from toolkit.errors import UsageError
+from toolkit.state import lock_holder
 
 SCHEMA = 1
 SUMS = "SHA256SUMS"
@@ -66,12 +67,19 @@ class RunFolder:
         """What was asked for and how it ended; raises UsageError where this is no run."""
         return self._read("manifest.json")
 
+    @property
+    def status(self) -> str:
+        """How it ended: complete, failed, interrupted, also where who played it was killed; or running."""
+        manifest = self.manifest()
+        status = str(manifest.get("status", ""))
+        gone = status == "running" and lock_holder(manifest["testbed"]["name"]) is None
+        return "interrupted" if gone else status
+
     def kpis(self) -> dict[str, Any]:
         """What was computed; raises UsageError where the run ended before that."""
         if not self.has_kpis:
-            ended = self.manifest().get("status") or "unfinished"
             raise UsageError(
-                f"run {self.name} ended before there were figures (it is {ended}); "
+                f"run {self.name} has no figures (it is {self.status or 'unfinished'}); "
                 "others: toolkit results list --status complete"
             )
         return self._read("kpis.json")

@@ -14,6 +14,7 @@ from toolkit.console.app import make_app
 from toolkit.console.guard import REPORT_POLICY, Guard
 from toolkit.measure.experiments import ExperimentFolder, list_experiments
 from toolkit.provisioning.pages import NOTHING, ago, delay, lasted
+from toolkit.state import locked
 
 NAME = "20260101T000000Z-loads"
 
@@ -62,6 +63,15 @@ def test_an_experiment_is_listed_beside_its_runs_and_its_summary_opens(
     assert summary.headers["content-security-policy"] == REPORT_POLICY
     assert "loads on lab" in summary.text
     assert "<svg" in summary.text
+
+
+def test_a_run_that_nobody_plays_any_more_is_interrupted(console: TestClient, experiment: ExperimentFolder) -> None:
+    [(_, _, run)] = experiment.runs()
+    run.write("manifest.json", run.manifest() | {"status": "running"})
+    pages = ("/runs", f"/testbeds/lab/runs/{run.name}")
+    with locked("lab"):
+        assert all('data-health="running"' in console.get(page).text for page in pages)
+    assert all('data-health="interrupted"' in console.get(page).text for page in pages)
 
 
 def test_a_summary_is_made_again_when_runs_came_after_it(console: TestClient, experiment: ExperimentFolder) -> None:

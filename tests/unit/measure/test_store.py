@@ -67,7 +67,7 @@ def test_a_workload_stands_for_its_latest_run_with_figures() -> None:
 
 
 def test_a_run_without_kpis_says_so():
-    with pytest.raises(UsageError, match="ended before there were figures"):
+    with pytest.raises(UsageError, match="has no figures"):
         make(0).kpis()
 
 
