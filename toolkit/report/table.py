@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.measure.promises import promise_line
 from toolkit.measure.resources import summarise_resources
 from toolkit.report.drops import kpi_lines
+from toolkit.spec.nodes import VIRTUAL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +27,6 @@ HOP_TITLES: Mapping[str, str] = {
     "downlink": "downlink",
     "end_to_end": "end to end",
 }
-VIRTUAL = {"container", "vm"}
-"""Types of machine that share the operator's processors."""
 TOO_FEW = "-"
 """Stands for a percentile with fewer than ten samples above it."""
 
