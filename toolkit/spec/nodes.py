@@ -23,8 +23,8 @@ FIRST_HOST = 10
 
 _IMPLICIT: tuple[Literal["container", "ssh", "vm"], ...] = ("container", "ssh", "vm")
 VIRTUAL = frozenset({"container", "vm"})
-"""Types of provider whose machines toolkit makes and takes away; those of the others are there before and after. They share the
-operator's processors."""
+"""Types of provider whose machines toolkit makes on the operator's processors and takes away; those of the others are
+there before and after."""
 _UNDEFINED = ProviderSettings(name="", type="rspec")
 """Stands in for one that the file names but does not have, and needs nothing."""
 _PATHS = ("identity_file", "known_hosts", "manifest")
