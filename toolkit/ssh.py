@@ -46,6 +46,14 @@ SOCKET_PATH_LIMIT = 104
 """Bytes in a unix socket's path (macOS; Linux takes 108)."""
 SOCKET_DRAFT_SUFFIX = 18
 """OpenSSH first binds its control socket under the name with 17 more characters, then links it."""
+LEASH = """\
+exec 3<&0 </dev/null
+( (trap '' TERM; read -r _ <&3; kill -0 $$ && kill 0 && sleep 5 && kill -9 0) >/dev/null 2>&1 & )
+exec 3<&-
+"""
+"""For a shell before its command, to end that with the connection: a process that is no child of the shell waits for
+the end of the input and, where the shell (or what took its place) is still there, ends the process group. sshd makes
+one for every command."""
 
 
 class RemoteCommandError(ToolkitError):
@@ -232,21 +240,23 @@ def run(
     stdin: str | bytes | None = None,
     timeout_s: float | None = 60.0,
     as_root: bool = False,
+    leashed: bool = False,
     check: bool = True,
 ) -> Completed:
     """Run a command on a host (a list is quoted, a string goes to the login shell) and wait for its end.
 
     `timeout_s` is the longest silence, longer on an emulated machine. `as_root` goes through `sudo -n` where the
-    host's access says `become`.
+    host's access says `become`. A command that is `leashed` ends with the connection, and takes no `stdin`.
     Raises UnreachableError, and RemoteCommandError for a status other than 0 unless `check` is False.
     """
     if timeout_s is not None and host.facts.get("accelerator") == "tcg":
         timeout_s *= EMULATED_PATIENCE
-    with _channel(host, command, as_root=as_root, timeout_s=timeout_s) as channel:
+    with _channel(host, command, as_root=as_root, leashed=leashed, timeout_s=timeout_s) as channel:
         errors: list[bytes] = []
         reader = threading.Thread(target=_drain, args=(channel.recv_stderr, errors), daemon=True)
         reader.start()
-        _give(channel, stdin)
+        if not leashed:
+            _give(channel, stdin)
         try:
             output = b"".join(_chunks(channel.recv))
         except TimeoutError as error:
@@ -284,8 +294,8 @@ def _failed(host: Host, command: str | Sequence[str], completed: Completed) -> R
 
 
 def stream(host: Host, command: str | Sequence[str], *, as_root: bool = False) -> Iterator[str]:
-    """Lines of a command's output as they come, until it ends or the caller stops; stderr goes with stdout."""
-    with _channel(host, command, as_root=as_root, timeout_s=None) as channel:
+    """Lines of a command's output as they come, until it ends or the caller stops, which ends it; with its stderr."""
+    with _channel(host, command, as_root=as_root, leashed=True, timeout_s=None) as channel:
         channel.set_combine_stderr(True)
         with channel.makefile("rb") as lines:
             for line in lines:
@@ -294,13 +304,16 @@ def stream(host: Host, command: str | Sequence[str], *, as_root: bool = False) -
 
 @contextlib.contextmanager
 def _channel(
-    host: Host, command: str | Sequence[str], *, as_root: bool, timeout_s: float | None
+    host: Host, command: str | Sequence[str], *, as_root: bool, leashed: bool, timeout_s: float | None
 ) -> Iterator[paramiko.Channel]:
     import paramiko
 
     line = command if isinstance(command, str) else shlex.join(command)
+    leash = LEASH if leashed else ""
     if as_root and host.ssh.become:
-        line = f"sudo -n -- sh -c {shlex.quote(line)}"
+        line = f"sudo -n -- sh -c {shlex.quote(leash + line)}"
+    elif leashed:
+        line = shlex.join(["sh", "-c", leash + 'exec "${SHELL:-sh}" -c "$0"', line])
     try:
         channel = transport(host).open_session(timeout=CONNECT_TIMEOUT_S)
         channel.settimeout(timeout_s)

@@ -114,6 +114,25 @@ def test_one_changed_setting_replaces_one_container(lab: Lab) -> None:
     assert after == before
 
 
+def test_what_exec_began_ends_with_an_interrupt(lab: Lab) -> None:
+    sought = ["--", "pgrep", "-x", "-c", "sleep"]
+    began = [
+        lab.start("exec", "role:broker,role:subscriber", *line)
+        for line in (["--", "sleep", "600"], ["sleep 600 | cat"])
+    ]
+
+    def counts() -> set[str]:
+        told = lab.run("exec", "role:broker,role:subscriber", "--json", *sought, expect=None).document
+        return {node["stdout"].strip() for node in told.values()}
+
+    until(lambda: counts() == {"2"}, instead=counts)
+    for process in began:
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "interrupted\n")
+        assert process.returncode == 130
+    until(lambda: counts() == {"0"}, instead=counts)
+
+
 def test_a_killed_service_is_seen_and_mended(lab: Lab) -> None:
     lab.run("exec", "eh", "--", "docker", "rm", "-f", f"toolkit-{lab.name}-broker")
     assert "broker" not in lab.status()["eh"]["services"]

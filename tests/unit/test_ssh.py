@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import os
 import select
+import signal
 import socket
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from tests.waiting import until
 from toolkit import ssh
 from toolkit.errors import ToolkitError, UnreachableError
 from toolkit.state import Host, SshAccess
@@ -72,7 +74,11 @@ class Server(paramiko.ServerInterface):
 
     def _execute(self, channel: paramiko.Channel, command: str) -> None:
         process = subprocess.Popen(
-            ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # as sshd does
         )
 
         def feed() -> None:
@@ -89,7 +95,7 @@ class Server(paramiko.ServerInterface):
         with contextlib.suppress(OSError, paramiko.SSHException):
             channel.sendall(out)
             channel.sendall_stderr(err)
-            channel.send_exit_status(process.wait())
+            channel.send_exit_status(process.wait() & 0xFF)  # negative where a signal ended it
         process.stdout.close()
         process.stderr.close()
         channel.close()
@@ -173,6 +179,34 @@ def test_commands_share_one_login(place: Place) -> None:
 def test_silence_ends(place: Place) -> None:
     with pytest.raises(UnreachableError, match=r"nothing came from `sleep 5` for 0\.2 s"):
         ssh.run(place.host, "sleep 5", timeout_s=0.2)
+
+
+def test_a_leashed_command_ends_with_the_connection(place: Place) -> None:
+    noted = place.directory / "noted"
+    line = f"sleep 60 & echo $$ $! > {noted}; wait"
+    asked = {"leashed": True, "check": False}
+    threading.Thread(target=ssh.run, args=(place.host, line), kwargs=asked, daemon=True).start()
+    shell, child = until(lambda: noted.read_text().split())
+    assert is_running(shell)
+    assert is_running(child)
+    ssh.disconnect(place.host)
+    until(lambda: not is_running(shell) and not is_running(child))
+
+
+def test_a_leash_changes_nothing_else(place: Place) -> None:
+    done = ssh.run(place.host, "cat; echo 'a  b'; echo oops >&2; : & wait; exit 3", leashed=True, check=False)
+    assert (done.status, done.stdout, done.stderr) == (3, "a  b\n", "oops\n")
+    left = ssh.run(place.host, ["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"], leashed=True).stdout.strip()
+    ssh.disconnect(place.host)
+    time.sleep(0.3)
+    assert is_running(left), "what a command leaves behind on purpose goes on"
+    os.kill(int(left), signal.SIGKILL)
+
+
+def is_running(process: str) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 def test_every_host_is_reported(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

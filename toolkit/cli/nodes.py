@@ -55,7 +55,9 @@ def execute(
     hosts, absent = _machines(asked, deployment, nodes)
     words = command if len(command) > 1 else command[0]  # as OpenSSH: one text is a line for the shell there
     results: dict[str, remote.Completed | ToolkitError] = dict(absent)
-    results |= remote.on_every(hosts, lambda host: remote.run(host, words, as_root=root, timeout_s=None, check=False))
+    results |= remote.on_every(
+        hosts, lambda host: remote.run(host, words, as_root=root, leashed=True, timeout_s=None, check=False)
+    )
     failed = []
     documents: dict[str, dict[str, object]] = {}
     for node, result in results.items():
