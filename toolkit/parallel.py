@@ -8,6 +8,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_LOOK_S = 0.5
+"""An interrupt that comes just before a wait begins does not end it: this is how late it may be noticed."""
 
 
 def on_each(items: Iterable[T], action: Callable[[T], R], *, at_once: int) -> list[R]:
@@ -36,7 +38,8 @@ def on_each(items: Iterable[T], action: Callable[[T], R], *, at_once: int) -> li
         thread.start()
     try:
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(_LOOK_S)
     finally:
         rest.clear()
     if errors:
