@@ -40,7 +40,7 @@ _AT_ONCE = 4096
 _BYTES_AT_ONCE = 1 << 18
 """Written in one go: after each system call the two threads wait for one another."""
 _MOST_WAITING = 1 << 18
-"""In words, 45 MB: what a stalled disk may cost in memory before stamps are given up."""
+"""Stamps in words, or reads, 45 MB: what a stalled disk may cost in memory before stamps are given up."""
 _MOST_WAITING_HEADERS = 1 << 20
 _PERIOD_S = 0.2
 _STEP_NS = 100_000
@@ -162,6 +162,7 @@ class StampWriter:
 
     def _save_reads(self, waiting: int, messages: int) -> None:
         """As many at once as brought the messages that are made stamps of in one go."""
+        self._see_waiting(waiting, _MOST_WAITING)
         self._see_waiting(messages, _MOST_WAITING_HEADERS)
         at_once = max(1, _AT_ONCE * waiting // messages)
         for _ in range(0, waiting, at_once):
