@@ -104,7 +104,7 @@ def main() -> None:
     image = Builder(lambda event: print(event.message)).build([key])[key].reference
     with tempfile.TemporaryDirectory() as folder:
         ground = Ground(Path(folder), image, lambda: sys.exit("no rack"), str)
-        bench = container_bench(ground, "test-links-bench", "10.87.52.0/24")
+        bench = container_bench(ground, "test-links-bench")
         try:
             for rate_mbit in (100, None):
                 rate = rate_mbit and rate_mbit * 1_000_000

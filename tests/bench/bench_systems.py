@@ -14,21 +14,21 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from ipaddress import IPv4Network
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.integration.lab import Lab, docker  # noqa: E402
+from tests.subnets import free_subnet  # noqa: E402
 from toolkit.providers import provider_for  # noqa: E402
 from toolkit.providers.base import Request  # noqa: E402
 from toolkit.providers.keys import IDENTITY  # noqa: E402
 from toolkit.spec.testbed import Link, Node, ProviderSettings  # noqa: E402
 
 RACK = "test-systems"
-SUBNET = IPv4Network("10.87.67.0/24")
-ADDRESSES = {"bare": "10.87.67.11", "ready": "10.87.67.12"}
+SUBNET = free_subnet()
+ADDRESSES = {"bare": str(SUBNET[11]), "ready": str(SUBNET[12])}
 TESTBED = """\
 name: test-on-systems
 provider: rack

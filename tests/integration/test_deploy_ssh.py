@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from tests.integration.lab import Lab, docker
+from tests.subnets import free_subnet
 from toolkit import engine, ssh
 from toolkit.providers import provider_for
 from toolkit.providers.base import Request
@@ -22,24 +23,25 @@ from toolkit.spec.testbed import Link, Node, ProviderSettings
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
-RACK = "test-deployrack"
-ADDRESSES = {"eh": "10.87.33.11", "pub": "10.87.33.12", "sub": "10.87.33.13"}
-TESTBED = """\
+RACK = f"test-deployrack{os.getpid()}"
+SUBNET = free_subnet()
+ADDRESSES = {"eh": str(SUBNET[11]), "pub": str(SUBNET[12]), "sub": str(SUBNET[13])}
+TESTBED = f"""\
 name: NAME
 provider: rack
 providers:
-  rack: {type: ssh, user: toolkit, identity_file: IDENTITY, trust_on_first_use: true}
-network: {subnet: 10.87.33.0/24}
+  rack: {{type: ssh, user: toolkit, identity_file: IDENTITY, trust_on_first_use: true}}
+network: {{subnet: {SUBNET}}}
 nodes:
-  eh: {kind: host, address: 10.87.33.11}
-  pub: {kind: host, address: 10.87.33.12}
-  sub: {kind: host, address: 10.87.33.13}
+  eh: {{kind: host, address: {ADDRESSES["eh"]}}}
+  pub: {{kind: host, address: {ADDRESSES["pub"]}}}
+  sub: {{kind: host, address: {ADDRESSES["sub"]}}}
 services:
-  broker: {on: eh}
-  publisher: {on: pub}
-  subscriber: {on: sub}
+  broker: {{on: eh}}
+  publisher: {{on: pub}}
+  subscriber: {{on: sub}}
 workloads:
-  few: {messages: 200, asserts: {lost: "== 0"}}
+  few: {{messages: 200, asserts: {{lost: "== 0"}}}}
 """
 
 
@@ -95,7 +97,7 @@ def identity_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ]
     request = Request(
         testbed=RACK,
-        subnet=IPv4Network("10.87.33.0/24"),
+        subnet=SUBNET,
         nodes=nodes,
         images={},
         directory=directory,

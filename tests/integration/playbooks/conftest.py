@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network
 
 import pytest
 from playbook_lab import ARCHITECTURE, NAME, Lab, vm_node
 
+from tests.subnets import free_subnet
 from toolkit import ssh
 from toolkit.providers.base import NodeImage, Request
 from toolkit.providers.container import ContainerProvider
@@ -25,7 +25,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     held = (NodeImage(reference=image.reference, content=image.content),)
     request = Request(
         testbed=NAME,
-        subnet=IPv4Network("10.83.7.0/24"),
+        subnet=free_subnet(),
         nodes=[vm_node("full"), vm_node("empty")],
         images={"full": held, "empty": ()},
         directory=directory,

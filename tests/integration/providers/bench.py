@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+from tests.subnets import free_subnet
 from toolkit import engine, ssh
 from toolkit.events import Event
 from toolkit.providers import provider_for
@@ -110,12 +111,12 @@ class Rack:
         return {**found, "one": found["n0"], "two": found["n1"]}
 
 
-def container_bench(ground: Ground, testbed: str = "test-container", subnet: str = "10.87.31.0/24") -> Bench:
+def container_bench(ground: Ground, testbed: str = "test-container") -> Bench:
     name = f"{testbed}{os.getpid()}"
     return Bench(
         settings=ProviderSettings(name="virtual", type="container"),
         testbed=name,
-        request=_request(ground, name, subnet, ground.node_image),
+        request=_request(ground, name, free_subnet(), ground.node_image),
         kill=lambda node: engine.connect().api.kill(f"toolkit-{name}-{node}"),
     )
 
@@ -126,7 +127,7 @@ def ssh_bench(ground: Ground, **settings: Any) -> Bench:
     return Bench(
         settings=rack.settings(**settings),
         testbed=name,
-        request=_request(ground, name, str(rack.bench.request.subnet)),
+        request=_request(ground, name, rack.bench.request.subnet),
         has_hostnames=False,
         can_restart=False,
         addresses=rack.addresses,
@@ -134,13 +135,13 @@ def ssh_bench(ground: Ground, **settings: Any) -> Bench:
     )
 
 
-VM_ADDRESSES = {"one": "10.87.34.11"}
 VM_LINK = Link(rate_bps=10_000_000, delay_s=0.05, loss=0.03)
 
 
 def vm_bench(ground: Ground) -> Bench:
     """One small machine: it boots once and serves all tests, since an emulated boot takes a minute."""
     name = f"test-vm{os.getpid()}"
+    subnet = free_subnet()
 
     def kill(node: str) -> None:
         ssh.disconnect()
@@ -149,18 +150,18 @@ def vm_bench(ground: Ground) -> Bench:
     return Bench(
         settings=ProviderSettings(name="vm", type="vm"),
         testbed=name,
-        request=_request(ground, name, "10.87.34.0/24", ground.vm_image()),
+        request=_request(ground, name, subnet, ground.vm_image()),
         names=("one",),
-        addresses=VM_ADDRESSES,
+        addresses={"one": str(subnet[11])},
         machine={"kind": "vm", "architecture": None, "memory_bytes": 512 << 20, "cpus": 2.0, "link": VM_LINK},
         kill=kill,
     )
 
 
-def _request(ground: Ground, testbed: str, subnet: str, node_image: str = "") -> Request:
+def _request(ground: Ground, testbed: str, subnet: IPv4Network, node_image: str = "") -> Request:
     return Request(
         testbed=testbed,
-        subnet=IPv4Network(subnet),
+        subnet=subnet,
         nodes=(),
         images={},
         directory=ground.directory,

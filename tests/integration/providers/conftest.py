@@ -31,7 +31,7 @@ def node_image() -> str:
 def rack(tmp_path_factory: pytest.TempPathFactory, node_image: str) -> Iterator[Rack]:
     """Four machines that exist."""
     ground = Ground(tmp_path_factory.mktemp("rack"), node_image, _no_rack, str)
-    bench = container_bench(ground, "test-rack", "10.87.32.0/24")
+    bench = container_bench(ground, "test-rack")
     try:
         got = bench.acquire(*(bench.node(name) for name in bench.names))
         assert not got.failed

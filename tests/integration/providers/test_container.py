@@ -148,7 +148,9 @@ def test_a_taken_subnet_is_named_with_its_owner_and_a_free_one(container: Bench)
     name = f"{container.testbed}-other"
     from docker.types import IPAMConfig, IPAMPool
 
-    pool = IPAMConfig(pool_configs=[IPAMPool(subnet="10.87.31.128/25")])
+    subnet = container.request.subnet
+    _, half = subnet.subnets()
+    pool = IPAMConfig(pool_configs=[IPAMPool(subnet=str(half))])
     network = api.create_network(name, ipam=pool, labels={"org.toolkit.testbed": name})
     try:
         told = container.check(container.node("one"))
@@ -158,7 +160,7 @@ def test_a_taken_subnet_is_named_with_its_owner_and_a_free_one(container: Bench)
         api.remove_network(network["Id"])
     message = str(caught.value)
     assert message == f"testbed {container.testbed}: {told[0]}"
-    assert f'10.87.31.0/24 overlaps 10.87.31.128/25 (Docker network "{name}")' in message
+    assert f'{subnet} overlaps {half} (Docker network "{name}")' in message
     assert "would be free" in message
 
 

@@ -16,8 +16,11 @@ from toolkit.state import Host
 
 pytestmark = pytest.mark.docker
 
-NO_MACHINE = "10.87.32.77"
-"""In the rack's subnet, so that the answer comes soon: no route to host."""
+
+@pytest.fixture
+def no_machine(rack: Rack) -> str:
+    """An address that nobody has, in the rack's subnet, so that the answer comes soon: no route to host."""
+    return str(rack.bench.request.subnet[77])
 
 
 def entering(bench: Bench, **changes: object) -> Bench:
@@ -139,35 +142,35 @@ def test_a_user_with_sudo_becomes_root(ssh_hosts: Bench) -> None:
     assert ssh.run(host, ["id", "-un"], as_root=True).stdout.strip() == "root"
 
 
-def test_machines_behind_a_bastion(ssh_hosts: Bench) -> None:
+def test_machines_behind_a_bastion(ssh_hosts: Bench, no_machine: str) -> None:
     bastion = ssh_hosts.addresses["n3"]
     entering(ssh_hosts, jump=f"toolkit@{bastion}")
-    got = ssh_hosts.acquire(ssh_hosts.node("one"), ssh_hosts.node("two"), ssh_hosts.node("lost", address=NO_MACHINE))
+    got = ssh_hosts.acquire(ssh_hosts.node("one"), ssh_hosts.node("two"), ssh_hosts.node("lost", address=no_machine))
     assert got.hosts.keys() == {"one", "two"}
     for name in ("one", "two"):
         assert on(got.hosts[name], "echo $SSH_CONNECTION").split()[0] == bastion
     known = (ssh_hosts.request.directory / KNOWN_HOSTS).read_text().splitlines()
     assert sorted(line.split()[0] for line in known) == sorted([bastion, *(h.address for h in got.hosts.values())])
-    assert NO_MACHINE in got.failed["lost"]
+    assert no_machine in got.failed["lost"]
 
 
-def test_a_bastion_that_is_not_there(ssh_hosts: Bench) -> None:
-    got = entering(ssh_hosts, jump=f"toolkit@{NO_MACHINE}").acquire(ssh_hosts.node("one"), ssh_hosts.node("two"))
+def test_a_bastion_that_is_not_there(ssh_hosts: Bench, no_machine: str) -> None:
+    got = entering(ssh_hosts, jump=f"toolkit@{no_machine}").acquire(ssh_hosts.node("one"), ssh_hosts.node("two"))
     assert got.hosts == {}
-    assert all("jump host" in why and NO_MACHINE in why for why in got.failed.values())
+    assert all("jump host" in why and no_machine in why for why in got.failed.values())
 
 
-def test_every_failing_host_is_reported(ssh_hosts: Bench, without_sudo: str) -> None:
+def test_every_failing_host_is_reported(ssh_hosts: Bench, without_sudo: str, no_machine: str) -> None:
     entering(ssh_hosts, user=without_sudo)  # who is there on n0 alone
     got = ssh_hosts.acquire(
-        ssh_hosts.node("n0"), ssh_hosts.node("n1"), ssh_hosts.node("lost", address=NO_MACHINE), ssh_hosts.node("n2")
+        ssh_hosts.node("n0"), ssh_hosts.node("n1"), ssh_hosts.node("lost", address=no_machine), ssh_hosts.node("n2")
     )
     assert got.hosts == {}
     assert sorted(got.failed) == ["lost", "n0", "n1", "n2"]
     assert "may not use sudo" in got.failed["n0"]
     assert "user plain" in got.failed["n1"]
     assert "user plain" in got.failed["n2"]
-    assert NO_MACHINE in got.failed["lost"]
+    assert no_machine in got.failed["lost"]
     said = [event for event in ssh_hosts.events if event.state == "failed"]
     assert {event.node for event in said} == got.failed.keys()
 

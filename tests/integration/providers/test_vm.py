@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import statistics
@@ -83,13 +84,13 @@ def test_the_disk_that_it_lies_over_is_in_use(machine: Bench) -> None:
 def test_the_host_s_firewall_passes_what_stays_on_the_bridge(machine: Bench) -> None:
     host = machine.acquire(machine.node("one")).hosts["one"]
     bridge = next(found.name for found in machine.resources() if found.kind == "bridge")
-    far, near = "tktestfar", "tktestnear"
+    far, near, subnet = f"tkfar{os.getpid()}", f"tknear{os.getpid()}", machine.request.subnet
     with contextlib.ExitStack() as undo:
         for words in (
             f"ip netns add {far}",
             f"ip link add {near} type veth peer name eth0 netns {far}",
             f"ip link set {near} master {bridge} up",
-            f"ip -n {far} address add 10.87.34.200/24 dev eth0",
+            f"ip -n {far} address add {subnet[200]}/{subnet.prefixlen} dev eth0",
             f"ip -n {far} link set eth0 up",
         ):
             subprocess.run(words.split(), check=True)
@@ -148,5 +149,5 @@ def received_bps(ours: socket.socket) -> float:
 def test_an_address_outside_the_subnet_is_refused_at_once(machine: Bench) -> None:
     began = time.monotonic()
     got = machine.acquire(machine.node("lost", address="10.99.0.9"))
-    assert "10.99.0.9 is not in the testbed's subnet 10.87.34.0/24" in got.failed["lost"]
+    assert f"10.99.0.9 is not in the testbed's subnet {machine.request.subnet}" in got.failed["lost"]
     assert time.monotonic() - began < 30
