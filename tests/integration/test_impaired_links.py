@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.lab import Lab, deployed
+from tests.integration.lab import Lab, deployed, docker
 from toolkit.measure.store import RunFolder
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
@@ -54,3 +55,13 @@ def test_the_run_says_what_imposed_it(lab: Lab) -> None:
     assert note.startswith("delay, jitter and loss of the links of pub, sub: ")
     assert f"({by['pub']})" in note
     assert note in lab.run("results", "show", "latest").stdout
+
+
+def test_a_relay_that_ends_during_a_run_is_a_fault_of_it(lab: Lab) -> None:
+    if "relay" not in docker("exec", lab.node("sub"), "cat", "/run/toolkit/link"):
+        pytest.skip("this kernel has netem")
+    began = lab.start("run", "few", "--json")
+    time.sleep(3)
+    docker("exec", lab.node("sub"), "systemctl", "kill", "--signal=KILL", "toolkit-cable")
+    document = json.loads(began.communicate(timeout=120)[0].splitlines()[-1])
+    assert any(fault.startswith("the relay in the link of sub ended during the run") for fault in document["faults"])

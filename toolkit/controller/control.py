@@ -52,11 +52,15 @@ class Control(Protocol):
     def act(self, node: str, command: Sequence[str]) -> None:
         """Do something to a container of that node: the arguments of `docker`."""
 
+    def relay_began(self, node: str) -> str:
+        """When the relay in that node's link was started last, by the node's own count."""
+
     def close_books(self, exporter: Process, books: Mapping[str, Any]) -> None:
         """Tell the hop exporter what a run came to."""
 
 
 Connect = Callable[[Process], http.client.HTTPConnection]
+_RELAY_BEGAN = ("systemctl", "show", "--value", "--property=ExecMainStartTimestampMonotonic", "toolkit-cable")
 
 
 class HttpControl:
@@ -67,10 +71,12 @@ class HttpControl:
         connect: Connect,
         now_ns: Callable[[str], int],
         act: Callable[[str, Sequence[str]], object] = lambda *_: None,
+        relay_began: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._connect = connect
         self._now_ns = now_ns
         self._act = act
+        self._relay_began = relay_began
 
     def prepare(self, process: Process, order: RunOrder) -> RunStatus:
         """Hand over an order."""
@@ -95,6 +101,10 @@ class HttpControl:
     def act(self, node: str, command: Sequence[str]) -> None:
         """Do something to a container of that node."""
         self._act(node, command)
+
+    def relay_began(self, node: str) -> str:
+        """When the relay in that node's link was started last."""
+        return self._relay_began(node)
 
     def close_books(self, exporter: Process, books: Mapping[str, Any]) -> None:
         """Tell the hop exporter what a run came to."""
@@ -134,4 +144,5 @@ def ssh_control(hosts: Mapping[str, Host]) -> HttpControl:
         lambda process: ssh.forwarded(hosts[process.node], process.control_port),
         node_now_ns,
         lambda node, command: ssh.run(hosts[node], ["docker", *command], as_root=True),
+        lambda node: ssh.run(hosts[node], _RELAY_BEGAN).stdout.strip(),
     )

@@ -21,8 +21,10 @@ from toolkit.measure.collect import Collector
 from toolkit.measure.compute import compute
 from toolkit.measure.resources import Watch
 from toolkit.measure.store import RunFolder, new_run
+from toolkit.parallel import on_each
 from toolkit.provisioning.render import HOP_EXPORTER_PORT
 from toolkit.spec.testbed import Testbed
+from toolkit.ssh import MAX_THREADS
 from toolkit.state import Deployment
 
 
@@ -48,7 +50,13 @@ def play(
     disturber = Disturber(acts_of(testbed, workload), control, emit)
     stage = Stage(cast, control, emit, limits, workload, disturber)
     manifest["disturbed"] = disturber.done
+    relays = _relays(control, deployment)
     interrupted = _perform(run, stage, manifest)
+    manifest["problems"] += [
+        f"the relay in the link of {node} ended during the run and was started again; meanwhile the link was cut"
+        for node, began in _relays(control, deployment).items()
+        if began != relays.get(node, began)
+    ]
     emit(Event(stage="collect", message="fetching samples", state="started"))
     if cast.witnesses:
         time.sleep(WRITTEN_WITHIN_S)
@@ -93,6 +101,19 @@ def _perform(run: RunFolder, stage: Stage, manifest: dict[str, Any]) -> bool:
         stage.stop()
         _save(run, manifest, stage)
     return bool(manifest["status"] == "interrupted")
+
+
+def _relays(control: Control, deployment: Deployment) -> dict[str, str]:
+    """Node -> when the relay in its link was started last, where there is one and the node answers."""
+    nodes = [node for node, host in deployment.hosts.items() if host.facts.get("link") == "relay"]
+
+    def began(node: str) -> str:
+        with contextlib.suppress(ToolkitError):
+            return control.relay_began(node)
+        return ""
+
+    found = zip(nodes, on_each(nodes, began, at_once=MAX_THREADS), strict=True)
+    return {node: at for node, at in found if at}
 
 
 def _now_s(control: Control, cast: Cast) -> float:

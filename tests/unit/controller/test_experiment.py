@@ -88,6 +88,8 @@ class FakeNodes:
         self.steps: list[list[int]] = []
         self.step_at: int | None = None
         """Message at which the clock of sub-1 jumps by 3 ms."""
+        self.relay_ends_at = 1 << 60
+        """Message at which the relay of sub-1 ends and is started again."""
 
     def _answer(self, process: Process) -> RunStatus:
         name = process.name
@@ -135,6 +137,11 @@ class FakeNodes:
             if self.sent == self.orders[process.name].messages:
                 self.phases[process.name] = "done"
         return self._answer(process)
+
+    def relay_began(self, node: str) -> str:
+        if node != "sub-1":
+            raise UnreachableError(f"{node} does not answer")
+        return str(self.sent >= self.relay_ends_at)
 
     def now_ns(self, node: str) -> int:
         raise UnreachableError("nobody knows")
@@ -189,14 +196,19 @@ HELLO = Workload(name="hello", messages=100, drain_s=0.02)
 
 
 def experiment(
-    tmp_path: Path, nodes: FakeNodes, workload: Workload | Experiment = HELLO, **more: Any
+    tmp_path: Path,
+    nodes: FakeNodes,
+    workload: Workload | Experiment = HELLO,
+    *,
+    deployment: Deployment | None = None,
+    **more: Any,
 ) -> list[RunFolder]:
     events: list[Event] = []
     given = {"limits": FAST, "emit": events.append} | more
     asked = workload if isinstance(workload, Experiment) else plain_experiment(workload)
     outcome = run_experiment(
         make_testbed(tmp_path),
-        make_deployment(),
+        deployment or make_deployment(),
         asked,
         control=lambda _: nodes,
         collector=lambda _: nodes,
@@ -245,6 +257,17 @@ def test_what_nodes_spent_is_kept_with_the_run(tmp_path: Path):
     assert run_document(run)["resources"] == {"eh": {"cpu_cores_mean": 1.5, "cpu_cores_max": 1.5}}
     assert "resources.json" in (run.path / "SHA256SUMS").read_text()
     assert "histograms.hlog" in (run.path / "SHA256SUMS").read_text()
+
+
+@pytest.mark.parametrize("at", [50, 1 << 60])
+def test_a_relay_that_ends_in_the_middle_makes_the_run_invalid(tmp_path: Path, at: int):
+    nodes, deployment = FakeNodes(), make_deployment()
+    nodes.relay_ends_at = at
+    hosts = {node: dataclasses.replace(host, facts={**host.facts, "link": "relay"})
+             for node, host in deployment.hosts.items()}  # fmt: skip
+    [run] = experiment(tmp_path, nodes, deployment=dataclasses.replace(deployment, hosts=hosts))
+    told = "the relay in the link of sub-1 ended during the run and was started again; meanwhile the link was cut"
+    assert run.kpis()["faults"] == ([told] if at == 50 else [])
 
 
 def test_a_clock_step_in_the_middle_makes_the_run_invalid_and_says_when(tmp_path: Path):
