@@ -27,7 +27,8 @@ HEAD_BYTES = HEADER_BYTES - 4
 """The header without its checksum."""
 STAMP = struct.Struct("<BBHIQqq")
 STAMP_BYTES = STAMP.size
-_WORDS = STAMP_BYTES // 8
+STAMP_WORDS = STAMP_BYTES // 8
+"""A stamp as 64-bit words."""
 _WHOLE_STAMP = struct.Struct(f"{STAMP_BYTES}s")
 STAMP_DTYPE = [
     ("point", "u1"),
@@ -130,8 +131,8 @@ def received_stamps(
     instant, and how many messages it brought.
     """
     words = array.array("Q", bytes(STAMP_BYTES * len(heads)))
-    words[0::_WORDS] = array.array("Q", firsts)
-    words[2::_WORDS] = array.array("Q", instants_ns)
+    words[0::STAMP_WORDS] = array.array("Q", firsts)
+    words[2::STAMP_WORDS] = array.array("Q", instants_ns)
     if sys.byteorder == "big":
         words.byteswap()
     stamps, headers = bytearray(words), b"".join(heads)

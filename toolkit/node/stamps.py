@@ -25,12 +25,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toolkit.contract.orders import RunOrder
-from toolkit.contract.samples import HEADER_BYTES, STAMP_BYTES, StampsInfo, received_stamps, sent_stamps
+from toolkit.contract.samples import HEADER_BYTES, STAMP_BYTES, STAMP_WORDS, StampsInfo, received_stamps, sent_stamps
 from toolkit.contract.settings import ProcessSettings
 from toolkit.node.live import LiveSender
 
-_WORDS = STAMP_BYTES // 8
-"""A stamp as 64-bit words."""
 _OF_READ = 4
 """Entries of each read."""
 _SEQ = struct.Struct("<8xQ16x")
@@ -152,9 +150,9 @@ class StampWriter:
                 self._keep(sent_stamps(_take(headers, _AT_ONCE * HEADER_BYTES), peer))
         while waiting := len(self.reads) // _OF_READ:
             self._save_reads(waiting, messages=sum(self.reads[_OF_READ - 1 :: _OF_READ]))
-        while waiting := len(self.words) // _WORDS:
+        while waiting := len(self.words) // STAMP_WORDS:
             self._see_waiting(waiting, _MOST_WAITING)
-            stamps = array.array("Q", _take(self.words, _AT_ONCE * _WORDS))
+            stamps = array.array("Q", _take(self.words, _AT_ONCE * STAMP_WORDS))
             if sys.byteorder == "big":
                 stamps.byteswap()
             self._keep(stamps.tobytes())
