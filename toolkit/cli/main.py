@@ -13,9 +13,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -77,20 +78,31 @@ ACTING = frozenset({"deploy", "up", "redeploy", "run", "teardown", "down", "dest
 """Commands that can be gone on from where they were interrupted."""
 
 
-def main() -> None:
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, asked to end, and the terminal is gone: all the same to a command."""
+
+
+def main() -> NoReturn:
     """Run the command line; always ends with one of the documented exit codes."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # asked to end, or the terminal is gone: as by Ctrl-C
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(ending, signal.default_int_handler)
+    _at_endings(signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a sign or two of ours
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    code = _exit_code()
     try:
-        sys.stdout.flush()
-    except OSError:  # it has been said; Python would try again at its end, and give that another exit code
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+        code = _exit_code()
+    except KeyboardInterrupt:  # once more, while the first one was told of
+        code = INTERRUPTED
+    _at_endings(lambda *_: os._exit(code))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads on
+            stream.flush()
+    os._exit(code)  # in the time that Python takes to end, a signal would still make another code of it
+
+
+def _at_endings(do: Callable[[int, FrameType | None], object]) -> None:
+    for ending in ENDINGS:
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, do)
 
 
 def _exit_code() -> int:

@@ -135,3 +135,53 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(main, "application", interrupted)
     assert main._exit_code() == 130
+
+
+def python(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+
+
+AT_ITS_END = """
+import os, signal, sys, threading
+from toolkit.cli import main
+
+class AtItsEnd:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{signal})
+        threading.Event().wait(0.1)  # in which the signal is taken
+
+main.at_its_end = AtItsEnd()
+sys.argv = ["toolkit", *{words}]
+main.main()
+"""
+
+
+@pytest.mark.parametrize("late", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(("words", "code"), [(["version"], 0), (["validate", "nowhere.yml"], 3)])
+def test_a_signal_to_a_command_that_is_over_makes_no_other_code_of_it(
+    tmp_path: Path, late: str, words: list[str], code: int
+) -> None:
+    program = AT_ITS_END.format(signal=late, words=words)
+    ended = python(program, tmp_path)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (code, False), ended
+    assert ended.stdout or ended.stderr
+
+
+@pytest.mark.parametrize("second", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_second_interrupt_while_the_first_is_told_of_is_130(tmp_path: Path, second: str) -> None:
+    program = f"""
+import os, signal
+from toolkit.cli import main
+
+def again(words, **_):
+    os.kill(os.getpid(), signal.{second})
+
+def interrupted(_):
+    raise KeyboardInterrupt
+
+main.application, main.typer.echo = interrupted, again
+main.main()
+"""
+    ended = python(program, tmp_path)
+    assert (ended.returncode, ended.stderr) == (130, "")
