@@ -22,7 +22,7 @@ from toolkit.contract.bundle import BundleFile
 from toolkit.errors import ToolkitError
 from toolkit.provisioning.images import Builder
 from toolkit.provisioning.observe import observe
-from toolkit.provisioning.registry import find_registry, remove_registry
+from toolkit.provisioning.registry import find_registry, registry_in_use, remove_registry
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 
@@ -83,15 +83,16 @@ def test_images_come_through_the_ssh_connection(clean: Lab) -> None:
     lab = clean
     had_one = find_registry() is not None
     try:
-        port = Builder(lambda _: None).registry([lab.image])
-        wanted = lab.bundle("empty", lab.container("client"))
-        run = lab.deploy(wanted, inventory={"registry_port": port})
-        assert not run.failed, run.failed
-        assert {"action": "pull", "what": lab.image.reference, "why": "missing"} in run.outcomes["empty"].changes
-        assert lab.on("empty", "docker images --format '{{.Repository}}:{{.Tag}}'").split() == [lab.image.reference]
-        gone = lab.deploy(lab.bundle("empty"), playbook="teardown.yml")
-        assert f"image {lab.image.reference}" in [change["what"] for change in gone.outcomes["empty"].changes]
-        assert lab.on("empty", "docker images -q") == ""
+        with registry_in_use():
+            port = Builder(lambda _: None).registry([lab.image])
+            wanted = lab.bundle("empty", lab.container("client"))
+            run = lab.deploy(wanted, inventory={"registry_port": port})
+            assert not run.failed, run.failed
+            assert {"action": "pull", "what": lab.image.reference, "why": "missing"} in run.outcomes["empty"].changes
+            assert lab.on("empty", "docker images --format '{{.Repository}}:{{.Tag}}'").split() == [lab.image.reference]
+            gone = lab.deploy(lab.bundle("empty"), playbook="teardown.yml")
+            assert f"image {lab.image.reference}" in [change["what"] for change in gone.outcomes["empty"].changes]
+            assert lab.on("empty", "docker images -q") == ""
     finally:
         if not had_one:
             remove_registry()
