@@ -72,7 +72,9 @@ class Lab:
         time.sleep(after_s)
         process.send_signal(how)
         stdout, stderr = process.communicate(timeout=60)
-        return Ran(arguments=("interrupted",), code=process.returncode, stdout=stdout, stderr=stderr)
+        return Ran(
+            arguments=("interrupted", f"after {after_s:.2f} s"), code=process.returncode, stdout=stdout, stderr=stderr
+        )
 
     @property
     def locked(self) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.providers.bench import VM_LINK, Bench, on
+from tests.waiting import until
 from toolkit import paths
 from toolkit.providers import vm_disks
 from toolkit.providers.vm import kernels_in_use
@@ -119,19 +120,30 @@ def test_its_link_is_as_asked_for_each_way(machine: Bench) -> None:
 
 def test_its_link_has_its_rate_each_way(machine: Bench) -> None:
     host = machine.acquire(machine.node("one")).hosts["one"]
+    assert VM_LINK.rate_bps is not None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours, ThreadPoolExecutor(1) as pool:
         ours.bind((str(machine.request.subnet[1]), 0))
-        there = pool.submit(on, host, f"python3 -c '{DATAGRAMS}' receive")
-        time.sleep(5)  # a Python starts slowly on an emulated processor
-        for _ in range(1000):
-            ours.sendto(bytes(1222), (host.ssh.address, 5557))  # 1250 with its headers
-        came_bps = float(there.result())
-        there = pool.submit(on, host, f"python3 -c '{DATAGRAMS}' send {ours.getsockname()[0]} {ours.getsockname()[1]}")
-        left_bps = received_bps(ours)
-        there.result()
-    for found in (came_bps, left_bps):
-        assert VM_LINK.rate_bps is not None
-        assert 0.5 * VM_LINK.rate_bps < found < 1.1 * VM_LINK.rate_bps
+        address, port = ours.getsockname()
+
+        def came_bps() -> float:
+            there = pool.submit(on, host, f"python3 -c '{DATAGRAMS}' receive")
+            until(lambda: ":15B5 " in on(host, "cat /proc/net/udp"), within_s=60)  # 5557: it listens
+            for _ in range(1000):
+                ours.sendto(bytes(1222), (host.ssh.address, 5557))  # 1250 with its headers
+            return float(there.result())
+
+        def left_bps() -> float:
+            there = pool.submit(on, host, f"python3 -c '{DATAGRAMS}' send {address} {port}")
+            bps = received_bps(ours)
+            there.result()
+            return bps
+
+        for measure in (came_bps, left_bps):
+            found = [measure()]
+            while found[-1] < 0.5 * VM_LINK.rate_bps and len(found) < 4:  # a busy machine emulates too slowly for it
+                found.append(measure())
+            assert max(found) < 1.1 * VM_LINK.rate_bps
+            assert found[-1] >= 0.5 * VM_LINK.rate_bps, found
 
 
 def received_bps(ours: socket.socket) -> float:
