@@ -85,15 +85,15 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main() -> NoReturn:
     """Run the command line; always ends with one of the documented exit codes."""
     _at_endings(signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a sign or two of ours
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]  # or closed: None
+    for stream in streams:  # a terminal may lack a sign or two of ours
+        stream.reconfigure(errors="replace")
     try:
         code = _exit_code()
     except KeyboardInterrupt:  # once more, while the first one was told of
         code = INTERRUPTED
     _at_endings(lambda *_: os._exit(code))
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         with contextlib.suppress(OSError):  # nobody reads on
             stream.flush()
     os._exit(code)  # in the time that Python takes to end, a signal would still make another code of it

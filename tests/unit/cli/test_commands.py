@@ -142,6 +142,15 @@ def python(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_stream_may_be_closed(closed: int) -> None:
+    program = (
+        f"import os, sys; os.close({closed}); os.execv(sys.executable, [sys.executable, '-m', 'toolkit', 'version'])"
+    )
+    ended = python(program, ROOT)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 AT_ITS_END = """
 import os, signal, sys, threading
 from toolkit.cli import main
