@@ -9,12 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from toolkit.cli.target import JsonOption
+from toolkit.cli.target import JsonOption, RunsOfOption
 from toolkit.cli.written import tell_written
-
-TestbedName = Annotated[
-    str | None, typer.Option("--testbed", "-t", metavar="NAME", help="Look only among the runs of this testbed.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +27,7 @@ def report(
             help="Ids, folders, workloads (the last run of each), or latest (default); or one experiment.",
         ),
     ] = None,
-    testbed: TestbedName = None,
+    testbed: RunsOfOption = None,
     to: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The page to write. Default: report.html in the first run's folder."),
@@ -76,7 +72,7 @@ def compare(
         str, typer.Argument(metavar="A", help="A run (id, folder, or workload: its last one), or several with commas.")
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="What is compared with A.")],
-    testbed: TestbedName = None,
+    testbed: RunsOfOption = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Of the bootstrap.")] = 1,
     to: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with both sides.")] = None,
     json_output: JsonOption = False,

@@ -13,7 +13,7 @@ import typer
 
 from toolkit.cli import completion
 from toolkit.cli.ending import fail
-from toolkit.cli.target import JsonOption
+from toolkit.cli.target import JsonOption, RunsOfOneOption, RunsOfOption
 from toolkit.cli.written import tell_written
 from toolkit.errors import MeasurementError, UsageError
 
@@ -28,7 +28,6 @@ RunArgument = Annotated[
         help="A run's id, a beginning of it, its folder, its workload (then the last one of it), or latest.",
     ),
 ]
-NameOption = Annotated[str | None, typer.Option("--testbed", "-t", metavar="NAME", help="Only runs of this testbed.")]
 
 app = typer.Typer(
     help="List, show, verify, export and prune the results of runs. Example: toolkit results list",
@@ -44,11 +43,11 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def listing(
-    testbed: NameOption = None,
+    testbed: RunsOfOption = None,
     workload: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this workload.")] = None,
     experiment: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this experiment.")] = None,
     status: Annotated[
-        Literal["complete", "interrupted", "failed"] | None, typer.Option(help="Only runs that ended so.")
+        Literal["running", "complete", "interrupted", "failed"] | None, typer.Option(help="Only runs that are so.")
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="DAY", help="Only runs from this UTC day on, such as 2026-11-22.")
@@ -110,7 +109,7 @@ def _ending(row: dict[str, Any]) -> tuple[str, str]:
 
 
 @app.command("show")
-def show(run: RunArgument = "latest", testbed: NameOption = None, json_output: JsonOption = False) -> None:
+def show(run: RunArgument = "latest", testbed: RunsOfOption = None, json_output: JsonOption = False) -> None:
     """Print a run's per-hop table again. Example: toolkit results show latest"""
     from toolkit.measure.store import find_run
     from toolkit.report.table import print_hops, run_document
@@ -123,7 +122,7 @@ def show(run: RunArgument = "latest", testbed: NameOption = None, json_output: J
 
 
 @app.command("verify")
-def verify(run: RunArgument = "latest", testbed: NameOption = None, json_output: JsonOption = False) -> None:
+def verify(run: RunArgument = "latest", testbed: RunsOfOption = None, json_output: JsonOption = False) -> None:
     """Compare a run's files with their checksums. Exit code 7 if one differs. Example: toolkit results verify latest"""
     from toolkit.measure.store import find_run
 
@@ -146,7 +145,7 @@ def export(
             metavar="FILE", help="The file to write: a .tar.gz of the run's folder. Default: RUN.tar.gz, here."
         ),
     ] = None,
-    testbed: NameOption = None,
+    testbed: RunsOfOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Pack a run's folder for somebody else. Unpacked, it makes a report there: toolkit report FOLDER.
@@ -165,7 +164,7 @@ def export(
 
 @app.command("prune")
 def prune(
-    testbed: Annotated[str, typer.Option("--testbed", "-t", metavar="NAME", help="The testbed.")],
+    testbed: RunsOfOneOption,
     keep: Annotated[int, typer.Option(min=0, metavar="NUMBER", help="How many of the newest runs stay.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which would go.")] = False,
     json_output: JsonOption = False,

@@ -39,6 +39,16 @@ TestbedOption = Annotated[
         autocompletion=completion.testbeds,
     ),
 ]
+_RUNS_OF = typer.Option(
+    "--testbed",
+    "-t",
+    metavar="TESTBED",
+    help="Only runs of this testbed: its name, its file or the folder of that.",
+    callback=lambda target: None if target is None else name_of(target),
+    autocompletion=completion.testbeds,
+)
+RunsOfOption = Annotated[str | None, _RUNS_OF]
+RunsOfOneOption = Annotated[str, _RUNS_OF]
 ProviderOption = Annotated[
     str | None,
     typer.Option(
