@@ -1,6 +1,8 @@
 """Running nodes brought to a bundle: the converge playbook beside the floor and beside plain Ansible tasks, in one run.
 
-The floor is the least there is to do: one archive and one script per node over SSH, all nodes at the same time.
+The floor is the least there is to do: one archive and one script per node over SSH, all nodes at the same time. Plain
+tasks are played twice: as Ansible is without a word of configuration, and with toolkit's settings (pipelining, a fork
+per node, no facts).
 Run: PYTHONPATH=. .venv/bin/python tests/bench/bench_provisioning.py [--nodes 8] [--repeat 1] [--without-plain]
 """
 
@@ -12,6 +14,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -38,6 +42,8 @@ from toolkit.state import Host
 NAME = f"bench{os.getpid()}"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 SERVICES = ("clock", "client")
+PLAIN = ("tuned", "plain")
+"""Plain tasks, with toolkit's settings and without any."""
 WAIT = ("timeit", "-n1", "-r1", "import time; time.sleep(3600)")
 
 
@@ -96,11 +102,27 @@ class Bench:
         failed = [error for error in ssh.on_every(self.hosts, send).values() if error is not None]
         assert not failed, failed
 
-    def plain(self) -> None:
+    def tuned(self) -> None:
         run = Ansible(directory=self.directory).run(str(self._plain_playbook()), self.inventory, lambda _: None)
         assert not run.failed, run.failed
 
-    def _plain_playbook(self) -> Path:
+    def plain(self) -> None:
+        settings = self.directory / "none.cfg"
+        settings.write_text("[defaults]\n")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
+        subprocess.run(
+            [
+                Path(sys.executable).with_name("ansible-playbook"),
+                "-i",
+                self.inventory,
+                self._plain_playbook(facts=True),
+            ],
+            env={**kept, "ANSIBLE_CONFIG": str(settings), "ANSIBLE_HOME": str(self.directory), "LC_ALL": "C.UTF-8"},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
+    def _plain_playbook(self, *, facts: bool = False) -> Path:
         """Eight tasks: two folders, two files, two containers looked at and started."""
         root = node_root(NAME)
         tasks: list[dict[str, object]] = [
@@ -139,7 +161,7 @@ class Bench:
                 },
             ]
         file = self.directory / "plain.yml"
-        file.write_text(yaml.safe_dump([{"hosts": "nodes", "gather_facts": False, "tasks": tasks}]))
+        file.write_text(yaml.safe_dump([{"hosts": "nodes", "gather_facts": facts, "tasks": tasks}]))
         return file
 
     def clear(self) -> None:
@@ -206,7 +228,7 @@ def _prepare(hosts: dict[str, Host], image: ImageReference, directory: Path, nod
 def _measure(bench: Bench, options: argparse.Namespace) -> None:
     ways: dict[str, Callable[[], None]] = {"floor": bench.floor, "converge": bench.converge}
     if not options.without_plain:
-        ways["plain"] = bench.plain
+        ways |= {way: getattr(bench, way) for way in PLAIN}
     seconds: dict[str, list[float]] = {}
     for _ in range(options.repeat):
         for way, act in ways.items():
@@ -220,8 +242,7 @@ def _measure(bench: Bench, options: argparse.Namespace) -> None:
         seconds.setdefault("observe_again", []).append(_timed(bench.look))
     middle = {name: round(statistics.median(values), 2) for name, values in seconds.items()}
     ratios = {"converge/floor": middle["converge_new"] / middle["floor_new"]}
-    if "plain" in ways:
-        ratios["plain/converge"] = middle["plain_new"] / middle["converge_new"]
+    ratios |= {f"{way}/converge": middle[f"{way}_new"] / middle["converge_new"] for way in ways if way in PLAIN}
     print(
         json.dumps(
             {
