@@ -42,8 +42,6 @@ from toolkit.state import Host
 NAME = f"bench{os.getpid()}"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 SERVICES = ("clock", "client")
-PLAIN = ("tuned", "plain")
-"""Plain tasks, with toolkit's settings and without any."""
 WAIT = ("timeit", "-n1", "-r1", "import time; time.sleep(3600)")
 
 
@@ -103,10 +101,12 @@ class Bench:
         assert not failed, failed
 
     def tuned(self) -> None:
+        """Plain tasks, with toolkit's settings."""
         run = Ansible(directory=self.directory).run(str(self._plain_playbook()), self.inventory, lambda _: None)
         assert not run.failed, run.failed
 
     def plain(self) -> None:
+        """Plain tasks, without any settings."""
         settings = self.directory / "none.cfg"
         settings.write_text("[defaults]\n")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
@@ -226,9 +226,8 @@ def _prepare(hosts: dict[str, Host], image: ImageReference, directory: Path, nod
 
 
 def _measure(bench: Bench, options: argparse.Namespace) -> None:
-    ways: dict[str, Callable[[], None]] = {"floor": bench.floor, "converge": bench.converge}
-    if not options.without_plain:
-        ways |= {way: getattr(bench, way) for way in PLAIN}
+    plain = {} if options.without_plain else {"tuned": bench.tuned, "plain": bench.plain}
+    ways: dict[str, Callable[[], None]] = {"floor": bench.floor, "converge": bench.converge, **plain}
     seconds: dict[str, list[float]] = {}
     for _ in range(options.repeat):
         for way, act in ways.items():
@@ -242,7 +241,7 @@ def _measure(bench: Bench, options: argparse.Namespace) -> None:
         seconds.setdefault("observe_again", []).append(_timed(bench.look))
     middle = {name: round(statistics.median(values), 2) for name, values in seconds.items()}
     ratios = {"converge/floor": middle["converge_new"] / middle["floor_new"]}
-    ratios |= {f"{way}/converge": middle[f"{way}_new"] / middle["converge_new"] for way in ways if way in PLAIN}
+    ratios |= {f"{way}/converge": middle[f"{way}_new"] / middle["converge_new"] for way in plain}
     print(
         json.dumps(
             {

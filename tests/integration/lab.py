@@ -70,11 +70,11 @@ class Lab:
         while process.poll() is None and not self.locked and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(after_s)
+        over = process.poll() is not None
         process.send_signal(how)
         stdout, stderr = process.communicate(timeout=60)
-        return Ran(
-            arguments=("interrupted", f"after {after_s:.2f} s"), code=process.returncode, stdout=stdout, stderr=stderr
-        )
+        when = "too late" if over else f"after {after_s:.2f} s"
+        return Ran(arguments=("interrupted", when), code=process.returncode, stdout=stdout, stderr=stderr, over=over)
 
     @property
     def locked(self) -> bool:
@@ -122,6 +122,8 @@ class Ran:
     code: int
     stdout: str
     stderr: str
+    over: bool = False
+    """It had ended by itself before it was to be interrupted."""
 
     @property
     def document(self) -> Any:
